@@ -1,0 +1,86 @@
+"""Keypoints ↔ network targets, encode and decode side by side, and from a spread to a confidence.
+
+Everything here is in pixels of the crop, xy, integers at pixel centres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RADIUS = 0.05
+"""A keypoint score is the probability that the point lies within this share of the inter-ocular distance."""
+
+
+@dataclass(frozen=True)
+class HeatmapCodec:
+    """One heat map a point: a Gaussian to learn from, its centre of mass to read (soft-argmax).
+
+    Soft-argmax: Sun et al., Integral Human Pose Regression, https://arxiv.org/abs/1711.08229.
+    """
+
+    crop_size: int
+    heatmap_size: int
+    sigma: float = 1.0
+    """Standard deviation of the Gaussian, in cells of the heat map."""
+
+    def encode(self, keypoints: Tensor) -> Tensor:
+        """Probability maps (n,68,h,h), each summing to 1, of keypoints (n,68,2)."""
+        cells = self._axis(keypoints)
+        distance = (cells - keypoints.unsqueeze(-1)) / (self.sigma * self._stride)
+        # exp of the negative squared distance, normalised; softmax stays finite far outside the crop.
+        x, y = torch.softmax(-0.5 * distance**2, dim=-1).unbind(dim=-2)
+        return y.unsqueeze(-1) * x.unsqueeze(-2)
+
+    def decode(self, heatmaps: Tensor) -> Tensor:
+        """Keypoints (n,68,2): the mean position under probability maps (n,68,h,h)."""
+        cells = self._axis(heatmaps)
+        x = (heatmaps.sum(dim=-2) * cells).sum(dim=-1)
+        y = (heatmaps.sum(dim=-1) * cells).sum(dim=-1)
+        return torch.stack([x, y], dim=-1)
+
+    def loss(self, heatmaps: Tensor, encoded: Tensor) -> Tensor:
+        """Kullback-Leibler divergence of heat maps from encoded keypoints, mean over points."""
+        divergence = encoded * (encoded.clamp_min(1e-12).log() - heatmaps.clamp_min(1e-12).log())
+        return divergence.sum(dim=(-2, -1)).mean()
+
+    @property
+    def _stride(self) -> float:
+        return self.crop_size / self.heatmap_size
+
+    def _axis(self, like: Tensor) -> Tensor:
+        """Cell centres (h,) in pixels of the crop: cell i covers pixels [i·stride − ½, (i+1)·stride − ½]."""
+        cells = torch.arange(self.heatmap_size, dtype=like.dtype, device=like.device)
+        return (cells + 0.5) * self._stride - 0.5
+
+
+@dataclass(frozen=True)
+class CoordinateCodec:
+    """Coordinates as they are, on a scale on which a face spans about −1..1."""
+
+    crop_size: int
+
+    def encode(self, keypoints: Tensor) -> Tensor:
+        """Numbers (n,68,2) around 0, of keypoints (n,68,2)."""
+        return (keypoints - (self.crop_size - 1) / 2) / (self.crop_size / 2)
+
+    def decode(self, numbers: Tensor) -> Tensor:
+        """The inverse of `encode`."""
+        return numbers * (self.crop_size / 2) + (self.crop_size - 1) / 2
+
+    def loss(self, numbers: Tensor, encoded: Tensor) -> Tensor:
+        """Mean squared difference between numbers and encoded keypoints."""
+        return (numbers - encoded).square().mean()
+
+
+def scores_from_spreads(spreads: Tensor, inter_ocular: Tensor, temperature: float = 1.0) -> Tensor:
+    """Confidence (n,68), 0..1, that a point lies within 5 % of the inter-ocular distance of the truth.
+
+    `spreads` (n,68) are expected errors and `inter_ocular` (n,) distances, in the same unit; `temperature`
+    multiplies the spreads (fitted on validation data). The error is taken to follow a radial Laplace
+    density, exp(−r/b) / (2πb²), whose mean is 2b, so P(r < R) = 1 − (1 + R/b)·exp(−R/b).
+    """
+    ratio = 2 * RADIUS * inter_ocular.unsqueeze(-1) / (temperature * spreads).clamp_min(1e-6)
+    return 1 - (1 + ratio) * torch.exp(-ratio)

@@ -1,0 +1,150 @@
+"""Boxes, and the one transform that moves pixels and points together.
+
+Integers are pixel centres, as in `cv2.warpAffine`; boxes are xyxy; points are xy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from fkp import scheme
+
+
+def tight_boxes(keypoints: np.ndarray) -> np.ndarray:
+    """Smallest boxes (n,4) around keypoints (n,68,2): eyebrows to chin, jaw to jaw."""
+    return np.concatenate([keypoints.min(axis=-2), keypoints.max(axis=-2)], axis=-1)
+
+
+def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union (n,m) of boxes (n,4) with others (m,4); 0 where either is empty."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 1, 4)
+    others = np.asarray(others, np.float64).reshape(1, -1, 4)
+    overlap = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
+    intersection = overlap.clip(0).prod(-1)
+    areas = [(b[..., 2:] - b[..., :2]).clip(0).prod(-1) for b in (boxes, others)]
+    union = areas[0] + areas[1] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def inter_ocular(keypoints: np.ndarray) -> np.ndarray:
+    """Distance (...) between the outer eye corners of keypoints (...,68,2)."""
+    eyes = keypoints[..., [scheme.RIGHT_EYE_OUTER_CORNER, scheme.LEFT_EYE_OUTER_CORNER], :]
+    return np.linalg.norm(eyes[..., 0, :] - eyes[..., 1, :], axis=-1)
+
+
+def mirror(keypoints: np.ndarray, width: int) -> np.ndarray:
+    """Keypoints (...,68,2) of the mirrored picture: x → (W−1)−x, left and right points swapped."""
+    mirrored = np.asarray(keypoints)[..., list(scheme.FLIP), :].copy()
+    mirrored[..., 0] = (width - 1) - mirrored[..., 0]
+    return mirrored
+
+
+@dataclass(frozen=True)
+class CropTransform:
+    """An affine crop: moves an image's pixels and its points, and points back.
+
+    `image_to_crop` is a 2×3 float64 matrix over pixel-centre coordinates, `size_wh` the crop's size.
+    """
+
+    image_to_crop: np.ndarray
+    size_wh: tuple[int, int]
+
+    @classmethod
+    def around_box(
+        cls,
+        box: np.ndarray,
+        crop_size: int,
+        margin: float,
+        *,
+        angle: float = 0.0,
+        scale: float = 1.0,
+        shift_xy: tuple[float, float] = (0.0, 0.0),
+        mirrored: bool = False,
+    ) -> CropTransform:
+        """Square crop of `crop_size` pixels around a box (4,), its longer side enlarged by `margin`.
+
+        `angle` (degrees) turns the content counter-clockwise, `scale` enlarges it, `shift_xy` (fractions of
+        the box's longer side) moves the crop's centre, `mirrored` flips the crop left to right.
+        Raises ValueError for a box with no extent or with a coordinate that is not finite.
+        """
+        x1, y1, x2, y2 = (float(v) for v in box)
+        side = max(x2 - x1, y2 - y1)
+        if not (math.isfinite(x1 + y1 + x2 + y2) and x2 > x1 and y2 > y1):
+            raise ValueError(f"box {[x1, y1, x2, y2]} is no xyxy box with a positive width and height")
+        factor = scale * crop_size / (side * margin)
+        cos, sin = factor * math.cos(math.radians(angle)), factor * math.sin(math.radians(angle))
+        linear = np.array([[cos, sin], [-sin, cos]])
+        if mirrored:
+            linear[0] *= -1
+        centre = np.array([(x1 + x2) / 2 + shift_xy[0] * side, (y1 + y2) / 2 + shift_xy[1] * side])
+        # The crop spans [-0.5, crop_size - 0.5], so its middle is half a pixel short of crop_size / 2.
+        offset = (crop_size - 1) / 2 - linear @ centre
+        return cls(np.column_stack([linear, offset]), (crop_size, crop_size))
+
+    @cached_property
+    def crop_to_image(self) -> np.ndarray:
+        """The inverse 2×3 matrix."""
+        inverse = np.linalg.inv(self.image_to_crop[:, :2])
+        return np.column_stack([inverse, -inverse @ self.image_to_crop[:, 2]])
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether left and right change sides."""
+        return bool(np.linalg.det(self.image_to_crop[:, :2]) < 0)
+
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """The crop (h,w,C) of an image (H,W,C); black beyond the picture's edge."""
+        matrix = self.image_to_crop
+        shrink = int(1 / math.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+        if shrink >= 2:
+            # Bilinear sampling alone would skip pixels: average them first, over the part that is needed.
+            image, reduced_to_image = self._reduce(image, shrink)
+            matrix = matrix @ np.vstack([reduced_to_image, [0, 0, 1]])
+        return cv2.warpAffine(image, matrix, self.size_wh, flags=cv2.INTER_LINEAR)
+
+    def _reduce(self, image: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+        """The needed part of the image shrunk by a whole factor, and the 2×3 matrix back to the image."""
+        (w, h), (height, width) = self.size_wh, image.shape[:2]
+        corners = self.to_image(np.array([[-1, -1], [w, -1], [-1, h], [w, h]], np.float64))
+        left, top = np.clip(np.floor(corners.min(0)).astype(int) - factor, 0, [width, height])
+        right, bottom = np.clip(np.ceil(corners.max(0)).astype(int) + 1 + factor, 0, [width, height])
+        part = image[top:bottom, left:right]
+        # A whole number of cells, the edge repeated, so that every cell has the same scale.
+        missing = (-part.shape[0] % factor, -part.shape[1] % factor)
+        if 0 in part.shape[:2]:
+            reduced = np.zeros((1, 1, *image.shape[2:]), image.dtype)
+        else:
+            part = cv2.copyMakeBorder(part, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
+            size_wh = (part.shape[1] // factor, part.shape[0] // factor)
+            reduced = cv2.resize(part, size_wh, interpolation=cv2.INTER_AREA)
+        middle = (factor - 1) / 2
+        return reduced, np.array([[factor, 0, left + middle], [0, factor, top + middle]], np.float64)
+
+    def to_crop(self, points: np.ndarray) -> np.ndarray:
+        """Points (...,2) of the image in pixels of the crop; same dtype kind, no index is swapped."""
+        return _apply(self.image_to_crop, points)
+
+    def to_image(self, points: np.ndarray) -> np.ndarray:
+        """Points (...,2) of the crop in pixels of the image; same dtype kind, no index is swapped."""
+        return _apply(self.crop_to_image, points)
+
+    def keypoints_to_crop(self, keypoints: np.ndarray) -> np.ndarray:
+        """Like `to_crop` for whole sets (...,68,2): a mirroring crop swaps left and right points."""
+        moved = self.to_crop(keypoints)
+        return moved[..., list(scheme.FLIP), :] if self.mirrors else moved
+
+    def keypoints_to_image(self, keypoints: np.ndarray) -> np.ndarray:
+        """The inverse of `keypoints_to_crop`."""
+        moved = self.to_image(keypoints)
+        return moved[..., list(scheme.FLIP), :] if self.mirrors else moved
+
+
+def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    points = np.asarray(points)
+    moved = points.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]
+    return moved.astype(points.dtype if np.issubdtype(points.dtype, np.floating) else np.float64)

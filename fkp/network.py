@@ -1,0 +1,195 @@
+"""The keypoint networks: `KeypointNet`, which ships, and `Baseline`, the CNN of the course project.
+
+Both take crops (n,3,S,S) uint8 RGB and give, through the codec they name, keypoints and spreads in pixels
+of the crop. Normalisation happens inside, so that nobody can forget it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fkp import scheme
+from fkp.codec import CoordinateCodec, HeatmapCodec
+
+LABEL_STYLES = ("auto", "300w", "ytf")
+"""How the jaw of a turned face is marked: `300w` follows the visible outline, `ytf` the hidden side of the
+head; `auto` leaves it to what the picture looks like."""
+
+
+@dataclass(frozen=True)
+class KeypointConfig:
+    """What a keypoint network is made of, and how a face has to be cropped for it."""
+
+    architecture: str = "keypointnet"
+    crop_size: int = 128
+    """Side of the square crop, pixels."""
+    margin: float = 1.4
+    """Side of the crop as a multiple of the longer side of the tight face box."""
+    mean: tuple[float, ...] = (124.0, 116.0, 104.0)
+    std: tuple[float, ...] = (59.0, 57.0, 57.0)
+    widths: tuple[int, ...] = (16, 32, 64, 96, 128)
+    """Channels of the stem (at half size) and of each stage (at a quarter, an eighth, …)."""
+    depths: tuple[int, ...] = (1, 2, 2, 2)
+    """Residual blocks of each stage."""
+    top_down_width: int = 48
+    temperature: float = 1.0
+    """Multiplies the spreads before they become scores; fitted on validation data."""
+    label_style: str = "auto"
+    """The labelling style that users get unless they ask for another."""
+
+
+class RawOutput(NamedTuple):
+    """What a network puts out: `targets` as its codec encodes them, and log spreads (n,68) of the crop."""
+
+    targets: Tensor
+    log_spreads: Tensor
+
+
+class Prediction(NamedTuple):
+    """`keypoints` (n,68,2) xy and `spreads` (n,68), the expected error; both in pixels of the crop."""
+
+    keypoints: Tensor
+    spreads: Tensor
+
+
+class KeypointNetwork(nn.Module):
+    """The interface that both networks share."""
+
+    codec: HeatmapCodec | CoordinateCodec
+
+    def __init__(self, config: KeypointConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, crops: Tensor, styles: Tensor | None = None) -> RawOutput:
+        """Raw output for crops (n,3,S,S) uint8 RGB; `styles` (n,) are indices into LABEL_STYLES."""
+        raise NotImplementedError
+
+    def predict(self, crops: Tensor, label_style: str | None = None) -> Prediction:
+        """Decoded output for crops (n,3,S,S) uint8 RGB, by default in the config's labelling style."""
+        style = LABEL_STYLES.index(label_style or self.config.label_style)
+        raw = self(crops, torch.full((len(crops),), style, device=crops.device))
+        return Prediction(self.codec.decode(raw.targets), raw.log_spreads.exp())
+
+    def normalise(self, crops: Tensor) -> Tensor:
+        """Crops as floats of about zero mean and unit variance."""
+        return ((crops - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def build(config: KeypointConfig) -> KeypointNetwork:
+    """The network that `config.architecture` names, with fresh weights.
+
+    Raises ValueError for an architecture or a labelling style that does not exist.
+    """
+    if config.label_style not in LABEL_STYLES:
+        raise ValueError(f"label_style {config.label_style!r} is none of {', '.join(LABEL_STYLES)}")
+    if config.architecture == "keypointnet":
+        return KeypointNet(config)
+    if config.architecture == "baseline":
+        return Baseline(config)
+    raise ValueError(f"architecture {config.architecture!r} is neither keypointnet nor baseline")
+
+
+class KeypointNet(KeypointNetwork):
+    """Residual stages down to 1/32, a top-down path back to 1/4, one heat map a point, soft-argmax.
+
+    Plain 3×3 convolutions: on CPUs they train three times faster than inverted residual blocks of the same
+    accuracy class (LOG.md). Residual blocks: https://arxiv.org/abs/1512.03385, top-down path:
+    https://arxiv.org/abs/1612.03144.
+    """
+
+    codec: HeatmapCodec
+
+    def __init__(self, config: KeypointConfig) -> None:
+        super().__init__(config)
+        stem, *widths = config.widths
+        self.codec = HeatmapCodec(config.crop_size, config.crop_size // 4)
+        self.stem = _conv(3, stem, stride=2)
+        self.stages = nn.ModuleList()
+        for before, width, depth in zip([stem, *widths], widths, config.depths, strict=False):
+            blocks = [ResidualBlock(before, width, stride=2)]
+            blocks += [ResidualBlock(width, width) for _ in range(depth - 1)]
+            self.stages.append(nn.Sequential(*blocks))
+        self.style = nn.Embedding(len(LABEL_STYLES), widths[-1])
+        nn.init.zeros_(self.style.weight)
+        top = config.top_down_width
+        self.laterals = nn.ModuleList(nn.Conv2d(width, top, 1) for width in widths)
+        self.smooth = nn.Sequential(ResidualBlock(top, top))
+        self.heatmaps = nn.Conv2d(top, scheme.COUNT, 1)
+        self.spreads = nn.Conv2d(top, scheme.COUNT, 1)
+
+    def forward(self, crops: Tensor, styles: Tensor | None = None) -> RawOutput:
+        x = self.stem(self.normalise(crops))
+        levels = []
+        for stage in self.stages:
+            x = stage(x)
+            levels.append(x)
+        if styles is not None:
+            levels[-1] = levels[-1] + self.style(styles)[:, :, None, None]
+        x = self.laterals[-1](levels[-1])
+        for lateral, level in zip(list(self.laterals)[-2::-1], levels[-2::-1], strict=True):
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest") + lateral(level)
+        x = self.smooth(x)
+        # In float32 from here: positions need more than the 8 bits of bfloat16's mantissa.
+        heatmaps = torch.softmax(self.heatmaps(x).float().flatten(2), dim=-1)
+        # A point's spread is read where the point is: the mean of its spread map under its heat map.
+        log_spreads = (heatmaps.detach() * self.spreads(x).float().flatten(2)).sum(dim=-1)
+        return RawOutput(heatmaps.unflatten(-1, x.shape[-2:]), log_spreads)
+
+
+class Baseline(KeypointNetwork):
+    """The course project's CNN: convolutions, pooling, dropout and fully connected layers on a grey crop.
+
+    After NaimishNet, https://arxiv.org/abs/1710.00977, which the course recommends.
+    """
+
+    codec: CoordinateCodec
+
+    def __init__(self, config: KeypointConfig) -> None:
+        super().__init__(config)
+        self.codec = CoordinateCodec(config.crop_size)
+        layers: list[nn.Module] = []
+        before = 1
+        for width, dropout in zip(config.widths, (0.1, 0.2, 0.3, 0.4), strict=False):
+            layers += [nn.Conv2d(before, width, 3, padding=1), nn.ELU(), nn.MaxPool2d(2), nn.Dropout(dropout)]
+            before = width
+        side = config.crop_size // 2 ** len(config.widths)
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.hidden = nn.Sequential(
+            nn.Linear(before * side * side, 512), nn.ELU(), nn.Dropout(0.5),
+            nn.Linear(512, 512), nn.ELU(), nn.Dropout(0.6),
+        )  # fmt: skip
+        self.coordinates = nn.Linear(512, scheme.COUNT * 2)
+        self.spreads = nn.Linear(512, scheme.COUNT)
+
+    def forward(self, crops: Tensor, styles: Tensor | None = None) -> RawOutput:
+        grey = self.normalise(crops).mean(dim=1, keepdim=True)
+        x = self.hidden(self.features(grey)).float()
+        numbers = self.coordinates(x).unflatten(-1, (scheme.COUNT, 2))
+        return RawOutput(numbers, self.spreads(x.detach()))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions around a short cut (1×1 where the shape changes)."""
+
+    def __init__(self, before: int, after: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = _conv(before, after, stride=stride)
+        self.second = _conv(after, after, activation=False)
+        same = before == after and stride == 1
+        self.shortcut = nn.Identity() if same else _conv(before, after, size=1, stride=stride, activation=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.shortcut(x) + self.second(self.first(x)))
+
+
+def _conv(before: int, after: int, *, size: int = 3, stride: int = 1, activation: bool = True) -> nn.Sequential:
+    layers = [nn.Conv2d(before, after, size, stride, size // 2, bias=False), nn.BatchNorm2d(after)]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if activation else nn.Sequential(*layers)

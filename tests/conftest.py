@@ -1,0 +1,36 @@
+"""Shared fixtures. Tests run on the CPU with fixed seeds and reach no host but loopback."""
+
+import os
+from pathlib import Path
+
+# Spinning OpenMP threads make torch many times slower on shared cores; must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's top folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The research data, which is not part of the project: FKP_DATA or ../shared/data."""
+    folder = Path(os.environ.get("FKP_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "face_boxes.csv").is_file():
+        pytest.skip("needs the research data (YTF, 300-W): set FKP_DATA to its folder")
+    return folder
