@@ -1,0 +1,57 @@
+"""The folder of a training run: log as CSV, curve and preview as PNG, checkpoints that cannot be half-written."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+
+class RunFolder:
+    """`runs/<name>/`: log.csv, curve.png, preview.png, checkpoint.pt."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint.pt"
+        path.mkdir(parents=True, exist_ok=True)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint; an interruption leaves the one before it whole."""
+        unfinished = self.checkpoint.with_suffix(".unfinished")
+        torch.save(state, unfinished)
+        os.replace(unfinished, self.checkpoint)
+
+    def load(self) -> dict[str, Any]:
+        """The last checkpoint. Raises FileNotFoundError where there is none."""
+        return torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+
+    def write_log(self, rows: list[dict[str, float]]) -> None:
+        """log.csv, one row an epoch."""
+        with open(self.path / "log.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows({key: round(value, 6) for key, value in row.items()} for row in rows)
+
+    def write_curve(self, rows: list[dict[str, float]], followed: str) -> None:
+        """curve.png: the training loss and the followed validation figure over the epochs."""
+        from matplotlib.figure import Figure  # half a second to import, and only training draws
+
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        left = figure.subplots()
+        right = left.twinx()
+        epochs = [row["epoch"] for row in rows]
+        left.plot(epochs, [row["loss"] for row in rows], color="tab:blue")
+        right.plot(epochs, [row[followed] for row in rows], color="tab:orange")
+        left.set_xlabel("epoch")
+        left.set_ylabel("training loss", color="tab:blue")
+        right.set_ylabel(f"validation: {followed}", color="tab:orange")
+        figure.savefig(self.path / "curve.png", dpi=110)
+
+    def write_preview(self, picture: np.ndarray) -> None:
+        """preview.png from a picture (H,W,3) uint8 RGB."""
+        cv2.imwrite(str(self.path / "preview.png"), picture[..., ::-1])

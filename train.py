@@ -1,0 +1,265 @@
+"""Train fkp's networks: prepare the data, then forward pass, loss, backward pass, update, until it has settled.
+
+    python train.py keypoints --data DATA                   # the 68-keypoint network
+    python train.py faces --data DATA                       # the face detector
+    python train.py keypoints --data DATA --resume          # go on exactly where a run was interrupted
+    torchrun --nproc-per-node 2 train.py keypoints --data DATA
+
+DATA is a folder laid out as README.md says. Everything a run makes lies in runs/<name>/: log.csv, curve.png,
+preview.png (labels beside predictions), checkpoint.pt, and at the end model/ with config.json,
+model.safetensors and metrics.json, which `FaceKeypoints.from_pretrained("runs/<name>/model")` loads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+# Spinning OpenMP threads made a step up to 50 times slower on shared cores; read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from fkp import data, keypoint_training, network
+from fkp.runs import RunFolder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parse(arguments)
+
+    # --- Where: one process, or several under torchrun, each on its device ---------------------------------
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = torch.device("cuda" if args.device == "auto" and torch.cuda.is_available() else
+                          "cpu" if args.device == "auto" else args.device)  # fmt: skip
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if world > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    precision = args.precision if args.precision != "auto" else "bf16" if device.type == "cuda" else "fp32"
+    run = RunFolder(args.runs / (args.name or args.what))
+
+    # --- What: the data, the network, its loss and its validation ------------------------------------------
+    torch.manual_seed(args.seed)  # the initial weights
+    try:
+        task = make_task(args, device)
+    except (data.DataError, ValueError, OSError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    model = task.network.to(device, memory_format=torch.channels_last)
+    average = AveragedModel(model, avg_fn=exponential(args.ema), use_buffers=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model, args.weight_decay), lr=args.lr, betas=(0.9, 0.99))
+    step, last = 0, args.epochs * task.steps_per_epoch
+    history: list[dict[str, float]] = []
+    sums: dict[str, float] = {}
+
+    if args.resume:
+        if not run.checkpoint.is_file():
+            print(f"train.py: nothing to resume: {run.checkpoint} does not exist", file=sys.stderr)
+            return 1
+        state = run.load()
+        changed = [k for k, v in settings(args).items() if state["settings"].get(k) != v]
+        if changed:
+            print(f"train.py: the run was started with other settings: {', '.join(changed)}", file=sys.stderr)
+            return 1
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, history, sums = state["step"], state["history"], state["sums"]
+    elif run.checkpoint.is_file() and not args.overwrite:
+        print(f"train.py: {run.path} holds a run already: --resume it, --overwrite it or choose another --name",
+              file=sys.stderr)  # fmt: skip
+        return 1
+
+    def save() -> None:
+        if rank == 0:
+            run.save({
+                "settings": settings(args), "step": step, "history": history, "sums": sums,
+                "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
+            })  # fmt: skip
+
+    trained = DistributedDataParallel(model) if world > 1 else model
+    trained = torch.compile(trained) if args.compile else trained
+    autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+    # --- The loop ------------------------------------------------------------------------------------------
+    # One loader for the whole run: item k is the batch of step k, drawn from (seed, k) alone.
+    loader = DataLoader(
+        Steps(task, rank, world), batch_size=None, sampler=range(step, last), num_workers=args.workers,
+        prefetch_factor=4 if args.workers else None,
+    )  # fmt: skip
+    bar = tqdm(total=last, initial=step, unit="step", disable=rank > 0, dynamic_ncols=True)
+    saved = time.monotonic()
+    model.train()
+    try:
+        for batch in loader:
+            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+            torch.manual_seed(args.seed + 1 + step * world + rank)  # dropout
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, last, args.lr, args.warmup)
+            with autocast:
+                loss, parts = task.loss(trained, batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
+            optimizer.step()
+            average.update_parameters(model)
+            step += 1
+
+            for name, value in {"loss": loss.item(), **parts}.items():
+                sums[name] = sums.get(name, 0.0) + value
+            bar.update()
+            if step % 10 == 0:
+                bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{optimizer.param_groups[0]['lr']:.1e}")
+
+            if step % task.steps_per_epoch == 0:
+                row = {"epoch": step // task.steps_per_epoch, "lr": optimizer.param_groups[0]["lr"]}
+                row |= {name: total / task.steps_per_epoch for name, total in sums.items()}
+                sums = {}
+                if rank == 0:
+                    average.module.eval()
+                    validation = task.validate(average.module)
+                    row |= {f"val_{name}": value for name, value in validation.items()}
+                    history.append(row)
+                    followed = f"val_{next(iter(validation))}"
+                    bar.write("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+                    run.write_log(history)
+                    run.write_curve(history, followed)
+                    if row["epoch"] % args.preview_every == 0 or step == last:
+                        run.write_preview(task.preview(average.module))
+                save()
+                saved = time.monotonic()
+            elif time.monotonic() - saved > 60 * args.save_minutes:
+                save()
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        save()
+        bar.close()
+        if rank == 0:
+            print(f"\nInterrupted at step {step} of {last}, all saved. To go on: the same command with --resume")
+        return 130
+    finally:
+        if world > 1:
+            dist.destroy_process_group()
+    bar.close()
+
+    # --- The result: the averaged weights, together with the network that was not trained here -------------
+    if rank == 0:
+        average.module.eval()
+        result, validation = task.finish(average.module), task.validate(average.module)
+        other = hub.load(hub.find(args.other))
+        keypoints, faces = (
+            (result, other.face_detector) if args.what == "keypoints" else (other.keypoint_network, result)
+        )
+        hub.save(run.path / "model", keypoints, faces, {"validation": {args.what: validation}})
+        print(f"{run.path / 'model'}: " + ", ".join(f"{name} {value:.3f}" for name, value in validation.items()))
+    return 0
+
+
+def make_task(args: argparse.Namespace, device: torch.device):
+    """The task that `args.what` names."""
+    if args.what == "faces":
+        return face_training.FaceTask(args.data, batch_size=args.batch_size, seed=args.seed, device=device)
+    if args.architecture == "baseline":
+        config = network.KeypointConfig(
+            architecture="baseline", crop_size=96, widths=(32, 64, 128, 256), depths=()
+        )
+    else:
+        config = network.KeypointConfig()
+    return keypoint_training.KeypointTask(
+        args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers, device=device,
+        all_faces=args.all_faces,
+    )  # fmt: skip
+
+
+class Steps(Dataset):
+    """Batches by the number of their step, so that loader processes can make them ahead of time."""
+
+    def __init__(self, task, rank: int, world: int) -> None:
+        self.task, self.rank, self.world = task, rank, world
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        return self.task.batch(step, self.rank, self.world)
+
+
+def learning_rate(step: int, last: int, peak: float, warmup: float) -> float:
+    """A linear warm-up over a share of the steps, then half a cosine down to a hundredth of the peak."""
+    rising = max(1, int(warmup * last))
+    if step < rising:
+        return peak * (step + 1) / rising
+    progress = (step - rising) / max(1, last - rising)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def exponential(decay: float):
+    """An exponential moving average whose memory grows with the number of steps taken, up to `decay`."""
+
+    def blend(averaged: torch.Tensor, current: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+        weight = min(decay, (1 + int(count)) / (10 + int(count)))
+        return torch.lerp(current, averaged, weight) if current.is_floating_point() else current
+
+    return blend
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay for matrices and kernels, none for biases and normalisation."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def settings(args: argparse.Namespace) -> dict[str, str]:
+    """What must not change between a run and its resumption."""
+    free = {"resume", "overwrite", "device", "threads", "workers", "save_minutes", "preview_every", "other", "data"}
+    return {name: str(value) for name, value in vars(args).items() if name not in free}
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("keypoints", "faces"), help="the network to train")
+    where = parser.add_argument_group("input and output")
+    where.add_argument("--data", type=Path, required=True, help="folder with ytf/, 300w/ and face_boxes.csv")
+    where.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
+    where.add_argument("--name", help="folder of this run (default: what is trained)")
+    where.add_argument("--other", help="model that the network not trained here is taken from (default: bundled)")
+    where.add_argument("--resume", action="store_true", help="go on from the run's checkpoint, exactly")
+    where.add_argument("--overwrite", action="store_true", help="start anew where a run of this name lies")
+    where.add_argument("--save-minutes", type=float, default=5, help="checkpoint this often within an epoch")
+    where.add_argument("--preview-every", type=int, default=5, help="epochs between pictures of predictions")
+    model = parser.add_argument_group("model")
+    model.add_argument("--architecture", choices=("keypointnet", "baseline"), default="keypointnet")
+    model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
+    learning = parser.add_argument_group("learning")
+    learning.add_argument("--epochs", type=int, default=100)
+    learning.add_argument("--batch-size", type=int, default=64, help="over all processes")
+    learning.add_argument("--lr", type=float, default=2e-3, help="peak of the learning rate")
+    learning.add_argument("--warmup", type=float, default=0.03, help="share of the steps that warm up")
+    learning.add_argument("--weight-decay", type=float, default=0.02)
+    learning.add_argument("--clip", type=float, default=5.0, help="largest norm of the gradient")
+    learning.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights")
+    learning.add_argument("--seed", type=int, default=0)
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    machine.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+                         help="auto: bf16 on GPUs; on CPUs with AVX512-BF16 or AMX, bf16 halves the time")  # fmt: skip
+    machine.add_argument("--threads", type=int, default=0, help="torch's CPU threads (0: torch decides)")
+    machine.add_argument("--workers", type=int, default=1, help="processes that prepare batches; 0 on a GPU")
+    machine.add_argument("--compile", action="store_true", help="torch.compile the network")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
