@@ -82,17 +82,22 @@ class FacialKeypointsDataset(Dataset[Sample]):
 
 def _read(csv: Path, folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
     """Names, keypoints (n,68,2) and a sentence for every fault of one CSV."""
+    none = np.empty((0, scheme.COUNT, 2), np.float32)
     overlong: list[str] = []
     try:
+        header = len(pd.read_csv(csv, nrows=0).columns)
+        if header != COLUMNS + 1:
+            what = f"a CSV of keypoints has {COLUMNS + 1}: the picture's name and {scheme.COUNT} points"
+            return [], none, [f"{csv}: its first row has {header} columns; {what}"]
         # Everything as text first, so that a fault can be told by its row instead of failing as a whole.
         table = pd.read_csv(
             csv, header=None, skiprows=1, names=range(COLUMNS + 1), dtype=str, engine="python", index_col=False,
             on_bad_lines=lambda fields: overlong.append(fields[0]),
         )  # fmt: skip
     except FileNotFoundError:
-        return [], np.empty((0, 68, 2), np.float32), [f"{csv}: there is no such file"]
+        return [], none, [f"{csv}: there is no such file"]
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        return [], np.empty((0, 68, 2), np.float32), [f"{csv}: not a CSV of keypoints ({error})"]
+        return [], none, [f"{csv}: not a CSV of keypoints ({error})"]
     problems = [f"{csv}, picture {name}: more than {COLUMNS} numbers in its row" for name in overlong]
     names = table[0].fillna("").tolist()
     numbers = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
