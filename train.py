@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
 import time
 from contextlib import nullcontext
@@ -31,7 +32,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from fkp import data, keypoint_training, network
+from fkp import face_training, hub, keypoint_training, network
 from fkp.runs import RunFolder
 
 
@@ -55,8 +56,13 @@ def main(arguments: list[str] | None = None) -> int:
     # --- What: the data, the network, its loss and its validation ------------------------------------------
     torch.manual_seed(args.seed)  # the initial weights
     try:
+        if args.batch_size % world:
+            raise ValueError(f"--batch-size {args.batch_size} cannot be shared out evenly to {world} processes")
+        other = hub.load(hub.find(args.other))  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
-    except (data.DataError, ValueError, OSError) as error:
+        if not task.steps_per_epoch:
+            raise ValueError(f"{args.data} holds too few faces for one batch of {args.batch_size}")
+    except (hub.WeightsError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     model = task.network.to(device, memory_format=torch.channels_last)
@@ -97,14 +103,16 @@ def main(arguments: list[str] | None = None) -> int:
 
     # --- The loop ------------------------------------------------------------------------------------------
     # One loader for the whole run: item k is the batch of step k, drawn from (seed, k) alone.
+    workers = 0 if device.type == "cuda" else args.workers  # on a GPU the data is there already
     loader = DataLoader(
-        Steps(task, rank, world), batch_size=None, sampler=range(step, last), num_workers=args.workers,
-        prefetch_factor=4 if args.workers else None,
+        Steps(task, rank, world), batch_size=None, sampler=range(step, last), num_workers=workers,
+        prefetch_factor=4 if workers else None, worker_init_fn=leave_signals_to_the_trainer,
     )  # fmt: skip
+    interruption = Interruption(device)
     bar = tqdm(total=last, initial=step, unit="step", disable=rank > 0, dynamic_ncols=True)
     saved = time.monotonic()
     model.train()
-    try:
+    with interruption:
         for batch in loader:
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
             torch.manual_seed(args.seed + 1 + step * world + rank)  # dropout
@@ -140,27 +148,25 @@ def main(arguments: list[str] | None = None) -> int:
                     run.write_curve(history, followed)
                     if row["epoch"] % args.preview_every == 0 or step == last:
                         run.write_preview(task.preview(average.module))
+            stop = interruption.asked
+            overdue = time.monotonic() - saved > 60 * args.save_minutes
+            if stop or overdue or step % task.steps_per_epoch == 0:
                 save()
                 saved = time.monotonic()
-            elif time.monotonic() - saved > 60 * args.save_minutes:
-                save()
-                saved = time.monotonic()
-    except KeyboardInterrupt:
-        save()
-        bar.close()
-        if rank == 0:
-            print(f"\nInterrupted at step {step} of {last}, all saved. To go on: the same command with --resume")
-        return 130
-    finally:
-        if world > 1:
-            dist.destroy_process_group()
+            if stop:
+                break
     bar.close()
+    if world > 1:
+        dist.destroy_process_group()
+    if step < last:
+        if rank == 0:
+            print(f"Interrupted at step {step} of {last}; all is saved. To go on: the same command with --resume")
+        return 130
 
     # --- The result: the averaged weights, together with the network that was not trained here -------------
     if rank == 0:
         average.module.eval()
         result, validation = task.finish(average.module), task.validate(average.module)
-        other = hub.load(hub.find(args.other))
         keypoints, faces = (
             (result, other.face_detector) if args.what == "keypoints" else (other.keypoint_network, result)
         )
@@ -169,8 +175,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def make_task(args: argparse.Namespace, device: torch.device):
-    """The task that `args.what` names."""
+Task = keypoint_training.KeypointTask | face_training.FaceTask
+"""What the loop needs to know of what is trained: network, batches, loss, validation, preview."""
+
+
+def make_task(args: argparse.Namespace, device: torch.device) -> Task:
+    """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
         return face_training.FaceTask(args.data, batch_size=args.batch_size, seed=args.seed, device=device)
     if args.architecture == "baseline":
@@ -188,11 +198,47 @@ def make_task(args: argparse.Namespace, device: torch.device):
 class Steps(Dataset):
     """Batches by the number of their step, so that loader processes can make them ahead of time."""
 
-    def __init__(self, task, rank: int, world: int) -> None:
+    def __init__(self, task: Task, rank: int, world: int) -> None:
         self.task, self.rank, self.world = task, rank, world
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         return self.task.batch(step, self.rank, self.world)
+
+
+class Interruption:
+    """Ctrl-C or a polite kill: noted at once, obeyed between two steps, so that what is saved is whole.
+
+    All processes stop at the same step. A second Ctrl-C ends the program as usual.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.noted = False
+
+    def __enter__(self) -> None:
+        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.noted = True
+        signal.signal(number, self.before[number])
+
+    @property
+    def asked(self) -> bool:
+        """Whether any process has been asked to stop; every process must ask equally often."""
+        if not dist.is_initialized():
+            return self.noted
+        votes = torch.tensor(float(self.noted), device=self.device)
+        dist.all_reduce(votes)
+        return votes.item() > 0
+
+
+def leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C reaches loader processes too, which must live until the trainer has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def learning_rate(step: int, last: int, peak: float, warmup: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fkp import codec, data, geometry, metrics, network
@@ -77,14 +77,15 @@ class KeypointTask:
         crops, keypoints, styles, held_out = [], [], [], []
         for source in SOURCES:
             faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, self.pack)
-            loader = DataLoader(faces, batch_size=None, num_workers=workers)
-            for sample in tqdm(loader, desc=f"reading {source.folder}", unit="face", leave=False):
-                crops.append(torch.as_tensor(sample["image"]).permute(2, 0, 1))
-                keypoints.append(torch.as_tensor(sample["keypoints"]))
+            with ThreadPoolExecutor(max(1, workers)) as pool:
+                samples = pool.map(faces.__getitem__, range(len(faces)))
+                for sample in tqdm(samples, f"reading {source.folder}", len(faces), leave=False, unit="face"):
+                    crops.append(torch.from_numpy(sample["image"]).permute(2, 0, 1))
+                    keypoints.append(sample["keypoints"])
             styles += [network.LABEL_STYLES.index(source.style)] * len(faces)
             held_out += [data.is_held_out(source.key(name)) for name in faces.names]
         self.crops = torch.stack(crops).to(self.device)
-        self.keypoints = torch.stack(keypoints).numpy()
+        self.keypoints = np.stack(keypoints)
         self.boxes = geometry.tight_boxes(self.keypoints)
         self.styles = np.array(styles)
         self.held_out = np.flatnonzero(held_out)
@@ -121,14 +122,7 @@ class KeypointTask:
             packed = self.crops[torch.from_numpy(chosen)].permute(0, 2, 3, 1).contiguous().numpy()
             warped = np.stack([t.crop(image) for t, image in zip(transforms, packed, strict=True)])
             return torch.from_numpy(warped).permute(0, 3, 1, 2)
-        size, side = self.config.crop_size, self.crops.shape[-1]
-        matrices = torch.from_numpy(np.stack([t.crop_to_image for t in transforms])).float().to(self.device)
-        line = torch.arange(size, dtype=torch.float32, device=self.device)
-        grid = torch.stack([*torch.meshgrid(line, line, indexing="xy"), torch.ones(size, size, device=self.device)])
-        positions = torch.einsum("bij,jyx->byxi", matrices, grid)
-        packed = self.crops[torch.from_numpy(chosen).to(self.device)].float()
-        warped = F.grid_sample(packed, (2 * positions + 1) / side - 1, align_corners=False)
-        return warped.round().to(torch.uint8)
+        return warp(self.crops[torch.from_numpy(chosen).to(self.device)], transforms)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch, and its parts by name.
@@ -212,6 +206,20 @@ class KeypointTask:
             tiles.append(tile)
         rows = [np.concatenate(tiles[i : i + 4], axis=1) for i in range(0, len(tiles) // 4 * 4, 4)]
         return np.concatenate(rows)
+
+
+def warp(images: Tensor, transforms: list[geometry.CropTransform]) -> Tensor:
+    """`CropTransform.crop` for a whole batch on its device: images (b,3,H,W) → crops (b,3,h,w) uint8.
+
+    It does not average before it shrinks: for transforms that enlarge or shrink by less than two.
+    """
+    device, (height, width) = images.device, images.shape[-2:]
+    w, h = transforms[0].size_wh
+    matrices = torch.from_numpy(np.stack([t.crop_to_image for t in transforms])).float().to(device)
+    x, y = torch.meshgrid(torch.arange(w, device=device), torch.arange(h, device=device), indexing="xy")
+    positions = torch.einsum("bij,jyx->byxi", matrices, torch.stack([x, y, torch.ones_like(x)]).float())
+    grid = (2 * positions + 1) / torch.tensor([width, height], device=device) - 1
+    return F.grid_sample(images.float(), grid, align_corners=False).round().to(torch.uint8)
 
 
 def _inter_ocular(keypoints: Tensor) -> Tensor:

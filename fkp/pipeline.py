@@ -78,24 +78,36 @@ class FaceKeypoints:
         face_detector: FaceDetector,
         *,
         metrics: dict[str, Any] | None = None,
+        label_style: str | None = None,
     ) -> None:
         self.keypoint_network = keypoint_network.eval().requires_grad_(False)
         self.face_detector = face_detector
         self.metrics = metrics or {}
+        self.label_style = label_style or keypoint_network.config.label_style
+        if self.label_style not in network.LABEL_STYLES:
+            raise ValueError(f"label_style {label_style!r} is none of {', '.join(network.LABEL_STYLES)}")
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path | None = None, *, revision: str | None = None, **hub_options: Any
+        cls,
+        source: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        label_style: str | None = None,
+        **hub_options: Any,
     ) -> FaceKeypoints:
         """The model of `source`: None for the bundled weights, a directory, or a Hub id "owner/name".
 
         Nothing is requested from the network for the bundled weights or a directory. `revision` pins a Hub
-        commit, branch or tag; `hub_options` are those of `huggingface_hub.hf_hub_download`
+        commit, branch or tag; `label_style`, one of `network.LABEL_STYLES`, says how the jaw of a turned face
+        is marked (by default as the weights' config says); `hub_options` are those of `huggingface_hub.hf_hub_download`
         (cache_dir, token, local_files_only).
         Raises `hub.WeightsError` with one sentence when the weights cannot be had or do not fit.
         """
         stored = hub.load(hub.find(source, revision=revision, **hub_options))
-        return cls(stored.keypoint_network, stored.face_detector, metrics=stored.metrics)
+        return cls(
+            stored.keypoint_network, stored.face_detector, metrics=stored.metrics, label_style=label_style
+        )
 
     def __call__(
         self, image: images.ImageLike, *, min_score: float | None = None, max_faces: int | None = None
@@ -136,7 +148,7 @@ class FaceKeypoints:
         points, spreads = [], []
         with torch.inference_mode():
             for batch in torch.from_numpy(crops).permute(0, 3, 1, 2).split(BATCH):
-                prediction = self.keypoint_network.predict(batch.to(device))
+                prediction = self.keypoint_network.predict(batch.to(device), self.label_style)
                 points.append(prediction.keypoints.float().cpu())
                 spreads.append(prediction.spreads.float().cpu())
         return torch.cat(points).numpy(), torch.cat(spreads).numpy()

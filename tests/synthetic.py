@@ -1,0 +1,72 @@
+"""Made-up faces and a made-up data folder laid out like the research data, for tests that train."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from fkp import geometry, scheme
+
+
+def face(width: float = 100.0, centre: tuple[float, float] = (64.0, 64.0)) -> np.ndarray:
+    """68 plausible points (68,2) of an upright face about `width` pixels wide."""
+    points = np.zeros((68, 2))
+    angle = np.linspace(np.pi, 0, 17)
+    points[0:17] = np.stack([0.5 * np.cos(angle), -0.1 + 0.65 * np.sin(angle)], axis=1)
+    for start, left in ((17, -0.4), (22, 0.1)):
+        x = np.linspace(left, left + 0.3, 5)
+        points[start : start + 5] = np.stack([x, -0.3 - 0.05 * np.sin(np.linspace(0, np.pi, 5))], axis=1)
+    points[27:31] = np.stack([np.zeros(4), np.linspace(-0.2, 0.05, 4)], axis=1)
+    points[31:36] = np.stack([np.linspace(-0.1, 0.1, 5), np.full(5, 0.12)], axis=1)
+    for start, x in ((36, -0.25), (42, 0.25)):
+        turn = np.pi + np.arange(6) * np.pi / 3
+        points[start : start + 6] = np.stack([x + 0.09 * np.cos(turn), -0.18 + 0.04 * np.sin(turn)], axis=1)
+    turn = np.pi + np.arange(12) * np.pi / 6
+    points[48:60] = np.stack([0.2 * np.cos(turn), 0.3 + 0.08 * np.sin(turn)], axis=1)
+    turn = np.pi + np.arange(8) * np.pi / 4
+    points[60:68] = np.stack([0.15 * np.cos(turn), 0.3 + 0.03 * np.sin(turn)], axis=1)
+    return points * width + np.array(centre)
+
+
+def picture(keypoints: np.ndarray, size_wh: tuple[int, int] = (128, 128), seed: int = 0) -> np.ndarray:
+    """A cartoon (H,W,3) uint8 RGB of a face on a noisy background."""
+    width, height = size_wh
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 120, (height, width, 3)).astype(np.uint8)
+    outline = np.concatenate([keypoints[:17], keypoints[26:16:-1]])
+    cv2.fillPoly(image, [outline.round().astype(np.int32)], (220, 180, 150))
+    for name, points in scheme.GROUPS.items():
+        closed = name in scheme.CLOSED
+        line = keypoints[list(points)].round().astype(np.int32)
+        cv2.polylines(image, [line], closed, (90, 40, 40), 2, cv2.LINE_AA)
+    return image
+
+
+def data_folder(folder: Path, faces: int = 24) -> Path:
+    """A data folder with `faces` pictures in each labelled set, boxes, and pictures without a face."""
+    rng = np.random.default_rng(0)
+    boxes = []
+    for csv, images in (
+        ("ytf/training_frames_keypoints.csv", "ytf/training"),
+        ("300w/lfpw_train.csv", "300w/lfpw_train"),
+        ("300w/helen_train.csv", "300w/helen_train"),
+        ("300w/afw.csv", "300w/afw"),
+    ):
+        (folder / images).mkdir(parents=True)
+        rows = {}
+        for i in range(faces):
+            keypoints = face(rng.uniform(50, 80), tuple(rng.uniform(55, 73, 2))) + rng.normal(0, 0.5, (68, 2))
+            name = f"Person_{i}_00.jpg" if images.startswith("ytf") else f"{1000 + i}_1.jpg"
+            cv2.imwrite(str(folder / images / name), picture(keypoints, seed=i)[..., ::-1])
+            rows[name] = keypoints.ravel().round(2)
+            boxes.append([f"{images}/{name}", *geometry.tight_boxes(keypoints).round(1), "labelled", ""])
+        pd.DataFrame.from_dict(rows, orient="index").to_csv(folder / csv)
+    for images in ("no_faces", "scenes"):
+        (folder / images).mkdir()
+        for i in range(6):
+            pixels = rng.integers(0, 255, (100, 140, 3)).astype(np.uint8)
+            cv2.imwrite(str(folder / images / f"{i:03d}.jpg"), pixels)
+    columns = ["image", "x1", "y1", "x2", "y2", "kind", "score"]
+    pd.DataFrame(boxes, columns=columns).to_csv(folder / "face_boxes.csv", index=False)
+    return folder

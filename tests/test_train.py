@@ -1,0 +1,142 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from fkp import FaceKeypoints, detector, hub, keypoint_training, network
+from tests import synthetic
+
+EPOCHS, STEPS = 2, 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A data folder, and in `other` a model to take the detector from."""
+    folder = synthetic.data_folder(tmp_path_factory.mktemp("data"), faces=8)
+    hub.save(
+        folder / "other",
+        network.build(network.KeypointConfig()),
+        detector.Detector(detector.DetectorConfig()),
+    )
+    return folder
+
+
+def command(folder: Path, runs: Path, *more: str) -> list[str]:
+    return [
+        "keypoints", "--data", str(folder), "--other", str(folder / "other"), "--runs", str(runs),
+        "--epochs", str(EPOCHS), "--batch-size", "8", "--device", "cpu", "--threads", "1", *more,
+    ]  # fmt: skip
+
+
+def checkpoint(runs: Path) -> dict:
+    return torch.load(runs / "keypoints" / "checkpoint.pt", weights_only=True)
+
+
+def assert_equal(one, other, where="checkpoint"):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_equal(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{where}[{i}]")
+    else:
+        assert one == other, where
+
+
+@pytest.mark.parametrize("architecture", ["keypointnet", "baseline"])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(folder, tmp_path, monkeypatch, capsys, architecture):
+    arguments = ("--architecture", architecture)
+    assert train.main(command(folder, tmp_path / "whole", *arguments)) == 0
+    steps = checkpoint(tmp_path / "whole")["step"]
+    assert steps >= 2 * EPOCHS
+
+    loss, calls = keypoint_training.KeypointTask.loss, []
+
+    def interrupted(*inputs):
+        calls.append(None)
+        if len(calls) == steps // 2:  # Ctrl-C in the middle of a step
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss(*inputs)
+
+    monkeypatch.setattr(keypoint_training.KeypointTask, "loss", interrupted)
+    assert train.main(command(folder, tmp_path / "parts", *arguments)) == 130
+    assert "--resume" in capsys.readouterr().out
+    assert checkpoint(tmp_path / "parts")["step"] == steps // 2
+    assert train.main(command(folder, tmp_path / "parts", *arguments, "--resume")) == 0
+    whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
+    whole["settings"].pop("runs"), parts["settings"].pop("runs")
+    assert_equal(whole, parts)
+
+
+def test_a_run_leaves_log_curve_preview_and_a_model_that_loads(folder, tmp_path):
+    assert train.main(command(folder, tmp_path)) == 0
+    run = tmp_path / "keypoints"
+    with open(run / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"] and float(rows[1]["val_nme"]) > 0
+    for name in ("curve.png", "preview.png"):
+        assert (run / name).read_bytes().startswith(b"\x89PNG")
+    model = FaceKeypoints.from_pretrained(run / "model")
+    assert model.metrics["validation"]["keypoints"]["nme"] > 0
+    stored, other = hub.load(run / "model"), hub.load(folder / "other")
+    assert_equal(stored.face_detector.network.state_dict(), other.face_detector.network.state_dict())
+
+
+def test_a_run_is_not_overwritten_unasked(folder, tmp_path, capsys):
+    assert train.main(command(folder, tmp_path, "--epochs", "1")) == 0
+    assert train.main(command(folder, tmp_path, "--epochs", "1")) == 1
+    assert "--resume it, --overwrite it" in capsys.readouterr().err
+    assert train.main(command(folder, tmp_path, "--epochs", "1", "--lr", "1", "--resume")) == 1
+    assert "other settings: lr" in capsys.readouterr().err
+    assert train.main(command(folder, tmp_path, "--epochs", "1", "--overwrite")) == 0
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (["--data", "/nowhere"], "/nowhere"),
+        (["--resume"], "nothing to resume"),
+        (["--batch-size", "1000"], "too few faces for one batch of 1000"),
+        (["--other", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_a_sentence(folder, tmp_path, capsys, change, reason):
+    assert train.main([*command(folder, tmp_path), *change]) == 1
+    error = capsys.readouterr().err
+    assert reason in error and "Traceback" not in error
+
+
+def test_two_processes_train_one_network(folder, tmp_path, root):
+    """Under torchrun with gloo: one model, one log, every process on its share of each batch."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         str(root / "train.py"), *command(folder, tmp_path, "--workers", "0")],
+        cwd=root, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert checkpoint(tmp_path)["step"] == len(checkpoint(tmp_path)["history"]) * STEPS
+    FaceKeypoints.from_pretrained(tmp_path / "keypoints" / "model")
+
+
+def test_learning_rate_warms_up_and_settles():
+    rates = [train.learning_rate(step, 100, 1.0, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == pytest.approx(1.0)
+    assert rates[-1] < 0.02 and all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_average_follows_early_and_remembers_late():
+    blend = train.exponential(0.999)
+    zero, one = torch.zeros(()), torch.ones(())
+    assert blend(zero, one, torch.tensor(0)).item() == pytest.approx(0.9)
+    assert blend(zero, one, torch.tensor(100_000)).item() == pytest.approx(0.001, rel=1e-3)
