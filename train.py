@@ -1,4 +1,4 @@
-"""Train fkp's networks: prepare the data, then forward pass, loss, backward pass, update, until it has settled.
+"""Train fkp's networks: prepare the data; forward pass, loss, backward pass, update; until it has settled.
 
     python train.py keypoints --data DATA                   # the 68-keypoint network
     python train.py faces --data DATA                       # the face detector
@@ -20,6 +20,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, Protocol
 
 # Spinning OpenMP threads made a step up to 50 times slower on shared cores; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)  # the initial weights
     try:
         if args.batch_size % world:
-            raise ValueError(f"--batch-size {args.batch_size} cannot be shared out evenly to {world} processes")
+            raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
         other = hub.load(hub.find(args.other))  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
         if not task.steps_per_epoch:
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         optimizer.load_state_dict(state["optimizer"])
         step, history, sums = state["step"], state["history"], state["sums"]
     elif run.checkpoint.is_file() and not args.overwrite:
-        print(f"train.py: {run.path} holds a run already: --resume it, --overwrite it or choose another --name",
+        print(f"train.py: {run.path} holds a run already: --resume it, --overwrite it or give a --name",
               file=sys.stderr)  # fmt: skip
         return 1
 
@@ -94,7 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
         if rank == 0:
             run.save({
                 "settings": settings(args), "step": step, "history": history, "sums": sums,
-                "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
+                "model": model.state_dict(), "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
             })  # fmt: skip
 
     trained = DistributedDataParallel(model) if world > 1 else model
@@ -160,23 +162,42 @@ def main(arguments: list[str] | None = None) -> int:
         dist.destroy_process_group()
     if step < last:
         if rank == 0:
-            print(f"Interrupted at step {step} of {last}; all is saved. To go on: the same command with --resume")
+            print(
+                f"Interrupted at step {step} of {last}, all saved. Go on with the same command and --resume"
+            )
         return 130
 
     # --- The result: the averaged weights, together with the network that was not trained here -------------
     if rank == 0:
         average.module.eval()
         result, validation = task.finish(average.module), task.validate(average.module)
-        keypoints, faces = (
-            (result, other.face_detector) if args.what == "keypoints" else (other.keypoint_network, result)
-        )
+        keypoints = result if args.what == "keypoints" else other.keypoint_network
+        faces = result if args.what == "faces" else other.face_detector
         hub.save(run.path / "model", keypoints, faces, {"validation": {args.what: validation}})
-        print(f"{run.path / 'model'}: " + ", ".join(f"{name} {value:.3f}" for name, value in validation.items()))
+        print(f"{run.path / 'model'}: " + ", ".join(f"{k} {v:.3f}" for k, v in validation.items()))
     return 0
 
 
-Task = keypoint_training.KeypointTask | face_training.FaceTask
-"""What the loop needs to know of what is trained: network, batches, loss, validation, preview."""
+class Task(Protocol):
+    """What the loop needs to know of what is trained."""
+
+    network: torch.nn.Module
+    steps_per_epoch: int
+
+    def batch(self, step: int, rank: int, world: int) -> dict[str, torch.Tensor]:
+        """This process's share of the batch of a step, drawn from the seed, the step and the rank alone."""
+
+    def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss and, for the log, its parts."""
+
+    def validate(self, model: Any) -> dict[str, float]:
+        """Figures on held-out faces; the first is the one to follow."""
+
+    def preview(self, model: Any) -> np.ndarray:
+        """Predictions beside the truth, (H,W,3) uint8 RGB."""
+
+    def finish(self, model: Any) -> Any:
+        """What to save: the network with what is fitted after training."""
 
 
 def make_task(args: argparse.Namespace, device: torch.device) -> Task:
@@ -216,7 +237,7 @@ class Interruption:
         self.noted = False
 
     def __enter__(self) -> None:
-        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {int(s): signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self.before.items():
@@ -269,18 +290,21 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
 
 def settings(args: argparse.Namespace) -> dict[str, str]:
     """What must not change between a run and its resumption."""
-    free = {"resume", "overwrite", "device", "threads", "workers", "save_minutes", "preview_every", "other", "data"}
+    free = {"resume", "overwrite", "data", "other", "device", "threads", "workers"}
+    free |= {"save_minutes", "preview_every"}
     return {name: str(value) for name, value in vars(args).items() if name not in free}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("keypoints", "faces"), help="the network to train")
     where = parser.add_argument_group("input and output")
     where.add_argument("--data", type=Path, required=True, help="folder with ytf/, 300w/ and face_boxes.csv")
     where.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     where.add_argument("--name", help="folder of this run (default: what is trained)")
-    where.add_argument("--other", help="model that the network not trained here is taken from (default: bundled)")
+    where.add_argument("--other", help="model to take the other network from (default: bundled)")
     where.add_argument("--resume", action="store_true", help="go on from the run's checkpoint, exactly")
     where.add_argument("--overwrite", action="store_true", help="start anew where a run of this name lies")
     where.add_argument("--save-minutes", type=float, default=5, help="checkpoint this often within an epoch")
@@ -300,7 +324,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     machine.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-                         help="auto: bf16 on GPUs; on CPUs with AVX512-BF16 or AMX, bf16 halves the time")  # fmt: skip
+                         help="auto: bf16 on GPUs; CPUs with AVX512-BF16 gain by it too")  # fmt: skip
     machine.add_argument("--threads", type=int, default=0, help="torch's CPU threads (0: torch decides)")
     machine.add_argument("--workers", type=int, default=1, help="processes that prepare batches; 0 on a GPU")
     machine.add_argument("--compile", action="store_true", help="torch.compile the network")

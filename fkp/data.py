@@ -52,10 +52,12 @@ class FacialKeypointsDataset(Dataset[Sample]):
         transform: Callable[[Sample], Sample] | None = None,
     ) -> None:
         csvs = [Path(csv)] if isinstance(csv, (str, Path)) else [Path(c) for c in csv]
-        single = isinstance(images_folder, (str, Path))
-        folders = [Path(images_folder)] * len(csvs) if single else [Path(f) for f in images_folder]
+        if isinstance(images_folder, (str, Path)):
+            folders = [Path(images_folder)] * len(csvs)
+        else:
+            folders = [Path(folder) for folder in images_folder]
         if len(csvs) != len(folders):
-            raise DataError(f"{len(csvs)} CSVs but {len(folders)} folders of pictures: one for each is needed")
+            raise DataError(f"{len(csvs)} CSVs but {len(folders)} folders: one for each is needed")
         self.transform = transform
         self.names: list[str] = []
         """File name of the picture of each face."""
@@ -91,9 +93,15 @@ def _read(csv: Path, folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
             return [], none, [f"{csv}: its first row has {header} columns; {what}"]
         # Everything as text first, so that a fault can be told by its row instead of failing as a whole.
         table = pd.read_csv(
-            csv, header=None, skiprows=1, names=range(COLUMNS + 1), dtype=str, engine="python", index_col=False,
+            csv,
+            header=None,
+            skiprows=1,
+            names=range(COLUMNS + 1),
+            dtype=str,
+            index_col=False,
+            engine="python",
             on_bad_lines=lambda fields: overlong.append(fields[0]),
-        )  # fmt: skip
+        )
     except FileNotFoundError:
         return [], none, [f"{csv}: there is no such file"]
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
@@ -283,7 +291,8 @@ class Noise(_PixelTransform):
     """Adds Gaussian noise whose standard deviation is drawn, in grey levels."""
 
     def change(self, image: torch.Tensor) -> torch.Tensor:
-        return (image + self.draw() * torch.randn(image.shape, device=image.device)).clamp(0, 255).to(torch.uint8)
+        noise = self.draw() * torch.randn(image.shape, device=image.device)
+        return (image + noise).clamp(0, 255).to(torch.uint8)
 
 
 class Occlusion(_PixelTransform):

@@ -14,6 +14,9 @@ import numpy as np
 
 from fkp import scheme
 
+LARGEST_SIDE = 32766
+"""Pixels that `cv2.warpAffine` of OpenCV 4 takes at most."""
+
 
 def tight_boxes(keypoints: np.ndarray) -> np.ndarray:
     """Smallest boxes (n,4) around keypoints (n,68,2): eyebrows to chin, jaw to jaw."""
@@ -100,8 +103,8 @@ class CropTransform:
     def crop(self, image: np.ndarray) -> np.ndarray:
         """The crop (h,w,C) of an image (H,W,C); black beyond the picture's edge."""
         matrix = self.image_to_crop
-        shrink = int(1 / math.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-        if shrink >= 2:
+        shrink = max(1, int(1 / math.sqrt(abs(np.linalg.det(matrix[:, :2])))))
+        if shrink >= 2 or max(image.shape[:2]) > LARGEST_SIDE:
             # Bilinear sampling alone would skip pixels: average them first, over the part that is needed.
             image, reduced_to_image = self._reduce(image, shrink)
             matrix = matrix @ np.vstack([reduced_to_image, [0, 0, 1]])

@@ -91,7 +91,9 @@ def reliability(scores: np.ndarray, hits: np.ndarray, bins: int = 10) -> tuple[f
     table = np.full((bins, 3), np.nan)
     for i in range(bins):
         inside = index == i
-        table[i] = (scores[inside].mean(), hits[inside].mean(), inside.sum()) if inside.any() else (np.nan, np.nan, 0)
+        table[i, 2] = inside.sum()
+        if inside.any():
+            table[i, :2] = scores[inside].mean(), hits[inside].mean()
     weights = table[:, 2] / max(len(scores), 1)
     return float(np.nansum(weights * np.abs(table[:, 0] - table[:, 1]))), table
 

@@ -61,6 +61,8 @@ class KeypointNetwork(nn.Module):
     """The interface that both networks share."""
 
     codec: HeatmapCodec | CoordinateCodec
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: KeypointConfig) -> None:
         super().__init__()
@@ -75,7 +77,7 @@ class KeypointNetwork(nn.Module):
     def predict(self, crops: Tensor, label_style: str | None = None) -> Prediction:
         """Decoded output for crops (n,3,S,S) uint8 RGB, by default in the config's labelling style."""
         style = LABEL_STYLES.index(label_style or self.config.label_style)
-        raw = self(crops, torch.full((len(crops),), style, device=crops.device))
+        raw = self(crops, torch.full(crops.shape[:1], style, device=crops.device))
         return Prediction(self.codec.decode(raw.targets), raw.log_spreads.exp())
 
     def normalise(self, crops: Tensor) -> Tensor:
@@ -183,13 +185,17 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = _conv(before, after, stride=stride)
         self.second = _conv(after, after, activation=False)
-        same = before == after and stride == 1
-        self.shortcut = nn.Identity() if same else _conv(before, after, size=1, stride=stride, activation=False)
+        self.shortcut: nn.Module = nn.Identity()
+        if before != after or stride != 1:
+            self.shortcut = _conv(before, after, size=1, stride=stride, activation=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.second(self.first(x)))
 
 
-def _conv(before: int, after: int, *, size: int = 3, stride: int = 1, activation: bool = True) -> nn.Sequential:
+def _conv(
+    before: int, after: int, *, size: int = 3, stride: int = 1, activation: bool = True
+) -> nn.Sequential:
+    """Convolution, batch normalisation and, unless told otherwise, ReLU."""
     layers = [nn.Conv2d(before, after, size, stride, size // 2, bias=False), nn.BatchNorm2d(after)]
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if activation else nn.Sequential(*layers)

@@ -100,8 +100,8 @@ class FaceKeypoints:
 
         Nothing is requested from the network for the bundled weights or a directory. `revision` pins a Hub
         commit, branch or tag; `label_style`, one of `network.LABEL_STYLES`, says how the jaw of a turned face
-        is marked (by default as the weights' config says); `hub_options` are those of `huggingface_hub.hf_hub_download`
-        (cache_dir, token, local_files_only).
+        is marked (by default as the weights' config says); `hub_options` are those of
+        `huggingface_hub.hf_hub_download` (cache_dir, token, local_files_only).
         Raises `hub.WeightsError` with one sentence when the weights cannot be had or do not fit.
         """
         stored = hub.load(hub.find(source, revision=revision, **hub_options))
@@ -158,7 +158,11 @@ class FaceKeypoints:
         hub.save(folder, self.keypoint_network, self._own_detector(), self.metrics)
 
     def push_to_hub(
-        self, repo_id: str, *, private: bool = False, token: str | None = None,
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
         commit_message: str = "Upload fkp weights",
     ) -> str:
         """Save, and upload as one commit to the Hub repository "owner/name"; returns the commit's URL.
@@ -166,12 +170,19 @@ class FaceKeypoints:
         Raises `hub.WeightsError` with one sentence when the Hub refuses or cannot be reached.
         """
         return hub.push(
-            repo_id, self.keypoint_network, self._own_detector(), self.metrics,
-            private=private, token=token, commit_message=commit_message,
+            repo_id,
+            self.keypoint_network,
+            self._own_detector(),
+            self.metrics,
+            private=private,
+            token=token,
+            commit_message=commit_message,
         )
 
     def _own_detector(self) -> detector.Detector:
         if not isinstance(self.face_detector, detector.Detector):
             kind = type(self.face_detector).__name__
-            raise hub.WeightsError(f"a model whose face detector is a {kind} cannot be saved: only fkp's own can")
+            raise hub.WeightsError(
+                f"a model with a {kind} as face detector cannot be saved: only fkp's own can"
+            )
         return self.face_detector

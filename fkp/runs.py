@@ -1,4 +1,4 @@
-"""The folder of a training run: log as CSV, curve and preview as PNG, checkpoints that cannot be half-written."""
+"""The folder of a training run: log as CSV, curve and preview as PNG, checkpoints that stay whole."""
 
 from __future__ import annotations
 

@@ -6,7 +6,9 @@ import torch
 from fkp.codec import CoordinateCodec, HeatmapCodec, scores_from_spreads
 
 
-@pytest.mark.parametrize("codec", [HeatmapCodec(128, 32), HeatmapCodec(96, 48, sigma=1.5), CoordinateCodec(128)])
+@pytest.mark.parametrize(
+    "codec", [HeatmapCodec(128, 32), HeatmapCodec(96, 48, sigma=1.5), CoordinateCodec(128)]
+)
 def test_round_trip(codec):
     assert codec.decode(codec.encode(torch.empty(0, 68, 2))).shape == (0, 68, 2)
     # Four standard deviations from the edge, so that no Gaussian is cut off.

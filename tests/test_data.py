@@ -86,7 +86,11 @@ def test_every_fault_is_named_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     "content, reason",
-    [(None, "there is no such file"), ("", "not a CSV"), ("image,x1,y1\na,1,2\n", "its first row has 3 columns")],
+    [
+        (None, "there is no such file"),
+        ("", "not a CSV"),
+        ("image,x1,y1\na,1,2\n", "its first row has 3 columns"),
+    ],
 )
 def test_what_is_no_keypoint_csv_is_refused(tmp_path, content, reason):
     csv = tmp_path / "x.csv"
@@ -167,7 +171,9 @@ def test_face_crop_draws_within_its_limits():
     box = np.array([10, 10, 40, 30])
     still = data.FaceCrop(64, 1.5).draw(box)
     np.testing.assert_allclose(still.image_to_crop[:, :2], np.eye(2) * 64 / 45)
-    draws = [data.FaceCrop(64, 1.5, rotation=20, scale=(0.5, 2.0)).draw(box).image_to_crop for _ in range(200)]
+    draws = [
+        data.FaceCrop(64, 1.5, rotation=20, scale=(0.5, 2.0)).draw(box).image_to_crop for _ in range(200)
+    ]
     angles = [np.degrees(np.arctan2(m[0, 1], m[0, 0])) for m in draws]
     factors = [np.hypot(m[0, 0], m[0, 1]) / (64 / 45) for m in draws]
     assert -20 <= min(angles) < -15 and 15 < max(angles) <= 20
@@ -178,7 +184,9 @@ def test_any_v2_transform_works_on_a_sample():
     sample = data.ToTensors()({"image": np.zeros((50, 60, 3), np.uint8), "keypoints": face()})
     assert isinstance(sample["keypoints"], tv_tensors.KeyPoints)
     turned = v2.RandomHorizontalFlip(p=1.0)(sample)
-    torch.testing.assert_close(turned["keypoints"][:, 0].as_subclass(torch.Tensor), 59 - torch.tensor(face()[:, 0]))
+    torch.testing.assert_close(
+        turned["keypoints"][:, 0].as_subclass(torch.Tensor), 59 - torch.tensor(face()[:, 0])
+    )
     smaller = v2.Resize((25, 30))(sample)
     assert smaller["image"].shape == (3, 25, 30)
     torch.testing.assert_close(smaller["keypoints"].as_subclass(torch.Tensor), torch.tensor(face()) / 2)

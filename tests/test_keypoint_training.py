@@ -42,7 +42,9 @@ def test_processes_share_a_batch_out(task):
 
 def test_an_epoch_sees_every_face_at_most_once(task, monkeypatch):
     seen = []
-    monkeypatch.setattr(task, "_warp", lambda chosen, transforms: seen.extend(chosen) or warp(chosen, transforms))
+    monkeypatch.setattr(
+        task, "_warp", lambda chosen, transforms: seen.extend(chosen) or warp(chosen, transforms)
+    )
     warp = type(task)._warp.__get__(task)
     for step in range(task.steps_per_epoch):
         task.batch(step)
@@ -53,7 +55,9 @@ def test_the_batched_warp_gives_what_opencv_gives(task):
     chosen = task.training[:4]
     transforms = [task.crop.draw(task.boxes[i], torch.Generator().manual_seed(int(i))) for i in chosen]
     packed = task.crops[torch.from_numpy(chosen)]
-    one_by_one = np.stack([t.crop(p.permute(1, 2, 0).numpy()) for t, p in zip(transforms, packed, strict=True)])
+    one_by_one = np.stack(
+        [t.crop(p.permute(1, 2, 0).numpy()) for t, p in zip(transforms, packed, strict=True)]
+    )
     batched = keypoint_training.warp(packed, transforms).permute(0, 2, 3, 1).numpy()
     # OpenCV rounds positions to 1/32 pixel, which shows on a noisy picture.
     assert np.abs(one_by_one.astype(float) - batched).mean() < 1.5

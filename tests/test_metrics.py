@@ -43,7 +43,9 @@ def test_auc_is_the_area_under_the_ced():
 
 def test_all_missed():
     figures = metrics.summary(np.array([np.nan]), np.array([np.nan]))
-    assert figures["missed"] == 1 and figures["nme"] is None and figures["fr8"] == 100 and figures["auc8"] == 0
+    assert (
+        figures["missed"] == 1 and figures["nme"] is None and figures["fr8"] == 100 and figures["auc8"] == 0
+    )
 
 
 def test_reliability():

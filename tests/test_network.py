@@ -7,7 +7,9 @@ from fkp import network
 
 CONFIGS = {
     "keypointnet": network.KeypointConfig(),
-    "baseline": network.KeypointConfig(architecture="baseline", crop_size=96, widths=(32, 64, 128, 256), depths=()),
+    "baseline": network.KeypointConfig(
+        architecture="baseline", crop_size=96, widths=(32, 64, 128, 256), depths=()
+    ),
 }
 
 
@@ -51,7 +53,9 @@ def test_labelling_styles_differ_once_learnt():
     assert torch.equal(default, own) and not torch.allclose(default, other)
 
 
-@pytest.mark.parametrize("change, reason", [({"architecture": "x"}, "architecture 'x'"), ({"label_style": "x"}, "label_style")])
+@pytest.mark.parametrize(
+    "change, reason", [({"architecture": "x"}, "architecture 'x'"), ({"label_style": "x"}, "label_style")]
+)
 def test_unknown_names_are_refused(change, reason):
     with pytest.raises(ValueError, match=reason):
         network.build(dataclasses.replace(network.KeypointConfig(), **change))

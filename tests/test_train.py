@@ -54,7 +54,9 @@ def assert_equal(one, other, where="checkpoint"):
 
 
 @pytest.mark.parametrize("architecture", ["keypointnet", "baseline"])
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(folder, tmp_path, monkeypatch, capsys, architecture):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    folder, tmp_path, monkeypatch, capsys, architecture
+):
     arguments = ("--architecture", architecture)
     assert train.main(command(folder, tmp_path / "whole", *arguments)) == 0
     steps = checkpoint(tmp_path / "whole")["step"]

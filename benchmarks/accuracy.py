@@ -1,0 +1,112 @@
+"""How far off the keypoints are, on every test set, with true boxes and with detected ones.
+
+    python benchmarks/accuracy.py --data DATA                                  # prints the table
+    python benchmarks/accuracy.py --data DATA --baseline runs/baseline/model --write
+
+`--write` puts the figures into the model's metrics.json and the table into README.md; that is how the figures
+of the bundled weights came about. DATA is the folder that README.md describes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from fkp import data, evaluation, hub, metrics, pipeline  # noqa: E402
+
+COMMAND = "python benchmarks/accuracy.py --data DATA --baseline runs/baseline/model --write"
+START, END = "<!-- figures: python benchmarks/accuracy.py -->", "<!-- end of figures -->"
+
+
+class TestSet(NamedTuple):
+    """A set of labelled faces; `held_out_by` keeps only what `data.split` leaves out of training."""
+
+    name: str
+    title: str
+    csv: str
+    folder: str
+    held_out_by: Any = None
+
+
+SETS = (
+    TestSet("ytf_held_out", "YouTube Faces, people held out of training", "ytf/training_frames_keypoints.csv",
+            "ytf/training", data.person),
+    TestSet("ytf_test", "YouTube Faces, course test split (its people occur in training)",
+            "ytf/test_frames_keypoints.csv", "ytf/test"),
+    TestSet("lfpw_test", "300-W, LFPW test", "300w/lfpw_test.csv", "300w/lfpw_test"),
+)  # fmt: skip
+
+
+def measure(model: pipeline.FaceKeypoints, folder: Path) -> dict[str, dict[str, metrics.Summary]]:
+    """Figures by set and by kind of box."""
+    figures: dict[str, dict[str, metrics.Summary]] = {}
+    for test in SETS:
+        faces = data.FacialKeypointsDataset(folder / test.csv, folder / test.folder)
+        chosen = data.split(faces.names, test.held_out_by)[1] if test.held_out_by else list(range(len(faces)))
+        figures[test.name] = {}
+        for boxes in evaluation.BOXES:
+            keypoints, _ = evaluation.predict(model, faces, boxes, chosen)
+            figures[test.name][boxes] = evaluation.summarise(keypoints, faces.keypoints[chosen])
+    return figures
+
+
+def table(measured: dict[str, dict[str, dict[str, metrics.Summary]]]) -> str:
+    """Markdown: a row for each set, kind of box and network."""
+    lines = [
+        "| faces | boxes | network | n | missed | NME 68 | NME inner 51 | FR@8 | AUC@8 |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for test in SETS:
+        for boxes in evaluation.BOXES:
+            for name in measured:
+                s = measured[name][test.name][boxes]
+                numbers = [f"{s[key]:.2f}" for key in ("nme", "nme_inner", "fr8", "auc8")]
+                cells = [test.title, boxes, name, str(s["n"]), str(s["missed"]), *numbers]
+                lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with ytf/ and 300w/")
+    parser.add_argument("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
+    parser.add_argument("--baseline", help="folder of a model with the baseline network, to stand beside it")
+    parser.add_argument("--write", action="store_true", help="write metrics.json and README.md's table")
+    args = parser.parse_args()
+    model = pipeline.FaceKeypoints.from_pretrained(args.model)
+    models = {"KeypointNet": model}
+    if args.baseline:
+        other = pipeline.FaceKeypoints.from_pretrained(args.baseline)
+        models["baseline"] = pipeline.FaceKeypoints(other.keypoint_network, model.face_detector)
+    measured = {name: measure(each, args.data) for name, each in models.items()}
+    print(table(measured))
+    if args.write:
+        path = Path(args.model) / hub.METRICS
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+        kept["accuracy"] = {
+            "command": COMMAND,
+            "unit": "percent of the distance between the outer eye corners; rates and areas in percent",
+            "sets": {test.name: test.title for test in SETS},
+            "figures": measured,
+        }
+        path.write_text(json.dumps(kept, indent=1) + "\n")
+        readme = ROOT / "README.md"
+        before, _, rest = readme.read_text().partition(START)
+        after = rest.partition(END)[2]
+        readme.write_text(f"{before}{START}\n{table(measured)}\n{END}{after}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

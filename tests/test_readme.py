@@ -1,0 +1,72 @@
+"""What README.md says is true: its code runs, its figures are those of metrics.json."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from fkp import hub
+
+
+@pytest.fixture(scope="module")
+def readme(root) -> str:
+    return (root / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def figures(root) -> dict:
+    return json.loads((hub.BUNDLED / hub.METRICS).read_text())["accuracy"]["figures"]
+
+
+def test_python_blocks_run(readme, root, tmp_path):
+    blocks = [b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "# no-run" not in b]
+    assert len(blocks) >= 2
+    shutil.copytree(root / "examples", tmp_path / "examples")
+    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONWARNINGS": "error"}
+    for block in blocks:
+        done = subprocess.run(
+            [sys.executable, "-c", block],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+    assert (tmp_path / "out.png").is_file()
+
+
+def test_commands_exist(readme):
+    """Every `fkp …` line of the shell blocks is accepted by the command line's parser."""
+    from fkp import __main__ as command_line
+
+    lines = [
+        line for block in re.findall(r"```sh\n(.*?)```", readme, re.DOTALL) for line in block.splitlines()
+    ]
+    commands = [line.split("#")[0].split()[1:] for line in lines if line.startswith("fkp ")]
+    assert len(commands) >= 3
+    for command in commands:
+        command_line._parser().parse_args(command)
+
+
+def test_table_is_that_of_the_measured_figures(readme, figures, root):
+    specification = importlib.util.spec_from_file_location("accuracy", root / "benchmarks" / "accuracy.py")
+    accuracy = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(accuracy)
+    assert accuracy.table(figures) in readme
+
+
+def test_headline_is_that_of_the_measured_figures(readme, figures):
+    headline = re.search(r"\*\*NME ([\d.]+) %.*?\*\*", readme, re.DOTALL)
+    assert headline, "the first screen states an NME"
+    assert headline[1] == f"{figures['KeypointNet']['lfpw_test']['truth']['nme']:.2f}"
+
+
+def test_files_that_it_links_to_exist(readme, root):
+    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme)
+    assert links and [link for link in links if not (root / link.split("#")[0]).exists()] == []
