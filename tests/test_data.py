@@ -105,6 +105,7 @@ def test_two_csvs_need_two_folders(tmp_path):
         data.FacialKeypointsDataset(["a.csv", "b.csv"], [tmp_path])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on one core
 def test_worker_processes_give_the_same_samples(tmp_path):
     csv = write(tmp_path, [(f"{i}.png", face(seed=i)) for i in range(5)])
     faces = data.FacialKeypointsDataset(csv, tmp_path, v2.Compose([data.FaceCrop(32, 1.5), data.ToTensors()]))

@@ -1,0 +1,164 @@
+"""Any picture file or array → RGB uint8, and one error for what is none."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageChops
+
+ImageLike = str | Path | Image.Image | np.ndarray
+
+MAX_PIXELS = 200_000_000
+"""The default limit: the largest sensors in telephones have 200 million pixels, 600 MB as RGB."""
+
+# What people have, and no format whose decoder starts another program, as EPS starts Ghostscript.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+_ORIENTATION_TAG = 0x0112
+# EXIF orientation → what turns the picture upright (CIPA DC-008, 4.6.4).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """What was given is no picture that can be read: one sentence with its name and the reason."""
+
+
+def read(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The picture as a contiguous (H,W,3) uint8 RGB array, upright as its EXIF orientation says.
+
+    `image` is a path, a PIL image, or an (H,W,3) uint8 RGB array, which is returned as it is. What is
+    transparent becomes white, 16 bits are scaled to 8, an animation gives its first frame (a PIL image the
+    frame it stands at). Colour profiles are not applied. More than `max_pixels` pixels are refused before
+    they are decoded.
+    Raises ImageError for what is no picture. Keeps no state: any number of threads may call it.
+    """
+    if isinstance(image, np.ndarray):
+        return _check_array(image)
+    if isinstance(image, Image.Image):
+        name = os.fsdecode(getattr(image, "filename", "") or "the PIL image")
+        return _decode(image, name, max_pixels)
+    if not isinstance(image, (str, os.PathLike)):
+        raise ImageError(f"a picture is a path, a PIL image or an array, not {type(image).__name__}")
+    name = os.fsdecode(image)
+    with _open_file(name) as stream:
+        return _decode(_identify(stream, name), name, max_pixels)
+
+
+def _check_array(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ImageError(
+            f"an array of shape {array.shape} and type {array.dtype} is no picture: "
+            "(height, width, 3) uint8 in RGB order is needed"
+        )
+    return np.ascontiguousarray(array)
+
+
+def _open_file(name: str) -> BinaryIO:
+    try:
+        mode = os.stat(name).st_mode
+        if stat.S_ISREG(mode):
+            return open(name, "rb")
+    except FileNotFoundError:
+        raise ImageError(f"{name}: there is no such file") from None
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be opened ({error.strerror})") from error
+    except ValueError as error:  # a null byte
+        raise ImageError(f"{name!r}: is no file name ({error})") from None
+    what = "folder" if stat.S_ISDIR(mode) else "device or pipe"
+    raise ImageError(f"{name}: is a {what}, not a picture file")
+
+
+def _identify(stream: BinaryIO, name: str) -> Image.Image:
+    """The picture in a file; its header is read, its pixels are not."""
+    prefix = stream.read(16)
+    if not prefix:
+        raise ImageError(f"{name}: is empty")
+    # Pillow's plugins, but not Image.open: that has a limit of its own, global to the process, which warns
+    # from 89 and refuses from 179 million pixels.
+    Image.init()
+    damaged: tuple[str, Exception] | None = None
+    for kind in _FORMATS:
+        plugin, accepts = Image.OPEN.get(kind, (None, None))  # None where Pillow was built without it
+        if plugin is None or accepts is None or accepts(prefix) is not True:
+            continue
+        try:
+            stream.seek(0)
+            return plugin(stream, name)
+        except Exception as error:  # plugins raise nearly anything on damaged data
+            damaged = (kind, error)
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIC_BRANDS:
+        return _identify_heic(stream, name)
+    if damaged:
+        raise ImageError(f"{name}: is a damaged or incomplete {damaged[0]} file") from damaged[1]
+    raise ImageError(f"{name}: is no picture of a known kind ({', '.join(_FORMATS)}, HEIC)")
+
+
+def _identify_heic(stream: BinaryIO, name: str) -> Image.Image:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise ImageError(f"{name}: is a HEIC picture, to read it run 'pip install pillow-heif'") from None
+    try:
+        stream.seek(0)
+        return HeifImageFile(stream, name)
+    except Exception as error:
+        raise ImageError(f"{name}: is a damaged or incomplete HEIC file") from error
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(f"{name}: {width}×{height} pixels are more than the limit, max_pixels={max_pixels}")
+    if width * height == 0:
+        raise ImageError(f"{name}: has no pixels")
+    if image.mode == "F":
+        raise ImageError(f"{name}: holds floating-point numbers, whose black and white are unknown")
+    try:
+        image.load()
+    except MemoryError as error:
+        raise ImageError(f"{name}: needs more memory than there is") from error
+    except Exception as error:  # decoders raise nearly anything on damaged data
+        raise ImageError(f"{name}: is damaged or incomplete ({error})") from error
+    upright = _upright(image)
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        # Adobe's CMYK is inverted, and marked as Adobe's (libjpeg.txt); Pillow inverts it marked or not.
+        upright = ImageChops.invert(upright)
+    return np.array(_on_white(_eight_bits(upright)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # a picture with damaged EXIF data is a picture all the same
+        orientation = None
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits as one of 8; modes "I;16", "I;16B" and "I" all mean 0..65535."""
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).clip(0, 65535).astype(np.uint32)
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The picture as RGB, on white where it is transparent."""
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

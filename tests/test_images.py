@@ -1,0 +1,350 @@
+"""Every kind of file is made here with Pillow, read back, and compared with what was painted."""
+
+import io
+import os
+import struct
+import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageChops
+
+from fkp import images
+from fkp.images import ImageError
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def corners(picture: np.ndarray) -> list[tuple[int, ...]]:
+    """The colours near the four corners, row by row, rounded to 0, 128 or 255 against lossy coding."""
+    near = picture[[4, 4, -5, -5], [4, -5, 4, -5]]
+    steps = np.array([0, 128, 255])
+    return [tuple(int(steps[np.abs(steps - v).argmin()]) for v in colour) for colour in near]
+
+
+@pytest.fixture
+def four_colours() -> Image.Image:
+    """48×32: red, green / blue, white."""
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:16, :24], picture[:16, 24:], picture[16:, :24], picture[16:, 24:] = RED, GREEN, BLUE, WHITE
+    return Image.fromarray(picture)
+
+
+# --- what is no picture -------------------------------------------------------------------------------
+
+
+def refused(what: object, **options: int) -> str:
+    with pytest.raises(ImageError) as caught:
+        images.read(what, **options)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_no_file_at_all(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.jpg"
+    assert refused(missing) == f"{missing}: there is no such file"
+    assert refused(str(missing)) == f"{missing}: there is no such file"
+    assert refused(tmp_path) == f"{tmp_path}: is a folder, not a picture file"
+    assert "null byte" in refused("a\0b")
+    assert "not NoneType" in refused(None)
+    assert "not bytes" in refused(b"\xff\xd8")
+
+
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "pipe, not a picture file" in refused(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", "is empty"),
+        (b"hello, I am a text\n" * 10, "is no picture of a known kind"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is no picture of a known kind"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no picture of a known kind"),
+        (b"\xff\xd8\xff\xe0", "damaged or incomplete"),
+        (b"\x89PNG\r\n\x1a\n", "damaged or incomplete"),
+        (b"GIF89a", "damaged or incomplete"),
+        (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "damaged or incomplete"),
+        (b"II*\x00", "damaged or incomplete"),
+        (b"\x00\x00\x00\x1cftypheic" + b"\x00" * 40, "HEIC"),
+    ],
+)
+def test_files_that_hold_no_picture(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "portrait.jpg"
+    path.write_bytes(content)
+    message = refused(path)
+    assert message.startswith(f"{path}: ") and reason in message
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_cut_short(tmp_path: Path, kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    path = tmp_path / f"half.{kind.lower()}"
+    noise.save(path, kind)
+    content = path.read_bytes()
+    for share in (0.1, 0.5, 0.9):
+        path.write_bytes(content[: int(len(content) * share)])
+        assert "damaged or incomplete" in refused(path)
+
+
+def test_too_many_pixels(tmp_path: Path, four_colours: Image.Image) -> None:
+    path = tmp_path / "four.png"
+    four_colours.save(path)
+    assert "48×32 pixels" in refused(path, max_pixels=48 * 32 - 1)
+    assert "max_pixels=1535" in refused(four_colours, max_pixels=48 * 32 - 1)
+    assert images.read(path, max_pixels=48 * 32).shape == (32, 48, 3)
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    path = tmp_path / "bomb.png"
+    pixels = zlib.compress(b"\0" * 99)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels))
+    assert "60000×60000 pixels are more than the limit" in refused(path)
+
+
+def test_pillow_limit_is_neither_used_nor_changed(
+    tmp_path: Path, four_colours: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "four.png"
+    four_colours.save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert images.read(path).shape == (32, 48, 3)
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((1, 8, 8, 3), np.uint8),
+    ],
+)
+def test_arrays_that_are_no_picture(array: np.ndarray) -> None:
+    message = refused(array)
+    assert str(array.shape) in message and str(array.dtype) in message and "(height, width, 3)" in message
+
+
+def test_floating_point_picture(tmp_path: Path) -> None:
+    path = tmp_path / "float.tiff"
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(path)
+    assert "floating-point" in refused(path)
+
+
+# --- what is one --------------------------------------------------------------------------------------
+
+
+def test_arrays_and_pil_images(four_colours: Image.Image) -> None:
+    array = np.asarray(four_colours)
+    assert images.read(array) is array
+    reversed_rows = images.read(array[::-1])
+    assert reversed_rows.flags.c_contiguous and np.array_equal(reversed_rows, array[::-1])
+    from_pil = images.read(four_colours)
+    assert np.array_equal(from_pil, array)
+    assert from_pil.dtype == np.uint8 and from_pil.flags.c_contiguous and from_pil.flags.writeable
+    assert images.read(Image.new("RGB", (1, 1), RED)).tolist() == [[list(RED)]]
+
+
+LOSSLESS = ["PNG", "TIFF", "BMP", "GIF", "PPM"]
+
+
+@pytest.mark.parametrize("kind", [*LOSSLESS, "JPEG", "WEBP", "JPEG2000", "AVIF"])
+def test_kinds_of_file(tmp_path: Path, four_colours: Image.Image, kind: str) -> None:
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    path = tmp_path / "without_a_telling_name"
+    four_colours.save(path, kind)
+    picture = images.read(path)
+    assert picture.shape == (32, 48, 3) and picture.dtype == np.uint8 and picture.flags.c_contiguous
+    assert corners(picture) == [RED, GREEN, BLUE, WHITE]
+    if kind in LOSSLESS:
+        assert np.array_equal(picture, np.asarray(four_colours))
+
+
+@pytest.mark.parametrize(
+    "orientation, seen",
+    [
+        (1, [RED, GREEN, BLUE, WHITE]),
+        (2, [GREEN, RED, WHITE, BLUE]),
+        (3, [WHITE, BLUE, GREEN, RED]),
+        (4, [BLUE, WHITE, RED, GREEN]),
+        (5, [RED, BLUE, GREEN, WHITE]),
+        (6, [BLUE, RED, WHITE, GREEN]),
+        (7, [WHITE, GREEN, BLUE, RED]),
+        (8, [GREEN, WHITE, RED, BLUE]),
+        (99, [RED, GREEN, BLUE, WHITE]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_rotation(
+    tmp_path: Path, four_colours: Image.Image, kind: str, orientation: int, seen: list[tuple[int, ...]]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{kind.lower()}"
+    four_colours.save(path, kind, exif=exif)
+    picture = images.read(path)
+    assert picture.shape == ((48, 32, 3) if orientation in (5, 6, 7, 8) else (32, 48, 3))
+    assert corners(picture) == seen
+    with Image.open(path) as opened:  # the same picture, whichever way it comes
+        assert np.array_equal(images.read(opened), picture)
+
+
+def test_damaged_exif_is_no_obstacle(tmp_path: Path, four_colours: Image.Image) -> None:
+    path = tmp_path / "exif.jpg"
+    four_colours.save(path, exif=b"Exif\x00\x00" + b"\xff" * 30)
+    assert corners(images.read(path)) == [RED, GREEN, BLUE, WHITE]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_alpha_lies_on_white(tmp_path: Path, kind: str) -> None:
+    rgba = Image.new("RGBA", (20, 10), (255, 0, 0, 255))
+    rgba.paste((0, 0, 0, 0), (10, 0, 20, 10))
+    path = tmp_path / f"alpha.{kind.lower()}"
+    rgba.save(path, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    picture = images.read(path)
+    assert picture[5, 5].tolist() == [255, 0, 0] and picture[5, 15].tolist() == [255, 255, 255]
+
+
+def test_half_transparent(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 4), (0, 0, 0, 128)).save(tmp_path / "half.png")
+    assert images.read(tmp_path / "half.png")[0, 0] == pytest.approx([127, 127, 127], abs=1)
+
+
+def test_png_under_a_jpg_name(tmp_path: Path) -> None:
+    """As the published YouTube Faces frames are."""
+    Image.new("RGBA", (4, 4), (10, 20, 30, 255)).save(tmp_path / "frame.jpg", "PNG")
+    assert images.read(tmp_path / "frame.jpg")[0, 0].tolist() == [10, 20, 30]
+
+
+def test_palette(tmp_path: Path, four_colours: Image.Image) -> None:
+    palette = four_colours.quantize(4)
+    assert palette.mode == "P"
+    palette.save(tmp_path / "palette.png")
+    assert corners(images.read(tmp_path / "palette.png")) == [RED, GREEN, BLUE, WHITE]
+    red = palette.getpixel((4, 4))
+    palette.save(tmp_path / "clear_red.png", transparency=red)
+    assert corners(images.read(tmp_path / "clear_red.png")) == [WHITE, GREEN, BLUE, WHITE]
+    palette.save(tmp_path / "clear_red.gif", transparency=red)
+    assert corners(images.read(tmp_path / "clear_red.gif")) == [WHITE, GREEN, BLUE, WHITE]
+    alphas = bytes(0 if i == red else 255 for i in range(4))
+    palette.save(tmp_path / "alphas.png", transparency=alphas)
+    assert corners(images.read(tmp_path / "alphas.png")) == [WHITE, GREEN, BLUE, WHITE]
+
+
+def test_grey_and_black_and_white(tmp_path: Path) -> None:
+    Image.new("L", (4, 4), 77).save(tmp_path / "grey.png")
+    assert images.read(tmp_path / "grey.png")[0, 0].tolist() == [77, 77, 77]
+    Image.new("L", (4, 4), 77).save(tmp_path / "grey.jpg")
+    assert images.read(tmp_path / "grey.jpg")[0, 0].tolist() == [77, 77, 77]
+    Image.new("LA", (4, 4), (77, 0)).save(tmp_path / "clear.png")
+    assert images.read(tmp_path / "clear.png")[0, 0].tolist() == [255, 255, 255]
+    Image.new("LA", (4, 4), (77, 255)).save(tmp_path / "grey_alpha.png")
+    assert images.read(tmp_path / "grey_alpha.png")[0, 0].tolist() == [77, 77, 77]
+    Image.new("L", (4, 4), 77).save(tmp_path / "clear_grey.png", transparency=77)
+    assert images.read(tmp_path / "clear_grey.png")[0, 0].tolist() == [255, 255, 255]
+    one_bit = Image.new("1", (4, 4), 0)
+    one_bit.putpixel((3, 0), 1)
+    one_bit.save(tmp_path / "one_bit.png")
+    assert images.read(tmp_path / "one_bit.png")[0].tolist() == [[0] * 3] * 3 + [[255] * 3]
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "pgm"])
+def test_sixteen_bits_grey(tmp_path: Path, kind: str) -> None:
+    values = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
+    path = tmp_path / f"deep.{kind}"
+    Image.fromarray(values).save(path)
+    assert images.read(path)[0].tolist() == [[v] * 3 for v in (0, 1, 128, 255)]
+
+
+def test_sixteen_bits_big_endian_tiff_turned(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    deep = Image.frombytes("I;16B", (2, 1), struct.pack(">2H", 0, 65535))
+    deep.save(tmp_path / "deep.tiff", exif=exif)
+    assert images.read(tmp_path / "deep.tiff")[0, :, 0].tolist() == [255, 0]
+
+
+def test_sixteen_bits_colour_png(tmp_path: Path) -> None:
+    bgr = np.array([[[0, 128 * 257, 65535]]], np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), bgr)
+    assert images.read(tmp_path / "deep.png")[0, 0].tolist() == [255, 128, 0]
+    cv2.imwrite(str(tmp_path / "deep.tiff"), bgr, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    assert images.read(tmp_path / "deep.tiff")[0, 0].tolist() == [255, 128, 0]
+
+
+def test_cmyk_jpeg_of_adobe_and_plain(tmp_path: Path, four_colours: Image.Image) -> None:
+    cmyk = four_colours.convert("CMYK")
+    cmyk.save(tmp_path / "adobe.jpg", quality=95)
+    content = (tmp_path / "adobe.jpg").read_bytes()
+    assert b"\xff\xee\x00\x0eAdobe" in content
+    assert corners(images.read(tmp_path / "adobe.jpg")) == [RED, GREEN, BLUE, WHITE]
+
+    buffer = io.BytesIO()
+    ImageChops.invert(cmyk).save(buffer, "JPEG", quality=95)
+    content = buffer.getvalue()
+    mark = content.index(b"\xff\xee\x00\x0eAdobe")
+    (tmp_path / "plain.jpg").write_bytes(content[:mark] + content[mark + 16 :])
+    assert corners(images.read(tmp_path / "plain.jpg")) == [RED, GREEN, BLUE, WHITE]
+
+    cmyk.save(tmp_path / "cmyk.tiff")
+    assert corners(images.read(tmp_path / "cmyk.tiff")) == [RED, GREEN, BLUE, WHITE]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_first_frame_of_many(tmp_path: Path, four_colours: Image.Image, kind: str) -> None:
+    others = [Image.new("RGB", four_colours.size, colour) for colour in ("black", "yellow")]
+    path = tmp_path / f"many.{kind.lower()}"
+    four_colours.save(path, kind, save_all=True, append_images=others, duration=100)
+    assert corners(images.read(path)) == [RED, GREEN, BLUE, WHITE]
+
+
+def test_heic(tmp_path: Path, four_colours: Image.Image) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs the extra fkp[heif]")
+    path = tmp_path / "phone.heic"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pillow_heif.from_pillow(four_colours.resize((96, 64))).save(path, quality=95, exif=exif.tobytes())
+    picture = images.read(path)
+    assert picture.shape == (96, 64, 3)
+    assert corners(picture) == [BLUE, RED, WHITE, GREEN]
+    assert "more than the limit" in refused(path, max_pixels=100)
+    path.write_bytes(path.read_bytes()[:200])
+    assert "damaged or incomplete" in refused(path)
+
+
+def test_heic_without_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "phone.heic"
+    path.write_bytes(b"\x00\x00\x00\x1cftypheic" + b"\x00" * 40)
+    assert refused(path) == f"{path}: is a HEIC picture, to read it run 'pip install pillow-heif'"
+
+
+def test_many_threads_at_once(tmp_path: Path, four_colours: Image.Image) -> None:
+    paths = []
+    for i, kind in enumerate(["PNG", "JPEG", "GIF", "WEBP"] * 4):
+        paths.append(tmp_path / f"{i}.{kind.lower()}")
+        four_colours.save(paths[-1], kind)
+    with ThreadPoolExecutor(8) as pool:
+        for picture in pool.map(images.read, paths):
+            assert corners(picture) == [RED, GREEN, BLUE, WHITE]
+
+
+def test_the_callers_image_is_left_as_it_was(four_colours: Image.Image) -> None:
+    exif = four_colours.getexif()
+    exif[0x0112] = 6
+    assert images.read(four_colours).shape == (48, 32, 3)
+    assert four_colours.size == (48, 32) and four_colours.getexif()[0x0112] == 6
