@@ -1,0 +1,248 @@
+"""The command line: `fkp predict`, `evaluate`, `push` and `export`; also `python -m fkp`.
+
+Results go to stdout, everything else to stderr. The exit status is 0 when all went well, 1 when something
+could not be done (a sentence says what), 2 for a wrong command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+# Spinning OpenMP threads made torch up to 50 times slower on shared cores; read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+T = TypeVar("T", int, float)
+
+STDOUT = Path("-")
+
+
+class _Stop(Exception):
+    """The command cannot go on; the message is the sentence for the user."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    args = _parser().parse_args(arguments)
+    # Only now, for they bring in torch, which takes seconds.
+    from fkp import hub, images
+
+    try:
+        return args.command(args)
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `| head` does: nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (_Stop, hub.WeightsError, images.ImageError) as error:
+        sentence = str(error)
+    except OSError as error:
+        sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except KeyboardInterrupt:
+        return 130
+    print(f"fkp: {sentence}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fkp", description="68 keypoints on every face in a picture")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, description=help)
+        added.set_defaults(command=command)
+        return added
+
+    predict = add("predict", _predict, "find the faces in pictures and their keypoints")
+    predict.add_argument("pictures", metavar="PICTURE", nargs="+", help="a picture file")
+    _add_model(predict)
+    predict.add_argument("--out", metavar="DIR", type=Path, help="write pictures with keypoints, as PNG")
+    predict.add_argument("--json", metavar="FILE", type=Path, help="write a JSON array (- for stdout)")
+    predict.add_argument("--csv", metavar="FILE", type=Path, help="write a CSV, a row for each face")
+    predict.add_argument("--min-score", metavar="S", type=_score, help="least confidence of a face, 0..1")
+    predict.add_argument("--max-faces", metavar="N", type=_count, help="only the N largest faces")
+
+    evaluate = add("evaluate", _evaluate, "measure a model on labelled faces")
+    evaluate.add_argument("--csv", metavar="CSV", type=Path, required=True, help="labels, a row for a face")
+    evaluate.add_argument("--images", metavar="DIR", type=Path, required=True, help="folder of the pictures")
+    _add_model(evaluate)
+    evaluate.add_argument(
+        "--boxes", choices=("truth", "detected"), default="truth",
+        help="crop at the labels' boxes, or at those the model finds (default: truth)",
+    )  # fmt: skip
+    evaluate.add_argument("--json", metavar="FILE", type=Path, help="write JSON (- for stdout)")
+
+    push = add("push", _push, "upload a model to the Hugging Face Hub")
+    push.add_argument("repo_id", metavar="OWNER/NAME")
+    _add_model(push)
+    push.add_argument("--private", action="store_true", help="for your eyes only, if it is a new one")
+
+    export = add("export", _export, "write the keypoint network as ONNX")
+    export.add_argument("file", metavar="FILE.onnx", type=Path)
+    _add_model(export)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="M", help="folder, or OWNER/NAME on the Hub (default: bundled)")
+
+
+def _score(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def _count(text: str) -> int:
+    return _number(text, int, lambda value: value >= 1, "a whole number from 1")
+
+
+def _number(text: str, kind: Callable[[str], T], fits: Callable[[T], bool], wanted: str) -> T:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
+
+
+# --- The commands -------------------------------------------------------------------------------------------
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from PIL import Image
+    from tqdm import tqdm
+
+    from fkp import FaceKeypoints, draw, images, report
+
+    if args.csv == STDOUT:
+        raise _Stop("--csv needs a file's name, only --json takes -")
+    _check_writable(args.json, args.csv)
+    model = FaceKeypoints.from_pretrained(args.model)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+    outputs = annotated_names(args.pictures)
+    records: list[dict[str, Any]] = []
+    status = 0
+    # disable=None: a bar on a terminal only.
+    for name in tqdm(args.pictures, unit="picture", disable=True if len(args.pictures) == 1 else None):
+        try:
+            image = images.read(name)
+        except images.ImageError as error:
+            tqdm.write(f"fkp: {error}", file=sys.stderr)
+            status = 1
+            continue
+        faces = model(image, min_score=args.min_score, max_faces=args.max_faces)
+        records.append(report.record(name, image.shape, faces))
+        if args.out:
+            Image.fromarray(draw.draw(image, faces)).save(args.out / outputs[name])
+        if not (args.json or args.csv or args.out):
+            tqdm.write(_in_words(records[-1]))
+    if args.json:
+        _write(args.json, report.to_json(records))
+    if args.csv:
+        # A file name that is no text goes back to the bytes that it came from.
+        with args.csv.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            report.write_csv(file, records)
+    return status
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from fkp import FaceKeypoints, data, evaluation, geometry
+
+    _check_writable(args.json)
+    model = FaceKeypoints.from_pretrained(args.model)
+    try:
+        faces = data.FacialKeypointsDataset(args.csv, args.images)
+    except data.DataError as error:
+        raise _Stop(str(error)) from error
+    boxes = geometry.tight_boxes(faces.keypoints)
+    flat = np.flatnonzero((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
+    if len(flat):
+        raise _Stop(f"{args.csv}: the points of {faces.names[flat[0]]} lie on a line, that is no face")
+    keypoints, _ = evaluation.predict(model, faces, args.boxes)
+    figures = evaluation.summarise(keypoints, faces.keypoints)
+    if args.json:
+        _write(args.json, json.dumps(figures) + "\n")
+    if args.json != STDOUT:
+        print(_FIGURES.format_map({name: "-" if value is None else value for name, value in figures.items()}))
+    return 0
+
+
+_FIGURES = """\
+faces {n}, missed {missed}
+NME {nme} over 68 points, {nme_inner} over the inner 51, median {median}
+FR@8 {fr8}, FR@10 {fr10}, AUC@8 {auc8}
+All in percent, errors of the distance between the outer eye corners."""
+
+
+def _push(args: argparse.Namespace) -> int:
+    from fkp import FaceKeypoints
+
+    print(FaceKeypoints.from_pretrained(args.model).push_to_hub(args.repo_id, private=args.private))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from fkp import FaceKeypoints, export
+
+    _check_writable(args.file)
+    model = FaceKeypoints.from_pretrained(args.model)
+    try:
+        export.write_onnx(model.keypoint_network, args.file)
+    except export.ExportError as error:
+        raise _Stop(str(error)) from error
+    return 0
+
+
+# --- What they share ----------------------------------------------------------------------------------------
+
+
+def annotated_names(pictures: Sequence[str]) -> dict[str, str]:
+    """The PNG's name for every picture: no two the same, and none that of a picture itself."""
+    names: dict[str, str] = {}
+    taken = {Path(picture).name.casefold() for picture in pictures}
+    for picture in dict.fromkeys(pictures):
+        stem = f"{Path(picture).stem}_keypoints"
+        name, number = f"{stem}.png", 1
+        while name.casefold() in taken:  # some file systems do not tell a.png from A.png
+            number += 1
+            name = f"{stem}_{number}.png"
+        names[picture] = name
+        taken.add(name.casefold())
+    return names
+
+
+def _in_words(record: dict[str, Any]) -> str:
+    faces = record["faces"]
+    name = os.fsencode(record["image"]).decode(errors="replace")
+    lines = [f"{name}: {len(faces) or 'no'} face{'' if len(faces) == 1 else 's'}"]
+    for face in faces:
+        x1, y1, x2, y2 = (round(v) for v in face["box"])
+        points = sum(face["keypoint_scores"]) / len(face["keypoint_scores"])
+        lines.append(f"  x {x1}..{x2}, y {y1}..{y2}: score {face['score']:.2f}, of its points {points:.2f}")
+    return "\n".join(lines)
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """Said before the work, not after it."""
+    for path in paths:
+        if path and path != STDOUT and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            raise _Stop(f"{path}: no file can be written there")
+
+
+def _write(path: Path, text: str) -> None:
+    if path == STDOUT:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

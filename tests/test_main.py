@@ -1,0 +1,312 @@
+"""The command line, in this process, on small untrained networks that are made to see what the tests want."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fkp import __main__ as command_line
+from fkp import detector, hub, network, pipeline, report
+from fkp.__main__ import annotated_names, main
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of small untrained networks; the detector's threshold is so high that it finds nothing."""
+    folder = tmp_path_factory.mktemp("model")
+    keypoints = network.KeypointConfig(crop_size=64, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4)
+    faces = detector.DetectorConfig(widths=(4, 4, 4, 4, 4), neck_width=4, min_score=1.0)
+    hub.save(folder, network.build(keypoints), detector.Detector(faces))
+    return str(folder)
+
+
+@pytest.fixture
+def sees_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the picture: two faces, the smaller one first."""
+    boxes = np.array([[10, 10, 20, 25], [20, 10, 60, 70]], np.float32)
+    scores = np.array([0.9, 0.6], np.float32)
+
+    def find(self, image, *, min_score=None):
+        keep = scores >= (0 if min_score is None else min_score)
+        return boxes[keep], scores[keep]
+
+    monkeypatch.setattr(detector.Detector, "__call__", find)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 90, 3), np.uint8)).save(path)
+    return str(path)
+
+
+def failing(capsys: Captured, *arguments: object) -> str:
+    """The one sentence of a command that fails and says nothing else."""
+    assert main([str(a) for a in arguments]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("fkp: ") and err.count("\n") == 1, (out, err)
+    return err[5:-1]
+
+
+# --- predict --------------------------------------------------------------------------------------------
+
+
+def test_no_command_and_no_picture(capsys: Captured) -> None:
+    predict = ["predict", "a.jpg"]
+    for arguments in ([], ["predict"], [*predict, "--min-score", "2"], [*predict, "--max-faces", "0"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+    assert "'0' is not a whole number from 1" in capsys.readouterr().err
+
+
+def test_predict_no_face(model: str, picture: str, capsys: Captured, tmp_path: Path) -> None:
+    assert main(["predict", picture, "--model", model, "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"image": picture, "width": 90, "height": 80, "faces": []}]
+    assert main(["predict", picture, "--model", model]) == 0
+    assert capsys.readouterr().out == f"{picture}: no faces\n"
+    assert main(["predict", picture, "--model", model, "--csv", str(tmp_path / "a.csv")]) == 0
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 1
+
+
+@pytest.mark.usefixtures("sees_two")
+def test_predict_everything(model: str, picture: str, capsys: Captured, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder"
+    files = ["--csv", str(tmp_path / "a.csv"), "--out", str(out)]
+    assert main(["predict", picture, "--model", model, "--json", "-", *files]) == 0
+    stdout, stderr = capsys.readouterr()
+    (record,) = json.loads(stdout)
+    assert stderr == ""
+    assert [face["box"] for face in record["faces"]] == [[20, 10, 60, 70], [10, 10, 20, 25]]  # larger first
+    assert [face["score"] for face in record["faces"]] == [0.6, 0.9]
+    assert np.shape([face["keypoints"] for face in record["faces"]]) == (2, 68, 2)
+    assert np.shape([face["keypoint_scores"] for face in record["faces"]]) == (2, 68)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(rows[1][f"s{i}"]) for i in range(68)] == record["faces"][1]["keypoint_scores"]
+    (annotated,) = out.iterdir()
+    assert annotated.name == "picture_keypoints.png"
+    with Image.open(annotated) as drawn, Image.open(picture) as original:
+        assert drawn.format == "PNG" and drawn.size == original.size
+        assert np.any(np.asarray(drawn) != np.asarray(original))
+
+    assert main(["predict", picture, "--model", model, "--json", str(tmp_path / "a.json")]) == 0
+    assert json.loads((tmp_path / "a.json").read_text()) == [record]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("sees_two")
+def test_predict_options_and_words(model: str, picture: str, capsys: Captured) -> None:
+    assert main(["predict", picture, "--model", model, "--max-faces", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{picture}: 1 face" and lines[1].startswith("  x 20..60, y 10..70: score 0.60, ")
+    assert main(["predict", picture, "--model", model, "--min-score", "0.7", "--json", "-"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert [face["score"] for face in record["faces"]] == [0.9]
+
+
+def test_predict_goes_on_after_what_is_no_picture(
+    model: str, picture: str, capsys: Captured, tmp_path: Path
+) -> None:
+    text, missing = tmp_path / "notes.txt", tmp_path / "missing.jpg"
+    text.write_text("no picture")
+    pictures = [str(missing), picture, str(text)]
+    assert main(["predict", *pictures, "--model", model, "--json", "-"]) == 1
+    stdout, stderr = capsys.readouterr()
+    assert [record["image"] for record in json.loads(stdout)] == [picture]
+    assert f"fkp: {missing}: there is no such file\n" in stderr
+    assert f"fkp: {text}: is no picture" in stderr and "Traceback" not in stderr
+    assert main(["predict", str(missing), "--model", model, "--json", "-"]) == 1
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_predict_what_cannot_be(
+    model: str, picture: str, capsys: Captured, tmp_path: Path
+) -> None:
+    assert "'a/b/c' is neither a folder here" in failing(capsys, "predict", picture, "--model", "a/b/c")
+    assert "config.json does not exist" in failing(capsys, "predict", picture, "--model", tmp_path)
+    predict = ["predict", picture, "--model", model]
+    nowhere = tmp_path / "no" / "a.json"
+    assert failing(capsys, *predict, "--json", nowhere) == f"{nowhere}: no file can be written there"
+    assert failing(capsys, *predict, "--csv", nowhere) == f"{nowhere}: no file can be written there"
+    assert failing(capsys, *predict, "--csv", tmp_path) == f"{tmp_path}: no file can be written there"
+    assert "--csv needs a file's name" in failing(capsys, *predict, "--csv", "-")
+    assert "File exists" in failing(capsys, *predict, "--out", picture)
+
+
+def test_same_named_pictures_are_all_kept(model: str, tmp_path: Path) -> None:
+    def colour(path: Path) -> int:
+        with Image.open(path) as opened:
+            return int(np.unique(opened).item())
+
+    colours = {"a/x.jpg": 0, "b/x.jpg": 100, "b/x.png": 200, "b/x_keypoints.png": 50, "b/X.bmp": 9}
+    pictures = {tmp_path / name: value for name, value in colours.items()}
+    for path, value in pictures.items():
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (value,) * 3).save(path)
+    assert main(["predict", *map(str, pictures), "--model", model, "--out", str(tmp_path / "b")]) == 0
+    assert {path: colour(path) for path in pictures} == pictures  # as they were
+    written = set((tmp_path / "b").iterdir()) - set(pictures)
+    assert sorted(map(colour, written)) == sorted(colours.values())
+
+
+def test_annotated_names() -> None:
+    assert annotated_names([]) == {}
+    assert annotated_names(["a.jpg", "a.jpg"]) == {"a.jpg": "a_keypoints.png"}
+    names = annotated_names(["a/x.jpg", "b/x.jpg", "X.gif", "x_keypoints_2.png"])
+    assert list(names.values()) == [
+        "x_keypoints.png", "x_keypoints_3.png", "X_keypoints_4.png", "x_keypoints_2_keypoints.png",
+    ]  # fmt: skip
+
+
+# --- evaluate -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """A CSV of four faces on three pictures, and a model that knows where they are.
+
+    It places every point 3 pixels to the right, on the jaw 5; inter-ocular is 50. At detected boxes it finds
+    the first two faces, on one picture, in swapped order, and a third far from its label; none on the last.
+    """
+    angle = np.linspace(0, 2 * np.pi, 68, endpoint=False)
+    circle = 50 + 40 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    circle[36], circle[45] = (25, 50), (75, 50)
+    faces = [circle, circle + (100, 0), circle, circle + (5, 5)]
+    names = ["two.png", "two.png", "far.png", "none.png"]
+    for name, colour in {"two.png": "red", "far.png": "lime", "none.png": "blue"}.items():
+        Image.new("RGB", (200, 110), colour).save(tmp_path / name)
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["", *range(136)])
+        writer.writerows([name, *face.ravel()] for name, face in zip(names, faces, strict=True))
+
+    off = np.zeros((68, 2), np.float32)
+    off[:, 0], off[:17, 0] = 3, 5
+
+    def at(boxes: list[np.ndarray]) -> pipeline.Faces:
+        n = len(boxes)
+        boxes = np.reshape(boxes, (n, 4))
+        points = circle - circle.min(axis=0) + boxes[:, None, :2] + off
+        return pipeline.Faces(boxes, np.ones(n), points, np.ones((n, 68)))
+
+    def call(self, image, **_):
+        colour = tuple(int(v) for v in image[0, 0])
+        box = np.concatenate([circle.min(0), circle.max(0)])
+        return at({
+            (255, 0, 0): [box + (100, 0, 100, 0), box],
+            (0, 255, 0): [box + (60, 0, 60, 0)],
+            (0, 0, 255): [],
+        }[colour])  # fmt: skip
+
+    monkeypatch.setattr(pipeline.FaceKeypoints, "__call__", call)
+    monkeypatch.setattr(pipeline.FaceKeypoints, "keypoints_at", lambda self, image, boxes: at(list(boxes)))
+    return str(tmp_path / "labels.csv"), str(tmp_path)
+
+
+def test_evaluate(model: str, labelled: tuple[str, str], capsys: Captured, tmp_path: Path) -> None:
+    labels, folder = labelled
+    evaluate = ["evaluate", "--csv", labels, "--images", folder, "--model", model]
+    assert main([*evaluate, "--json", "-"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert list(figures) == ["n", "missed", "nme", "nme_inner", "median", "fr8", "fr10", "auc8"]
+    nme = (51 * 6 + 17 * 10) / 68
+    assert figures["n"] == 4 and figures["missed"] == 0
+    assert figures["nme"] == figures["median"] == pytest.approx(nme, abs=1e-3)
+    assert figures["nme_inner"] == pytest.approx(6, abs=1e-3)
+    assert figures["fr8"] == figures["fr10"] == 0
+
+    assert main([*evaluate, "--boxes", "detected", "--json", str(tmp_path / "figures.json")]) == 0
+    detected = json.loads((tmp_path / "figures.json").read_text())
+    assert detected["missed"] == 2 and detected["nme"] == figures["nme"] and detected["fr8"] == 50
+    assert detected["auc8"] == pytest.approx(figures["auc8"] / 2, abs=1e-2)
+    assert f"NME {figures['nme']} over 68 points, 6.0 over the inner 51" in capsys.readouterr().out
+
+
+def test_evaluate_when_all_are_missed(
+    model: str, labelled: tuple[str, str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.FaceKeypoints, "__call__", lambda self, image: pipeline.Faces.none())
+    labels, folder = labelled
+    detected = ["evaluate", "--csv", labels, "--images", folder, "--model", model, "--boxes", "detected"]
+    assert main([*detected, "--json", "-"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["missed"], figures["nme"], figures["fr8"], figures["auc8"]) == (4, None, 100, 0)
+    assert main(detected) == 0
+    assert "missed 4\nNME - over 68 points" in capsys.readouterr().out
+
+
+def test_evaluate_what_cannot_be(
+    model: str, labelled: tuple[str, str], capsys: Captured, tmp_path: Path
+) -> None:
+    labels, folder = labelled
+    evaluate = ["evaluate", "--model", model, "--images", folder, "--csv"]
+    assert "no.csv: there is no such file" in failing(capsys, *evaluate, tmp_path / "no.csv")
+    (tmp_path / "far.png").write_bytes((tmp_path / "far.png").read_bytes()[:60])
+    assert "far.png" in failing(capsys, *evaluate, labels)
+    (tmp_path / "line.csv").write_text("," + ",".join(map(str, range(136))) + "\ntwo.png" + ",5" * 136 + "\n")
+    assert "the points of two.png lie on a line" in failing(capsys, *evaluate, tmp_path / "line.csv")
+
+
+# --- push, export, and the program as users start it ------------------------------------------------------
+
+
+def test_push(model: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "'faces' is no Hub id" in failing(capsys, "push", "faces", "--model", model)
+    pushed = []
+
+    def push(repo_id, *networks, private, **_):
+        pushed.append((repo_id, len(networks), private))
+        return "https://hub/commit/1"
+
+    monkeypatch.setattr(hub, "push", push)
+    assert main(["push", "someone/faces", "--model", model, "--private"]) == 0
+    assert pushed == [("someone/faces", 3, True)] and capsys.readouterr().out == "https://hub/commit/1\n"
+
+
+def test_export_without_onnx(
+    model: str, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    message = failing(capsys, "export", tmp_path / "a.onnx", "--model", model)
+    assert message == "exporting needs onnx and onnxscript: run 'pip install onnx onnxscript'"
+    nowhere = tmp_path / "no" / "a.onnx"
+    assert "no file can be written there" in failing(capsys, "export", nowhere, "--model", model)
+
+
+def test_nothing_is_shown_but_json_and_one_sentence(model: str, picture: str) -> None:
+    """A real process: no torch before the command line is understood, and no traceback when a pipe breaks."""
+    options = {"cwd": Path(__file__).parents[1], "capture_output": True, "text": True, "timeout": 300}
+    code = (
+        "import sys; from fkp.__main__ import main\n"
+        "try: main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    )
+    helped = subprocess.run([sys.executable, "-c", code], **options)
+    assert helped.stdout.splitlines()[-1] == "False", helped.stderr
+    command = [sys.executable, "-m", "fkp", "predict", picture, "no.jpg", "--model", model, "--json", "-"]
+    done = subprocess.run(command, **options)
+    assert done.returncode == 1
+    assert [record["image"] for record in json.loads(done.stdout)] == [picture]
+    assert done.stderr == "fkp: no.jpg: there is no such file\n"
+
+
+def test_a_broken_pipe_ends_quietly(monkeypatch: pytest.MonkeyPatch, model: str, picture: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert main(["predict", picture, "--model", model, "--json", "-"]) == 1
+
+
+def test_the_words_name_every_file(capsys: Captured) -> None:
+    """Also one whose name is no text."""
+    record = report.record(os.fsdecode(b"\xff.jpg"), (4, 4), pipeline.Faces.none())
+    assert command_line._in_words(record) == "\N{REPLACEMENT CHARACTER}.jpg: no faces"
