@@ -1,0 +1,128 @@
+"""The page as a visitor meets it: `python app.py` with the bundled weights, and headless Chromium.
+
+Chromium is the one that CHROMIUM names or that is found on PATH. Without it the tests are skipped, but fail
+where CI=true.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+
+HERE = Path(__file__).parent
+PATIENCE_MS = 20_000
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        say = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        say("no Chromium: install it, or name it with the environment variable CHROMIUM")
+    return path
+
+
+@pytest.fixture(scope="session")
+def address(root: Path, tmp_path_factory: pytest.TempPathFactory, chromium_path: str) -> Iterator[str]:
+    """Address of a running page, whose process is kept from reaching beyond this computer."""
+    folder = tmp_path_factory.mktemp("page")
+    log, refused = folder / "app.log", folder / "refused.log"
+    refused.touch()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    python_path = [str(HERE / "loopback_only"), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, python_path)),
+        "LOOPBACK_ONLY_LOG": str(refused),
+        "GRADIO_TEMP_DIR": str(folder / "uploads"),
+    }
+    environment.pop("FKP_MODEL", None)
+    command = [sys.executable, "app.py", "--no-browser", "--host", "127.0.0.1", "--port", str(port)]
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=output)
+    try:
+        url = f"http://127.0.0.1:{port}/"
+        wait_until_it_answers(url, process, log)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+    assert refused.read_text() == "", "the page's process tried to reach beyond this computer"
+
+
+def wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"app.py ended with status {process.returncode}:\n{log.read_text()}")
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"app.py did not answer within two minutes:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def webcam_film(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the webcam shows: Eileen Collins, 512 pixels wide, in the middle of 640×480."""
+    portrait = cv2.imread(str(root / "examples" / "eileen_collins.jpg"))
+    frame = cv2.copyMakeBorder(portrait[:480], 0, 0, 64, 64, cv2.BORDER_REPLICATE)
+    planes = cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420).tobytes()
+    path = tmp_path_factory.mktemp("webcam") / "portrait.y4m"
+    path.write_bytes(b"YUV4MPEG2 W640 H480 F10:1 Ip A1:1 C420jpeg\n" + 5 * (b"FRAME\n" + planes))
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_path: str, webcam_film: Path):
+    arguments = [
+        "--no-sandbox",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={webcam_film}",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address: str):
+    """The page, opened anew; at the end no request may have gone elsewhere and no script may have failed."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    hosts, failures = set(), []
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.goto(address)
+    page.get_by_text("Drop a photo here").wait_for()
+    yield page
+    context.close()
+    assert hosts - {None} == {"127.0.0.1"}, "a request left this computer"  # None: data: and blob: addresses
+    assert failures == []
+
+
+@pytest.fixture
+def photo_without_a_face(tmp_path: Path) -> Path:
+    path = tmp_path / "sky.png"
+    cv2.imwrite(str(path), np.full((240, 320, 3), (230, 190, 140), np.uint8))
+    return path
