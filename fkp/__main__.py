@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fkp import scheme
+
 # Spinning OpenMP threads made torch up to 50 times slower on shared cores; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -60,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     predict = add("predict", _predict, "find the faces in pictures and their keypoints")
     predict.add_argument("pictures", metavar="PICTURE", nargs="+", help="a picture file")
     _add_model(predict)
+    _add_label_style(predict)
     predict.add_argument("--out", metavar="DIR", type=Path, help="write pictures with keypoints, as PNG")
     predict.add_argument("--json", metavar="FILE", type=Path, help="write a JSON array (- for stdout)")
     predict.add_argument("--csv", metavar="FILE", type=Path, help="write a CSV, a row for each face")
@@ -70,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--csv", metavar="CSV", type=Path, required=True, help="labels, a row for a face")
     evaluate.add_argument("--images", metavar="DIR", type=Path, required=True, help="folder of the pictures")
     _add_model(evaluate)
+    _add_label_style(evaluate)
     evaluate.add_argument(
         "--boxes", choices=("truth", "detected"), default="truth",
         help="crop at the labels' boxes, or at those the model finds (default: truth)",
@@ -89,6 +93,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help="folder, or OWNER/NAME on the Hub (default: bundled)")
+
+
+def _add_label_style(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--label-style", choices=scheme.LABEL_STYLES,
+        help="jaw of a turned face: 300w along the visible outline, ytf along the hidden side of the head, "
+        "auto by what the picture looks like (default: as the model's config says)",
+    )  # fmt: skip
 
 
 def _score(text: str) -> float:
@@ -121,7 +133,7 @@ def _predict(args: argparse.Namespace) -> int:
     if args.csv == STDOUT:
         raise _Stop("--csv needs a file's name, only --json takes -")
     _check_writable(args.json, args.csv)
-    model = FaceKeypoints.from_pretrained(args.model)
+    model = FaceKeypoints.from_pretrained(args.model, label_style=args.label_style)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     outputs = annotated_names(args.pictures)
@@ -156,7 +168,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from fkp import FaceKeypoints, data, evaluation, geometry
 
     _check_writable(args.json)
-    model = FaceKeypoints.from_pretrained(args.model)
+    model = FaceKeypoints.from_pretrained(args.model, label_style=args.label_style)
     try:
         faces = data.FacialKeypointsDataset(args.csv, args.images)
     except data.DataError as error:

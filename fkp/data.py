@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Generator
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -136,15 +135,13 @@ def _read(csv: Path, folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
 
 
 def _size(path: Path) -> tuple[int, int] | str:
-    """Width and height from the file's header as it is shown (EXIF rotation), or what is wrong with it."""
+    """Width and height of a picture, or what is wrong with it."""
     if not path.is_file():
         return f"there is no picture {path}"
     try:
-        with Image.open(path) as picture:
-            turned = picture.getexif().get(0x0112, 1) >= 5
-            return picture.size[::-1] if turned else picture.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"{path} cannot be read as a picture ({error})"
+        return images.size_wh(path)
+    except images.ImageError as error:
+        return str(error)
 
 
 # --- Splitting ---------------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ def predict(
     in_picture: dict[object, list[int]] = {}
     for place, index in enumerate(chosen):
         in_picture.setdefault(faces.paths[index], []).append(place)
-    for places in tqdm(in_picture.values(), desc=f"{boxes} boxes", unit="picture", leave=False):
+    # disable=None: a bar on a terminal only.
+    for places in tqdm(in_picture.values(), f"{boxes} boxes", unit="picture", leave=False, disable=None):
         indices = [chosen[place] for place in places]
         image = faces[indices[0]]["image"]
         truth = geometry.tight_boxes(faces.keypoints[indices])

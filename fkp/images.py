@@ -30,6 +30,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
 
 
 class ImageError(ValueError):
@@ -55,6 +56,18 @@ def read(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     name = os.fsdecode(image)
     with _open_file(name) as stream:
         return _decode(_identify(stream, name), name, max_pixels)
+
+
+def size_wh(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture file as `read` would give it, from its header alone.
+
+    Raises ImageError for what is no picture.
+    """
+    name = os.fsdecode(path)
+    with _open_file(name) as stream:
+        image = _identify(stream, name)
+        width, height = image.size
+        return (height, width) if _turn(image) in _SIDEWAYS else (width, height)
 
 
 def _check_array(array: np.ndarray) -> np.ndarray:
@@ -140,12 +153,17 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    method = _turn(image)
+    return image if method is None else image.transpose(method)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What turns a picture upright."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
     except Exception:  # a picture with damaged EXIF data is a picture all the same
         orientation = None
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from fkp import codec, data, geometry, metrics, network
+from fkp import codec, data, geometry, metrics, network, scheme
 
 ROOM = 1.6
 """Crops are kept this much wider than the network's, so that there is room to turn and shift them."""
@@ -82,7 +82,7 @@ class KeypointTask:
                 for sample in tqdm(samples, f"reading {source.folder}", len(faces), leave=False, unit="face"):
                     crops.append(torch.from_numpy(sample["image"]).permute(2, 0, 1))
                     keypoints.append(sample["keypoints"])
-            styles += [network.LABEL_STYLES.index(source.style)] * len(faces)
+            styles += [scheme.LABEL_STYLES.index(source.style)] * len(faces)
             held_out += [data.is_held_out(source.key(name)) for name in faces.names]
         self.crops = torch.stack(crops).to(self.device)
         self.keypoints = np.stack(keypoints)
@@ -113,7 +113,7 @@ class KeypointTask:
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             crops = torch.cat([self.photometric(chunk) for chunk in crops.split(CHUNK)])
         hidden = torch.rand(len(chosen), generator=generator) < self.augmentation.style_dropout
-        styles = torch.from_numpy(self.styles[chosen]).masked_fill(hidden, network.LABEL_STYLES.index("auto"))
+        styles = torch.from_numpy(self.styles[chosen]).masked_fill(hidden, scheme.LABEL_STYLES.index("auto"))
         return {"crops": crops, "keypoints": torch.from_numpy(np.stack(keypoints)), "styles": styles}
 
     def _warp(self, chosen: np.ndarray, transforms: list[geometry.CropTransform]) -> Tensor:
@@ -152,7 +152,7 @@ class KeypointTask:
         result: dict[str, float] = {"nme": 0.0}
         of_style = self.styles[self.held_out]
         for style in ("ytf", "300w"):
-            chosen = self.held_out[of_style == network.LABEL_STYLES.index(style)]
+            chosen = self.held_out[of_style == scheme.LABEL_STYLES.index(style)]
             for asked in ("auto", style):
                 predicted, _, truth = self.predict(model, chosen, asked)
                 result[f"{style}_{asked}" if asked == "auto" else f"{style}_own"] = float(

@@ -16,10 +16,6 @@ from torch import Tensor, nn
 from fkp import scheme
 from fkp.codec import CoordinateCodec, HeatmapCodec
 
-LABEL_STYLES = ("auto", "300w", "ytf")
-"""How the jaw of a turned face is marked: `300w` follows the visible outline, `ytf` the hidden side of the
-head; `auto` leaves it to what the picture looks like."""
-
 
 @dataclass(frozen=True)
 class KeypointConfig:
@@ -71,12 +67,12 @@ class KeypointNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, crops: Tensor, styles: Tensor | None = None) -> RawOutput:
-        """Raw output for crops (n,3,S,S) uint8 RGB; `styles` (n,) are indices into LABEL_STYLES."""
+        """Raw output for crops (n,3,S,S) uint8 RGB; `styles` (n,) are indices into scheme.LABEL_STYLES."""
         raise NotImplementedError
 
     def predict(self, crops: Tensor, label_style: str | None = None) -> Prediction:
         """Decoded output for crops (n,3,S,S) uint8 RGB, by default in the config's labelling style."""
-        style = LABEL_STYLES.index(label_style or self.config.label_style)
+        style = scheme.LABEL_STYLES.index(label_style or self.config.label_style)
         raw = self(crops, torch.full(crops.shape[:1], style, device=crops.device))
         return Prediction(self.codec.decode(raw.targets), raw.log_spreads.exp())
 
@@ -90,8 +86,8 @@ def build(config: KeypointConfig) -> KeypointNetwork:
 
     Raises ValueError for an architecture or a labelling style that does not exist.
     """
-    if config.label_style not in LABEL_STYLES:
-        raise ValueError(f"label_style {config.label_style!r} is none of {', '.join(LABEL_STYLES)}")
+    if config.label_style not in scheme.LABEL_STYLES:
+        raise ValueError(f"label_style {config.label_style!r} is none of {', '.join(scheme.LABEL_STYLES)}")
     if config.architecture == "keypointnet":
         return KeypointNet(config)
     if config.architecture == "baseline":
@@ -119,7 +115,7 @@ class KeypointNet(KeypointNetwork):
             blocks = [ResidualBlock(before, width, stride=2)]
             blocks += [ResidualBlock(width, width) for _ in range(depth - 1)]
             self.stages.append(nn.Sequential(*blocks))
-        self.style = nn.Embedding(len(LABEL_STYLES), widths[-1])
+        self.style = nn.Embedding(len(scheme.LABEL_STYLES), widths[-1])
         nn.init.zeros_(self.style.weight)
         top = config.top_down_width
         self.laterals = nn.ModuleList(nn.Conv2d(width, top, 1) for width in widths)

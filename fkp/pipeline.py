@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from fkp import codec, detector, geometry, hub, images, network
+from fkp import codec, detector, geometry, hub, images, network, scheme
 
 BATCH = 64
 """Faces that go through the keypoint network at once; more only costs memory."""
@@ -84,8 +84,8 @@ class FaceKeypoints:
         self.face_detector = face_detector
         self.metrics = metrics or {}
         self.label_style = label_style or keypoint_network.config.label_style
-        if self.label_style not in network.LABEL_STYLES:
-            raise ValueError(f"label_style {label_style!r} is none of {', '.join(network.LABEL_STYLES)}")
+        if self.label_style not in scheme.LABEL_STYLES:
+            raise ValueError(f"label_style {label_style!r} is none of {', '.join(scheme.LABEL_STYLES)}")
 
     @classmethod
     def from_pretrained(
@@ -99,7 +99,7 @@ class FaceKeypoints:
         """The model of `source`: None for the bundled weights, a directory, or a Hub id "owner/name".
 
         Nothing is requested from the network for the bundled weights or a directory. `revision` pins a Hub
-        commit, branch or tag; `label_style`, one of `network.LABEL_STYLES`, says how the jaw of a turned face
+        commit, branch or tag; `label_style`, one of `scheme.LABEL_STYLES`, says how the jaw of a turned face
         is marked (by default as the weights' config says); `hub_options` are those of
         `huggingface_hub.hf_hub_download` (cache_dir, token, local_files_only).
         Raises `hub.WeightsError` with one sentence when the weights cannot be had or do not fit.

@@ -49,6 +49,11 @@ EDGES: tuple[tuple[int, int], ...] = tuple(
 """Neighbours along each group's contour."""
 
 
+LABEL_STYLES = ("auto", "300w", "ytf")
+"""How the jaw of a turned face is marked: `300w` follows the visible outline, `ytf` the hidden side of the
+head; `auto` leaves it to what the picture looks like."""
+
+
 def group_of(point: int) -> str:
     """Name of the group that keypoint `point` (0..67) belongs to."""
     return next(name for name, points in GROUPS.items() if point in points)

@@ -79,7 +79,7 @@ def test_every_fault_is_named_at_once(tmp_path):
     assert "row 3 (far.png): point 7 at (500, 10) is far outside the 60×50 picture" in text
     assert "row 4 (hole.png): no number in column 7" in text
     assert "row 5 (gone.png): there is no picture" in text
-    assert "row 6 (text.png)" in text and "cannot be read as a picture" in text
+    assert "row 6 (text.png)" in text and "text.png: is no picture" in text
     assert "row 7 (good.png): 3 of 136 numbers" in text
     assert "picture good.png: more than 136 numbers" in text
 

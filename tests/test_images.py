@@ -348,3 +348,17 @@ def test_the_callers_image_is_left_as_it_was(four_colours: Image.Image) -> None:
     exif[0x0112] = 6
     assert images.read(four_colours).shape == (48, 32, 3)
     assert four_colours.size == (48, 32) and four_colours.getexif()[0x0112] == 6
+
+
+def test_size_without_decoding(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (30, 20))
+    picture.save(tmp_path / "plain.png")
+    assert images.size_wh(tmp_path / "plain.png") == (30, 20)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    assert images.size_wh(tmp_path / "turned.jpg") == (20, 30)
+    assert images.read(tmp_path / "turned.jpg").shape == (30, 20, 3)
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(images.ImageError, match="text.jpg: is no picture"):
+        images.size_wh(tmp_path / "text.jpg")

@@ -25,12 +25,14 @@ ALLOWED: dict[str, set[str]] = {
     "detector": {"geometry", "scheme"},
     "hub": {"network", "detector", "scheme"},
     "export": {"network", "scheme"},
-    "pipeline": {"images", "detector", "geometry", "network", "codec", "hub"},
+    "pipeline": {"images", "detector", "geometry", "network", "codec", "hub", "scheme"},
     "evaluation": {"data", "geometry", "metrics", "pipeline", "scheme"},
-    "keypoint_training": {"codec", "data", "geometry", "metrics", "network"},
+    "keypoint_training": {"codec", "data", "geometry", "metrics", "network", "scheme"},
     "face_training": {"data", "detector", "geometry", "images"},
     "__init__": {"pipeline"},
-    "__main__": {"data", "draw", "evaluation", "export", "geometry", "hub", "images", "pipeline", "report"},
+    "__main__": {
+        "data", "draw", "evaluation", "export", "geometry", "hub", "images", "pipeline", "report", "scheme",
+    },
     "train": {
         "data", "network", "detector", "codec", "metrics", "hub",
         "keypoint_training", "face_training", "runs",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fkp import __main__ as command_line
@@ -310,3 +311,20 @@ def test_the_words_name_every_file(capsys: Captured) -> None:
     """Also one whose name is no text."""
     record = report.record(os.fsdecode(b"\xff.jpg"), (4, 4), pipeline.Faces.none())
     assert command_line._in_words(record) == "\N{REPLACEMENT CHARACTER}.jpg: no faces"
+
+
+def test_label_style_reaches_the_network(picture: str, capsys: Captured, tmp_path: Path) -> None:
+    styled = network.build(network.KeypointConfig())
+    with torch.no_grad():
+        styled.style.weight.normal_()
+    hub.save(tmp_path / "styled", styled, detector.Detector(detector.DetectorConfig()))
+
+    def keypoints(*options: str) -> list:
+        arguments = ["predict", picture, "--model", str(tmp_path / "styled"), "--min-score", "0", "--json", "-"]
+        assert main([*arguments, "--max-faces", "1", *options]) == 0
+        return json.loads(capsys.readouterr().out)[0]["faces"][0]["keypoints"]
+
+    assert keypoints() == keypoints("--label-style", "auto") != keypoints("--label-style", "ytf")
+    with pytest.raises(SystemExit):
+        main(["predict", picture, "--label-style", "other"])
+    assert "--label-style" in capsys.readouterr().err
