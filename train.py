@@ -204,12 +204,7 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
         return face_training.FaceTask(args.data, batch_size=args.batch_size, seed=args.seed, device=device)
-    if args.architecture == "baseline":
-        config = network.KeypointConfig(
-            architecture="baseline", crop_size=96, widths=(32, 64, 128, 256), depths=()
-        )
-    else:
-        config = network.KeypointConfig()
+    config = network.BASELINE if args.architecture == "baseline" else network.KEYPOINTNET
     return keypoint_training.KeypointTask(
         args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers, device=device,
         all_faces=args.all_faces,

@@ -39,6 +39,11 @@ class KeypointConfig:
     """The labelling style that users get unless they ask for another."""
 
 
+KEYPOINTNET = KeypointConfig()
+BASELINE = KeypointConfig(architecture="baseline", crop_size=96, widths=(16, 32, 64, 128), depths=())
+"""The two networks as `train.py keypoints` builds them."""
+
+
 class RawOutput(NamedTuple):
     """What a network puts out: `targets` as its codec encodes them, and log spreads (n,68) of the crop."""
 

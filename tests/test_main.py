@@ -320,8 +320,8 @@ def test_label_style_reaches_the_network(picture: str, capsys: Captured, tmp_pat
     hub.save(tmp_path / "styled", styled, detector.Detector(detector.DetectorConfig()))
 
     def keypoints(*options: str) -> list:
-        arguments = ["predict", picture, "--model", str(tmp_path / "styled"), "--min-score", "0", "--json", "-"]
-        assert main([*arguments, "--max-faces", "1", *options]) == 0
+        arguments = ["predict", picture, "--model", str(tmp_path / "styled"), "--json", "-"]
+        assert main([*arguments, "--min-score", "0", "--max-faces", "1", *options]) == 0
         return json.loads(capsys.readouterr().out)[0]["faces"][0]["keypoints"]
 
     assert keypoints() == keypoints("--label-style", "auto") != keypoints("--label-style", "ytf")

@@ -5,12 +5,7 @@ import torch
 
 from fkp import network
 
-CONFIGS = {
-    "keypointnet": network.KeypointConfig(),
-    "baseline": network.KeypointConfig(
-        architecture="baseline", crop_size=96, widths=(32, 64, 128, 256), depths=()
-    ),
-}
+CONFIGS = {"keypointnet": network.KEYPOINTNET, "baseline": network.BASELINE}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
