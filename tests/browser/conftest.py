@@ -90,7 +90,8 @@ def webcam_film(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+# Not for the session: as long as it lives, playwright keeps an event loop running under every other test.
+@pytest.fixture(scope="module")
 def browser(chromium_path: str, webcam_film: Path):
     arguments = [
         "--no-sandbox",

@@ -1,0 +1,217 @@
+"""The face detector: a small one-stage, anchor-free convolutional network, and how its output is read.
+
+Every cell of three grids (one cell per 8, 16 and 32 pixels) says how surely a face is centred near it and
+where that face's box lies, as in FCOS (Tian et al., https://arxiv.org/abs/1904.01355), with one prior size
+a grid. A box is the tight box of the 68 keypoints, xyxy, and may reach beyond the picture.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.ops import nms
+
+STRIDES = (8, 16, 32)
+"""Pixels of the network's input per cell, for each of its three grids."""
+
+PRIOR = 4.0
+"""A box whose log size is 0 is this many cells wide and high."""
+
+GREY = 127.5
+"""The value that pads a picture, and the network's zero."""
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """What a detector's weights fit, and how its output is read; travels with the weights."""
+
+    widths: tuple[int, int, int, int, int] = (16, 32, 64, 96, 96)
+    """Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's size."""
+    neck_width: int = 64
+    """Channels of the three grids that the head reads."""
+    input_size: int = 320
+    """The picture is scaled so that its longer side has this many pixels."""
+    min_score: float = 0.5
+    """Boxes below it are dropped, unless a call says otherwise."""
+    max_iou: float = 0.4
+    """Of two boxes that overlap more than this, the lower scored is dropped."""
+
+
+class Grids(NamedTuple):
+    """What the network says, cell by cell, the grids of `STRIDES` one after the other.
+
+    `logits` (n,cells): of the score · `offsets` (n,cells,4): the box relative to the cell, see `decode`.
+    """
+
+    logits: Tensor
+    offsets: Tensor
+
+
+def cells(height: int, width: int, device: torch.device | str | None = None) -> Tensor:
+    """Centre x, centre y and stride (cells,3) of every cell for an input of height × width pixels.
+
+    Both are multiples of 32. Integers are pixel centres: the first cell spans [−½, 7½] and is centred at 3½.
+    """
+    grids = []
+    for stride in STRIDES:
+        y, x = torch.meshgrid(
+            torch.arange(height // stride, device=device), torch.arange(width // stride, device=device),
+            indexing="ij",
+        )
+        centre = (torch.stack([x, y], dim=-1).reshape(-1, 2) + 0.5) * stride - 0.5
+        grids.append(F.pad(centre, (0, 1), value=float(stride)))
+    return torch.cat(grids)
+
+
+def encode(boxes: Tensor, at: Tensor) -> Tensor:
+    """Offsets (...,4) of boxes (...,4) xyxy relative to cells `at` (...,3): dx, dy in cells, log sizes."""
+    centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+    stride = at[..., 2:]
+    return torch.cat([(centre - at[..., :2]) / stride, torch.log(size / (PRIOR * stride))], dim=-1)
+
+
+def decode(offsets: Tensor, at: Tensor) -> Tensor:
+    """Boxes (...,4) xyxy, pixels of the network's input: the inverse of `encode`."""
+    stride = at[..., 2:]
+    centre = at[..., :2] + offsets[..., :2] * stride
+    # No box is 20 times larger or smaller than its prior; without a limit exp overflows early in training.
+    half = offsets[..., 2:].clamp(-3, 3).exp() * (PRIOR / 2 * stride)
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution and batch normalisation, which `folded` makes one convolution."""
+
+    def __init__(self, n_in: int, n_out: int, size: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(n_in, n_out, size, stride, padding=size // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(n_out, momentum=0.03),
+        )
+
+    def folded(self) -> nn.Conv2d:
+        """The one convolution that does the same in evaluation mode."""
+        return fuse_conv_bn_eval(self[0], self[1])
+
+
+class Separable(nn.Module):
+    """Depthwise, then pointwise convolution; added to its input where the shapes allow it."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int = 1, size: int = 3) -> None:
+        super().__init__()
+        self.depthwise = ConvNorm(n_in, n_in, size, stride, groups=n_in)
+        self.pointwise = ConvNorm(n_in, n_out, 1)
+        self.adds = n_in == n_out and stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.pointwise(self.depthwise(x))
+        return F.relu(x + y if self.adds else y)
+
+
+class DetectorNetwork(nn.Module):
+    """Pictures in, three grids of scores and boxes out; about 0.12 M parameters with the default widths."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        w2, w4, w8, w16, w32 = config.widths
+        neck = config.neck_width
+        self.stem = nn.Sequential(ConvNorm(3, w2, 3, 2), nn.ReLU(), ConvNorm(w2, w4, 3, 2), nn.ReLU())
+        self.stage8 = nn.Sequential(Separable(w4, w8, 2), Separable(w8, w8), Separable(w8, w8))
+        self.stage16 = nn.Sequential(Separable(w8, w16, 2), *(Separable(w16, w16) for _ in range(3)))
+        # A face may fill the picture: 5×5 so that a cell at its centre sees the whole of it.
+        self.stage32 = nn.Sequential(
+            Separable(w16, w32, 2, 5), Separable(w32, w32, 1, 5), Separable(w32, w32, 1, 5)
+        )
+        self.lateral = nn.ModuleList(ConvNorm(w, neck, 1) for w in (w8, w16, w32))
+        self.smooth = nn.ModuleList(Separable(neck, neck) for _ in STRIDES)
+        self.head = Separable(neck, neck)
+        self.score = nn.Conv2d(neck, 1, 1)
+        self.box = nn.Conv2d(neck, 4, 1)
+        # Nearly every cell holds no face: start there, or the first steps are spent on learning it
+        # (Lin et al., https://arxiv.org/abs/1708.02002, section 4.1).
+        nn.init.constant_(self.score.bias, -4.6)
+        nn.init.zeros_(self.box.bias)
+
+    def forward(self, pictures: Tensor) -> Grids:
+        """Grids for pictures (n,3,h,w), RGB 0..255 of any dtype, h and w multiples of 32."""
+        weights = self.score.weight
+        x = (pictures.to(weights.dtype) - GREY) / 64
+        at8 = self.stage8(self.stem(x))
+        at16 = self.stage16(at8)
+        at32 = self.stage32(at16)
+        # From the coarsest grid up: what is seen from afar helps to tell what is seen close by.
+        neck32 = self.smooth[2](F.relu(self.lateral[2](at32)))
+        neck16 = self.smooth[1](F.relu(self.lateral[1](at16) + F.interpolate(neck32, scale_factor=2.0)))
+        neck8 = self.smooth[0](F.relu(self.lateral[0](at8) + F.interpolate(neck16, scale_factor=2.0)))
+        features = [self.head(level) for level in (neck8, neck16, neck32)]
+        logits = [self.score(f).flatten(1) for f in features]
+        offsets = [self.box(f).flatten(2).transpose(1, 2) for f in features]
+        return Grids(torch.cat(logits, 1).float(), torch.cat(offsets, 1).float())
+
+    def folded(self) -> DetectorNetwork:
+        """A copy for inference that computes the same, each normalisation folded into its convolution."""
+        network = copy.deepcopy(self).eval().requires_grad_(False)
+        for module in list(network.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, ConvNorm):
+                    setattr(module, name, child.folded())
+        return network.to(memory_format=torch.channels_last)
+
+
+class Detector:
+    """Finds faces in pictures of any size. Without a network it is untrained: `network` needs weights."""
+
+    def __init__(self, config: DetectorConfig, network: DetectorNetwork | None = None) -> None:
+        self.config = config
+        self.network = (network or DetectorNetwork(config)).eval()
+
+    @cached_property
+    def _folded(self) -> DetectorNetwork:
+        # Made at the first call, when the weights have been loaded: folding saves a third of the time.
+        return self.network.folded()
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray, *, min_score: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Tight boxes (n,4) xyxy, pixels of the image, and their scores (n,), 0..1, best first; both float32.
+
+        `image` is (H,W,3) uint8 RGB; `min_score` is the least score kept, `config.min_score` by default.
+        The weights are those that `network` has at the first call.
+        """
+        at_least = self.config.min_score if min_score is None else min_score
+        picture, scale_xy = fit(image, self.config.input_size)
+        device = next(self._folded.parameters()).device
+        pictures = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None]
+        grids = self._folded(pictures)
+        scores = grids.logits[0].sigmoid()
+        keep = scores >= at_least
+        at = cells(*picture.shape[:2], device=device)
+        boxes, scores = decode(grids.offsets[0][keep], at[keep]), scores[keep]
+        best = nms(boxes, scores, self.config.max_iou)
+        boxes, scores = boxes[best].cpu().numpy(), scores[best].cpu().numpy()
+        # Edges at −½: the inverse of how `fit` placed the picture.
+        return ((boxes + 0.5) / np.tile(scale_xy, 2) - 0.5).astype(np.float32), scores
+
+
+def fit(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The image (H,W,3) with its longer side scaled to `size`, padded with grey to multiples of 32.
+
+    Padding is on the right and at the bottom. Also the scale (2,) that was applied to x and y.
+    """
+    height, width = image.shape[:2]
+    factor = size / max(height, width)
+    new_wh = max(1, round(width * factor)), max(1, round(height * factor))
+    if new_wh != (width, height):
+        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        image = cv2.resize(image, new_wh, interpolation=how)
+    step = STRIDES[-1]
+    bottom, right = -new_wh[1] % step, -new_wh[0] % step
+    picture = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(GREY,) * 3)
+    return picture, np.array([new_wh[0] / width, new_wh[1] / height])

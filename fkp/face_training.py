@@ -1,0 +1,539 @@
+"""Training the face detector: photos with boxes → mosaics → targets → loss, and how good it has become.
+
+The data is described where `face_boxes.csv` lies: tight boxes that are `labelled` (from 68 keypoints) or
+`detected` (both are faces), or to `ignore` (perhaps a face: neither reward nor punish it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import complete_box_iou_loss
+
+from fkp import data as facial_keypoints
+from fkp import detector, geometry, images
+from fkp.detector import STRIDES, Detector, DetectorConfig, DetectorNetwork
+
+KEYPOINT_CSVS = {
+    "ytf/training": "ytf/training_frames_keypoints.csv",
+    "300w/lfpw_train": "300w/lfpw_train.csv",
+    "300w/helen_train": "300w/helen_train.csv",
+    "300w/afw": "300w/afw.csv",
+}
+"""Folders of labelled photos that may be trained on, and their labels. Test sets are not among them."""
+
+FACELESS = ("no_faces", "scenes")
+"""Folders of photos without a labelled face: two thirds to learn from, a third to measure on."""
+
+SHARES = {"ytf": 0.25, "300w": 0.35, "scenes": 0.3, "no_faces": 0.1}
+"""How often a tile of a mosaic comes from each source."""
+
+LARGEST_PHOTO = 480
+"""Photos are kept in memory with at most this many pixels on the longer side (about 1.5 GB in all)."""
+
+SIZES, SIZE_SHARES = (0.6, 0.8, 1.0), (0.3, 0.4, 0.3)
+"""Sizes of the mosaics of a step, relative to the detector's input, and how often each is used.
+
+Small ones take a third of the time, and show the same faces: their size is drawn apart.
+"""
+
+SMALLEST_FACE = 8.0
+"""A face of fewer pixels in the network's input is neither rewarded nor punished."""
+
+FACE, IGNORE, NOTHING = 1, -1, 0
+"""Kinds of box in a batch; NOTHING fills up the shorter lists."""
+
+SIDES = ((0.0, 56.0), (40.0, 112.0), (80.0, math.inf))
+"""Faces whose longer side (pixels) lies in the range of a grid are learnt by it; ranges overlap."""
+
+UNSURE = 1.5
+"""Cells up to this many times too far from a face, in place or size, neither gain nor lose by their score."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture on disk and what is known of the faces in it.
+
+    `outlines` (n,68,2) are points on each face whose tight box is the face's; `ignore` (m,4) are boxes.
+    """
+
+    path: Path
+    source: str
+    held_out: bool
+    outlines: np.ndarray
+    ignore: np.ndarray
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """Tight boxes (n,4) of the faces."""
+        return geometry.tight_boxes(self.outlines).reshape(-1, 4)
+
+    def load(self, largest: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image (H,W,3) uint8 RGB, outlines and boxes to ignore, shrunk to `largest` pixels where longer."""
+        image, outlines, ignore = images.read(self.path), self.outlines, self.ignore
+        height, width = image.shape[:2]
+        if largest is not None and max(height, width) > largest:
+            factor = largest / max(height, width)
+            size_wh = (round(width * factor), round(height * factor))
+            image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+            scale_xy = np.array(size_wh) / (width, height)
+            outlines = (outlines + 0.5) * scale_xy - 0.5
+            ignore = (ignore + 0.5) * np.tile(scale_xy, 2) - 0.5
+        return image, outlines, ignore
+
+
+def ellipses(boxes: np.ndarray) -> np.ndarray:
+    """68 points (n,68,2) on the ellipse inscribed in each box (n,4): an outline for want of keypoints."""
+    angle = np.arange(68) * (2 * math.pi / 68)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    centre, size = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2, boxes[:, None, 2:] - boxes[:, None, :2]
+    return centre + circle * size / 2
+
+
+def read_photos(folder: Path) -> list[Photo]:
+    """Every photo below the data folder that may be trained on or, held out of that, chosen by.
+
+    Raises FileNotFoundError naming what is missing.
+    """
+    table = pd.read_csv(folder / "face_boxes.csv")
+    lists: dict[tuple[str, str], list[np.ndarray]] = {}
+    corners = table[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
+    for kind, image, box in zip(table["kind"], table["image"], corners, strict=True):
+        lists.setdefault((kind, image), []).append(box)
+    boxes = {key: np.stack(some) for key, some in lists.items()}
+    none = np.empty((0, 4))
+    photos = []
+    for subfolder in (*KEYPOINT_CSVS, *FACELESS):
+        labelled: dict[str, list[np.ndarray]] = {}
+        if subfolder in KEYPOINT_CSVS:
+            table = pd.read_csv(folder / KEYPOINT_CSVS[subfolder], index_col=0)
+            numbers = table.to_numpy(np.float64)
+            for name, keypoints in zip(table.index, numbers.reshape(-1, 68, 2), strict=True):
+                labelled.setdefault(name, []).append(keypoints)
+            names = sorted(labelled)
+        else:
+            names = sorted(path.name for path in (folder / subfolder).iterdir())
+        for name in names:
+            image = f"{subfolder}/{name}"
+            outlines = [*labelled.get(name, []), *ellipses(boxes.get(("detected", image), none))]
+            photos.append(
+                Photo(
+                    folder / image,
+                    "300w" if subfolder.startswith("300w") else subfolder.split("/")[0],
+                    is_held_out(subfolder, name),
+                    np.reshape(outlines, (-1, 68, 2)),
+                    boxes.get(("ignore", image), none),
+                )
+            )
+    return photos
+
+
+def is_held_out(subfolder: str, name: str) -> bool:
+    """Whether a photo is for validation: by person (YTF), by photo (300-W), a third of the faceless ones."""
+    if subfolder in FACELESS:
+        return int(hashlib.sha1(name.encode()).hexdigest(), 16) % 3 == 0
+    return facial_keypoints.is_held_out(
+        facial_keypoints.person(name) if subfolder.startswith("ytf") else facial_keypoints.photo(name)
+    )
+
+
+def random_transform(
+    rng: np.random.Generator, image: np.ndarray, outlines: np.ndarray, size_wh: tuple[int, int]
+) -> geometry.CropTransform:
+    """How a photo comes into a tile: scaled by one of its faces, turned, mirrored, moved.
+
+    The face gets a side between SMALLEST_FACE and the tile's, with every octave about equally likely; a
+    photo without a face roughly covers the tile.
+    """
+    (width, height), (tile_w, tile_h) = (image.shape[1], image.shape[0]), size_wh
+    if len(outlines):
+        face = outlines[rng.integers(len(outlines))]
+        x1, y1, x2, y2 = geometry.tight_boxes(face)
+        centre = np.array([x1 + x2, y1 + y2]) / 2
+        octaves = math.log(1.05 * max(size_wh) / SMALLEST_FACE)
+        side = SMALLEST_FACE * math.exp(octaves * rng.random() ** 0.75)
+        # No more than four-fold: there is nothing to see in a face of ten pixels blown up to a hundred.
+        scale = min(side / max(x2 - x1, y2 - y1), 4.0)
+    else:
+        centre = rng.uniform([0, 0], [width, height])
+        scale = max(tile_w / width, tile_h / height) * math.exp(rng.uniform(math.log(0.6), math.log(2.5)))
+    angle = math.radians(rng.normal(0, 15) if rng.random() < 0.8 else rng.uniform(-50, 50))
+    stretch = np.exp(rng.normal(0, 0.05))
+    linear = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    linear = linear @ np.diag([stretch, 1 / stretch])
+    if rng.random() < 0.5:
+        linear[0] *= -1
+    offset = rng.uniform([0, 0], [tile_w, tile_h]) - linear @ centre
+    # Move the photo so that it covers the tile or, when it is the smaller one, lies within it.
+    corners = linear @ np.array([[0, width, 0, width], [0, 0, height, height]]) + offset[:, None]
+    for axis, length in enumerate((tile_w, tile_h)):
+        low, high = corners[axis].min(), corners[axis].max()
+        least, most = sorted((-low, length - high))
+        offset[axis] += np.clip(0, least, most)
+    return geometry.CropTransform(np.column_stack([linear, offset]), size_wh)
+
+
+def recolour(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Another exposure, contrast, white balance; sometimes grey."""
+    gain = math.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.06, 3))
+    gamma, lift = math.exp(rng.normal(0, 0.25)), rng.normal(0, 12)
+    levels = np.linspace(0, 1, 256)[:, None] ** gamma * gain * 255 + lift
+    table = levels.clip(0, 255).astype(np.uint8)
+    image = cv2.LUT(image, table[None])
+    if rng.random() < 0.15:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return image
+
+
+def degrade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """What lenses, sensors and files do: blur, few pixels, noise, JPEG; each now and then."""
+    if rng.random() < 0.12:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.0))
+    if rng.random() < 0.12:
+        height, width = image.shape[:2]
+        factor = rng.uniform(0.35, 0.9)
+        size_wh = (round(width * factor), round(height * factor))
+        small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    if rng.random() < 0.12:
+        noise = rng.normal(0, rng.uniform(2, 14), image.shape)
+        image = (image + noise).clip(0, 255).astype(np.uint8)
+    if rng.random() < 0.25:
+        _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
+        image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+    return image
+
+
+class Targets(NamedTuple):
+    """What each cell of each picture learns, all (n,cells).
+
+    `index` of the box that it learns to tell, −1 for none · `middle`: whether it lies in that face's middle,
+    and is to say so · `counts`: whether its score is rewarded or punished at all.
+    """
+
+    index: Tensor
+    middle: Tensor
+    counts: Tensor
+
+
+def targets(boxes: Tensor, kinds: Tensor, at: Tensor) -> Targets:
+    """What each of the cells `at` (cells,3) learns of `boxes` (n,m,4) of the `kinds` (n,m), as in a batch.
+
+    A cell is a face's when it lies near the face's middle and the face's size belongs to the cell's grid;
+    the smallest face's of several. Between clearly near and clearly far a cell learns the box but no score:
+    asked for a sharp line there, no cell of a face whose middle is a corner of four would be sure. A cell
+    within a box to ignore counts only in the middle of a face.
+    """
+    n, m = kinds.shape
+    if m == 0:
+        nothing = torch.full((n, len(at)), -1, device=at.device)
+        return Targets(nothing, nothing >= 0, nothing < 0)
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+    side = (boxes[..., 2:] - boxes[..., :2]).amax(-1, keepdim=True)
+    distance = torch.linalg.vector_norm(centre.unsqueeze(2) - at[:, :2], dim=-1)  # (n,m,cells)
+    # At least 0.75 cells, so that every face has a cell however it lies (half a diagonal is 0.71).
+    reach = torch.maximum(0.2 * side, 0.75 * at[:, 2])
+    least, most = torch.tensor(SIDES, device=at.device)[torch.log2(at[:, 2] / STRIDES[0]).long()].unbind(-1)
+    face = (kinds == FACE).unsqueeze(-1)
+    near = face & (distance <= reach) & (side >= least) & (side <= most)
+    nearly = face & (distance <= UNSURE * reach) & (side >= least / UNSURE) & (side <= most * UNSURE)
+    # Where one face's middle is nearly another's, it is the first that counts.
+    order = torch.where(near, side, torch.where(nearly, side + 1e6, math.inf))
+    smallest, index = order.min(dim=1)
+    index = torch.where(smallest.isfinite(), index, -1)
+    middle = near.gather(1, index.clamp_min(0).unsqueeze(1)).squeeze(1) & (index >= 0)
+    within = ((at[:, :2] >= boxes[..., None, :2]) & (at[:, :2] <= boxes[..., None, 2:])).all(-1)
+    ignored = (within & (kinds == IGNORE).unsqueeze(-1)).any(dim=1)
+    return Targets(index, middle, middle | ((index < 0) & ~ignored))
+
+
+class FaceTask:
+    """What `train.py faces` trains: the network, its batches, its loss, and how good it is.
+
+    A batch depends on nothing but (seed, step, rank), so a resumed run needs no stored loader, and several
+    threads may ask at once.
+    """
+
+    def __init__(
+        self, folder: Path, config: DetectorConfig | None = None, *,
+        batch_size: int = 64, seed: int = 0, device: torch.device | None = None,
+    ) -> None:  # fmt: skip
+        self.config = config or DetectorConfig()
+        self.batch_size, self.seed = batch_size, seed
+        # Batches are made on the CPU; pinned, they travel to a GPU beside the computation.
+        self.pin = device is not None and device.type == "cuda"
+        self.network = DetectorNetwork(self.config)
+        photos = read_photos(folder)
+        training = {s: [p for p in photos if p.source == s and not p.held_out] for s in SHARES}
+        self.training = {source: some for source, some in training.items() if some}
+        if not self.training:
+            raise ValueError(f"{folder} holds no photo to train on")
+        shares = np.array([SHARES[source] for source in self.training])
+        self.shares = shares / shares.sum()
+        self.validation = [p for p in photos if p.held_out]
+        self._loaded: dict[Path, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, sum(map(len, self.training.values())) // self.batch_size)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+        """Mosaics of one step: `pictures` (b,3,S,S) uint8, `boxes` (b,m,4) float32 xyxy, `kinds` (b,m) int64.
+
+        Each of the `world` ranks draws its own share of `batch_size`.
+        """
+        rng = np.random.default_rng((self.seed, step, rank))
+        size = round(self.config.input_size * rng.choice(SIZES, p=SIZE_SHARES) / STRIDES[-1]) * STRIDES[-1]
+        share = math.ceil(self.batch_size / world)
+        pictures, found = zip(*(self.mosaic(rng, size) for _ in range(share)), strict=True)
+        most = max(len(kinds) for _, kinds in found)
+        boxes = np.zeros((len(found), most, 4), np.float32)
+        kinds = np.full((len(found), most), NOTHING)
+        for i, (some_boxes, some_kinds) in enumerate(found):
+            boxes[i, : len(some_kinds)], kinds[i, : len(some_kinds)] = some_boxes, some_kinds
+        batch = {
+            "pictures": torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2),  # channels last in memory
+            "boxes": torch.from_numpy(boxes),
+            "kinds": torch.from_numpy(kinds),
+        }
+        return {name: tensor.pin_memory() for name, tensor in batch.items()} if self.pin else batch
+
+    def mosaic(
+        self, rng: np.random.Generator, size: int
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """One training picture (size,size,3), and the boxes (m,4) and kinds (m,) in it."""
+        tiles = rng.choice([1, 2, 3, 4], p=[0.4, 0.4, 0.15, 0.05])
+        picture = np.empty((size, size, 3), np.uint8)
+        # Where the tiles meet, each line moved by up to 0.3 tiles.
+        lines = np.arange(tiles + 1) + np.pad(rng.uniform(-0.3, 0.3, (2, tiles - 1)), ((0, 0), (1, 1)))
+        columns, rows = np.round(lines * size / tiles).astype(int)
+        boxes, kinds = [], []
+        for left, right in pairwise(columns):
+            for top, bottom in pairwise(rows):
+                tile, tile_boxes, tile_kinds = self.tile(rng, (right - left, bottom - top))
+                picture[top:bottom, left:right] = tile
+                boxes.append(tile_boxes + [left, top, left, top])
+                kinds.append(tile_kinds)
+        return degrade(rng, picture), (np.concatenate(boxes), np.concatenate(kinds))
+
+    def tile(
+        self, rng: np.random.Generator, size_wh: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One photo of a mosaic (h,w,3), and the boxes (m,4) and kinds (m,) in it."""
+        source = rng.choice(list(self.training), p=self.shares)
+        image, outlines, ignore = self._load(self._draw(rng, source))
+        transform = random_transform(rng, image, outlines, size_wh)
+        tile = transform.crop(image)
+        covered = transform.crop(np.full(image.shape[:2], 255, np.uint8))
+        if covered.min() < 255:
+            behind = self._background(rng, size_wh)
+            tile = np.where(covered[..., None] >= 250, tile, behind)
+        moved = np.concatenate([transform.to_crop(o) for o in (outlines, ellipses(ignore))])
+        boxes = geometry.tight_boxes(moved).reshape(-1, 4)
+        kinds = np.repeat([FACE, IGNORE], [len(outlines), len(ignore)])
+        size = boxes[:, 2:] - boxes[:, :2]
+        seen = (np.minimum(boxes[:, 2:], size_wh) - np.maximum(boxes[:, :2], 0)).clip(0).prod(1)
+        seen /= size.prod(1)
+        # A face that is mostly cut away, or too small, may be found or not.
+        kinds[(seen < 0.55) | (size.max(1) < SMALLEST_FACE)] = IGNORE
+        # What can be ignored is what can be seen of it.
+        visible = seen > 0.05
+        boxes[kinds == IGNORE] = boxes[kinds == IGNORE].clip(0, np.tile(size_wh, 2))
+        return recolour(rng, tile), boxes[visible], kinds[visible]
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Mean loss per learning cell, and its parts.
+
+        The score learns the overlap of the cell's own box with the truth (Li et al.,
+        https://arxiv.org/abs/2006.04388), the box by complete IoU (https://arxiv.org/abs/1911.08287).
+        """
+        grids = model(batch["pictures"])
+        at = detector.cells(*batch["pictures"].shape[2:], device=grids.logits.device)
+        index, middle, counts = targets(batch["boxes"], batch["kinds"], at)
+        picture, cell = torch.nonzero(index >= 0, as_tuple=True)
+        truth = batch["boxes"][picture, index[picture, cell]]
+        told = detector.decode(grids.offsets[picture, cell], at[cell])
+        overlap = paired_iou(told.detach(), truth)
+        wanted = torch.zeros_like(grids.logits)
+        wanted[picture, cell] = torch.where(middle[picture, cell], overlap, 0.0)
+        errors = F.binary_cross_entropy_with_logits(grids.logits, wanted, reduction="none")
+        score = (errors * counts).sum() / max(1, int(middle.sum()))
+        box = complete_box_iou_loss(told, truth).sum() / max(1, len(truth))
+        return score + 2 * box, {"score": score.item(), "box": box.item()}
+
+    def validate(self, model: DetectorNetwork) -> dict[str, float]:
+        """How good it is on people and photos held out of training; see `measure`."""
+        found = Detector(self.config, model)
+        return measure([(p, *found(images.read(p.path), min_score=0.02)) for p in self.validation_subset])
+
+    def finish(self, model: DetectorNetwork) -> Detector:
+        """The detector to ship: these weights, and the operating threshold that validation gives."""
+        # Rounded down: the box whose score is the threshold is to be found.
+        config = replace(self.config, min_score=math.floor(1000 * self.validate(model)["min_score"]) / 1000)
+        return Detector(config, model)
+
+    @cached_property
+    def validation_subset(self) -> list[Photo]:
+        """Held-out photos to look at after every epoch: a third of the YTF frames, all others."""
+        ytf = [p for p in self.validation if p.source == "ytf"]
+        return ytf[::3] + [p for p in self.validation if p.source != "ytf"]
+
+    def preview(self, model: DetectorNetwork) -> np.ndarray:
+        """A sheet (H,W,3) uint8 RGB of held-out photos: truth green, to ignore grey, found red with score."""
+        found = Detector(self.config, model)
+        by_source = [[p for p in self.validation if p.source == source] for source in SHARES]
+        chosen = [some[i * (len(some) // 4)] for some in by_source for i in range(4) if some]
+        return sheet([(p, *found(images.read(p.path), min_score=0.3)) for p in chosen])
+
+    def _load(self, photo: Photo) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        # Two threads may load the same photo; both get the same, so the race is harmless.
+        if photo.path not in self._loaded:
+            self._loaded[photo.path] = photo.load(LARGEST_PHOTO)
+        return self._loaded[photo.path]
+
+    def _draw(self, rng: np.random.Generator, source: str) -> Photo:
+        return self.training[source][rng.integers(len(self.training[source]))]
+
+    def _background(self, rng: np.random.Generator, size_wh: tuple[int, int]) -> np.ndarray:
+        """What is seen beside a photo smaller than its tile: one colour, the detector's grey, or a scene."""
+        kind = rng.choice(3, p=[0.3, 0.2, 0.5])
+        if kind == 2 and "no_faces" in self.training:
+            image, outlines, ignore = self._load(self._draw(rng, "no_faces"))
+            if len(outlines) + len(ignore) == 0:
+                return random_transform(rng, image, outlines, size_wh).crop(image)
+        colour = rng.integers(0, 256, 3) if kind == 1 else [int(detector.GREY)] * 3
+        return np.broadcast_to(np.array(colour, np.uint8), (size_wh[1], size_wh[0], 3))
+
+
+def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union (n,) of boxes (n,4) with others (n,4), one by one."""
+    overlap = torch.minimum(boxes[:, 2:], others[:, 2:]) - torch.maximum(boxes[:, :2], others[:, :2])
+    both = overlap.clamp_min(0).prod(1)
+    areas = [(b[:, 2:] - b[:, :2]).prod(1) for b in (boxes, others)]
+    return both / (areas[0] + areas[1] - both).clamp_min(1e-6)
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a detector found in one photo against what is there.
+
+    `scores` (n,) of its boxes · `overlaps` (n,) of each with the face that is its own, 0 for a false box;
+    boxes on something to ignore are left out · `faces` the number of faces there.
+    """
+
+    photo: Photo
+    scores: np.ndarray
+    overlaps: np.ndarray
+    faces: int
+
+    def above(self, min_score: float) -> Match:
+        """What remains at a threshold."""
+        keep = self.scores >= min_score
+        return replace(self, scores=self.scores[keep], overlaps=self.overlaps[keep])
+
+
+def match(photo: Photo, boxes: np.ndarray, scores: np.ndarray) -> Match:
+    """Give each face its box: the best scored of those that overlap it by half or more."""
+    truth = photo.boxes
+    overlap, free = geometry.iou(boxes, truth), np.ones(len(truth), bool)
+    ignorable = geometry.iou(boxes, photo.ignore).max(axis=1, initial=0) > 0.3
+    overlaps, kept = np.zeros(len(boxes)), np.ones(len(boxes), bool)
+    for i in np.argsort(-scores, kind="stable"):
+        candidates = np.where(free, overlap[i], 0)
+        if candidates.max(initial=0) >= 0.5:
+            best = int(candidates.argmax())
+            overlaps[i], free[best] = candidates[best], False
+        else:
+            kept[i] = not ignorable[i]
+    return Match(photo, scores[kept], overlaps[kept], len(truth))
+
+
+def average_precision(matches: list[Match], least_iou: float) -> float:
+    """Area under the precision/recall curve, every recall at the best precision from there on, 0..1."""
+    scores = np.concatenate([m.scores for m in matches])
+    hits = np.concatenate([m.overlaps for m in matches])[np.argsort(-scores, kind="stable")] >= least_iou
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(best_from_here[hits].sum() / max(1, sum(m.faces for m in matches)))
+
+
+def operating_threshold(matches: list[Match]) -> float:
+    """The least score that serves best: highest in F1 and, where several nearly are, in precision.
+
+    F1 hardly changes over a wide range of thresholds, while false boxes become ever fewer: the highest
+    threshold counts whose F1 is within FLAT of the best. 0.5 when no face was found.
+    """
+    scores = np.concatenate([m.scores for m in matches])
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(np.concatenate([m.overlaps for m in matches])[order] > 0)
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + sum(m.faces for m in matches))
+    if not f1.any():
+        return 0.5
+    return float(scores[order][np.argmax(f1 >= f1.max() - FLAT)])
+
+
+FLAT = 0.002
+"""F1 values as close as this are the same: one face in three hundred."""
+
+
+def measure(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """How good boxes (n,4) with scores (n,), found in photos at a very low threshold, are; in percent.
+
+    `ap`: mean of the average precisions at overlaps of 0.5, 0.6, 0.7 and 0.8 · `ap50`: the first of them ·
+    `min_score`: the operating threshold (0..1). At this threshold: `recall_ytf`, `recall_300w`: share of the
+    faces found · `iou`: mean overlap of the found ones · `extra`: boxes on no face in 100 photos with faces
+    · `faceless`: boxes in 100 photos without any.
+    """
+    matches = [match(*one) for one in found]
+    precisions = [100 * average_precision(matches, least) for least in (0.5, 0.6, 0.7, 0.8)]
+    min_score = operating_threshold(matches)
+    result = {"ap": float(np.mean(precisions)), "ap50": precisions[0], "min_score": min_score}
+    matches = [m.above(min_score) for m in matches]
+    for source in ("ytf", "300w"):
+        some = [m for m in matches if m.photo.source == source]
+        hits = sum(int((m.overlaps > 0).sum()) for m in some)
+        result[f"recall_{source}"] = 100 * hits / max(1, sum(m.faces for m in some))
+    labelled = [m for m in matches if m.photo.source not in FACELESS]
+    overlaps = np.concatenate([m.overlaps for m in labelled] or [np.empty(0)])
+    result["iou"] = 100 * float(overlaps[overlaps > 0].mean()) if (overlaps > 0).any() else 0.0
+    result["extra"] = 100 * int((overlaps == 0).sum()) / max(1, len(labelled))
+    faceless = [m for m in matches if m.photo.source in FACELESS and m.faces + len(m.photo.ignore) == 0]
+    result["faceless"] = 100 * sum(len(m.scores) for m in faceless) / max(1, len(faceless))
+    return result
+
+
+def sheet(
+    found: list[tuple[Photo, np.ndarray, np.ndarray]], side: int = 320, columns: int = 4
+) -> np.ndarray:
+    """Photos in a grid (H,W,3) uint8 RGB: faces green, boxes to ignore grey, what was found red."""
+    shown = [_shown(*one, side) for one in found]
+    shown += [np.zeros((side, side, 3), np.uint8)] * (-len(shown) % columns)
+    return np.concatenate([np.concatenate(shown[i : i + columns], 1) for i in range(0, len(shown), columns)])
+
+
+def _shown(photo: Photo, boxes: np.ndarray, scores: np.ndarray, side: int) -> np.ndarray:
+    image = images.read(photo.path)
+    scale = side / max(image.shape[:2])
+    size_wh = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+    image = cv2.copyMakeBorder(image, 0, side - size_wh[1], 0, side - size_wh[0], cv2.BORDER_CONSTANT)
+    red = (255, 40, 40)
+    for some, colour in ((photo.boxes, (0, 230, 0)), (photo.ignore, (150, 150, 150)), (boxes, red)):
+        for x1, y1, x2, y2 in np.round(some * scale).astype(int).tolist():
+            cv2.rectangle(image, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)
+    for (x1, y1, *_), score in zip(np.round(boxes * scale).astype(int).tolist(), scores, strict=True):
+        corner = (max(x1, 0), max(y1 - 3, 10))
+        cv2.putText(image, f"{score:.2f}", corner, cv2.FONT_HERSHEY_SIMPLEX, 0.4, red, 1, cv2.LINE_AA)
+    return image

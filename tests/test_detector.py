@@ -1,0 +1,140 @@
+"""The detector: box coding, fitting a picture, and the callable; with untrained or set answers."""
+
+import numpy as np
+import pytest
+import torch
+
+from fkp import detector
+from fkp.detector import Detector, DetectorConfig, DetectorNetwork
+
+
+@pytest.fixture(scope="module")
+def network() -> DetectorNetwork:
+    torch.manual_seed(0)
+    network = DetectorNetwork(DetectorConfig())
+    # Statistics other than 0 and 1, so that folding them matters.
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+    return network.eval()
+
+
+class OneFace(torch.nn.Module):
+    """A network that sees one face: `box` in pixels of its input, told by the cell of index `cell`."""
+
+    def __init__(self, box: list[float], cell: int, again: int | None = None) -> None:
+        super().__init__()
+        self.box, self.cell, self.again = torch.tensor(box), cell, again
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, pictures: torch.Tensor) -> detector.Grids:
+        at = detector.cells(*pictures.shape[2:])
+        logits = torch.full((1, len(at)), -9.0)
+        for cell, logit in ((self.cell, 3.0), (self.again, 2.0)):
+            if cell is not None:
+                logits[0, cell] = logit
+        return detector.Grids(logits, detector.encode(self.box.expand(1, len(at), 4), at[None]))
+
+    def folded(self) -> "OneFace":
+        return self
+
+
+def test_cells_are_centred_on_their_pixels() -> None:
+    at = detector.cells(64, 96)
+    assert at.shape == (8 * 12 + 4 * 6 + 2 * 3, 3)
+    assert at[0].tolist() == [3.5, 3.5, 8]
+    assert at[1].tolist() == [11.5, 3.5, 8]
+    assert at[12].tolist() == [3.5, 11.5, 8]
+    assert at[-1].tolist() == [79.5, 47.5, 32]
+
+
+def test_offsets_of_a_known_box() -> None:
+    cell = torch.tensor([[3.5, 3.5, 8.0]])
+    offsets = detector.encode(torch.tensor([[-4.5, -12.5, 27.5, 51.5]]), cell)
+    # Centre (11.5, 19.5) is one and two cells away; 32 is the prior's side, 64 twice that.
+    torch.testing.assert_close(offsets, torch.tensor([[1.0, 2.0, 0.0, np.log(2)]], dtype=torch.float32))
+
+
+def test_decode_inverts_encode() -> None:
+    at = detector.cells(64, 64)
+    boxes = torch.rand(len(at), 4) * 30
+    boxes[:, 2:] += boxes[:, :2] + 5
+    torch.testing.assert_close(detector.decode(detector.encode(boxes, at), at), boxes, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shape_hw", [(480, 640), (640, 480), (90, 90), (1, 700), (2000, 37)])
+def test_fit_scales_the_longer_side_and_pads(shape_hw: tuple[int, int]) -> None:
+    image = np.zeros((*shape_hw, 3), np.uint8)
+    picture, scale_xy = detector.fit(image, 320)
+    assert picture.shape[0] % 32 == picture.shape[1] % 32 == 0
+    assert max(picture.shape) == 320
+    used = np.round(np.array(shape_hw) * scale_xy[::-1]).astype(int)
+    assert max(used) == 320
+    assert not picture[: used[0], : used[1]].any()
+    assert (picture[used[0] :] > 100).all() and (picture[:, used[1] :] > 100).all()
+
+
+def test_the_network_says_something_for_every_cell(network: DetectorNetwork) -> None:
+    grids = network(torch.zeros(2, 3, 64, 96, dtype=torch.uint8))
+    n = len(detector.cells(64, 96))
+    assert grids.logits.shape == (2, n) and grids.offsets.shape == (2, n, 4)
+
+
+def test_the_network_is_small(network: DetectorNetwork) -> None:
+    assert sum(p.numel() for p in network.parameters()) < 150_000
+
+
+def test_folding_changes_nothing(network: DetectorNetwork) -> None:
+    pictures = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        whole, folded = network(pictures), network.folded()(pictures)
+    torch.testing.assert_close(folded.logits, whole.logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(folded.offsets, whole.offsets, atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.folded().modules())
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
+
+
+def test_no_face_is_two_empty_arrays(network: DetectorNetwork) -> None:
+    boxes, scores = Detector(DetectorConfig(), network)(np.zeros((50, 70, 3), np.uint8), min_score=1.0)
+    assert boxes.shape == (0, 4) and scores.shape == (0,)
+    assert boxes.dtype == scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("shape_hw", [(480, 640), (640, 480), (120, 160), (1, 1)])
+def test_a_box_comes_back_in_pixels_of_the_image(shape_hw: tuple[int, int]) -> None:
+    # A quarter of the picture's width and height, its upper left corner in the middle of the picture.
+    height, width = shape_hw
+    scale = 320 / max(shape_hw)
+    truth = np.array([width / 2, height / 2, width * 3 / 4, height * 3 / 4]) - 0.5
+    found = Detector(DetectorConfig(), OneFace(((truth + 0.5) * scale - 0.5).tolist(), cell=0))
+    boxes, scores = found(np.zeros((height, width, 3), np.uint8))
+    np.testing.assert_allclose(boxes, truth[None], atol=0.01)
+    assert scores == pytest.approx([1 / (1 + np.exp(-3.0))], abs=1e-5)
+
+
+def test_the_same_face_told_twice_is_one_box() -> None:
+    found = Detector(DetectorConfig(), OneFace([50.0, 50.0, 120.0, 130.0], cell=5, again=1700))
+    boxes, scores = found(np.zeros((320, 320, 3), np.uint8))
+    assert len(boxes) == 1 and scores[0] > 0.95
+
+
+@pytest.mark.parametrize(("min_score", "n"), [(None, 1), (0.94, 1), (0.96, 0), (0.0, 1)])
+def test_min_score(min_score: float | None, n: int) -> None:
+    found = Detector(DetectorConfig(min_score=0.9), OneFace([50.0, 50.0, 120.0, 130.0], cell=5))
+    assert len(found(np.zeros((320, 320, 3), np.uint8), min_score=min_score)[0]) == n
+
+
+def test_the_image_stays_as_it_is(network: DetectorNetwork) -> None:
+    image = np.full((320, 320, 3), 9, np.uint8)
+    Detector(DetectorConfig(), network)(image, min_score=0.0)
+    assert (image == 9).all()
+
+
+def test_weights_given_after_construction_are_used(network: DetectorNetwork) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    fresh = Detector(DetectorConfig())
+    fresh.network.load_state_dict(network.state_dict())
+    expected = Detector(DetectorConfig(), network)(image, min_score=0)
+    for mine, theirs in zip(fresh(image, min_score=0), expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
