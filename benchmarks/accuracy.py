@@ -10,7 +10,6 @@ of the bundled weights came about. DATA is the folder that README.md describes.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -21,10 +20,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.published import publish  # noqa: E402
 from fkp import data, evaluation, hub, metrics, pipeline  # noqa: E402
 
 COMMAND = "python benchmarks/accuracy.py --data DATA --baseline runs/baseline/model --write"
-START, END = "<!-- figures: python benchmarks/accuracy.py -->", "<!-- end of figures -->"
 
 
 class TestSet(NamedTuple):
@@ -92,19 +91,13 @@ def main() -> int:
     measured = {name: measure(each, args.data) for name, each in models.items()}
     print(table(measured))
     if args.write:
-        path = Path(args.model) / hub.METRICS
-        kept = json.loads(path.read_text()) if path.is_file() else {}
-        kept["accuracy"] = {
+        figures = {
             "command": COMMAND,
             "unit": "percent of the distance between the outer eye corners; rates and areas in percent",
             "sets": {test.name: test.title for test in SETS},
             "figures": measured,
         }
-        path.write_text(json.dumps(kept, indent=1) + "\n")
-        readme = ROOT / "README.md"
-        before, _, rest = readme.read_text().partition(START)
-        after = rest.partition(END)[2]
-        readme.write_text(f"{before}{START}\n{table(measured)}\n{END}{after}")
+        publish(Path(args.model), "accuracy", figures, table(measured))
     return 0
 
 
