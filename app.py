@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import html
+import inspect
 import os
 import sys
 import tempfile
 from abc import ABCMeta
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +121,7 @@ def build(model: fkp.FaceKeypoints) -> gr.Blocks:
                     buttons=["fullscreen"],
                     height=440,
                     elem_id="result",
-                    alt_text="The photo with the keypoints drawn on every face",
+                    **_known_to(gr.Image, alt_text="The photo with the keypoints drawn on every face"),
                 )
                 answer = gr.HTML(_answer(None, fkp.Faces.none()), elem_id="answer")
                 view = gr.CheckboxGroup(VIEWS, value=SHOWN_AT_FIRST, label="Show", elem_id="view")
@@ -266,13 +268,18 @@ THEME = gr.themes.Soft(
 )
 
 
+def _known_to(gradio_function: Callable[..., Any], **options: Any) -> dict[str, Any]:
+    """Those options that this version of Gradio has: run_history came with 6.24, alt_text with 6.27."""
+    return {k: v for k, v in options.items() if k in inspect.signature(gradio_function).parameters}
+
+
 def launch(page: gr.Blocks, **options: Any) -> str:
     """Serve the page, as it promises to be; returns its address. `options` are those of Blocks.launch."""
     _, address, _ = page.queue(max_size=64).launch(
         theme=THEME,
         css=CSS,
         footer_links=[],
-        run_history=False,  # it would keep photos in the visitor's browser
+        **_known_to(gr.Blocks.launch, run_history=False),  # it would keep photos in the visitor's browser
         ssr_mode=False,
         max_file_size="50mb",
         **options,
