@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train
-from fkp import FaceKeypoints, detector, hub, keypoint_training, network
+from fkp import FaceKeypoints, detector, face_training, hub, keypoint_training, network
 from tests import synthetic
 
 EPOCHS, STEPS = 2, 3
@@ -27,15 +27,15 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def command(folder: Path, runs: Path, *more: str) -> list[str]:
+def command(folder: Path, runs: Path, *more: str, what: str = "keypoints") -> list[str]:
     return [
-        "keypoints", "--data", str(folder), "--other", str(folder / "other"), "--runs", str(runs),
+        what, "--data", str(folder), "--other", str(folder / "other"), "--runs", str(runs),
         "--epochs", str(EPOCHS), "--batch-size", "8", "--device", "cpu", "--threads", "1", *more,
     ]  # fmt: skip
 
 
-def checkpoint(runs: Path) -> dict:
-    return torch.load(runs / "keypoints" / "checkpoint.pt", weights_only=True)
+def checkpoint(runs: Path, what: str = "keypoints") -> dict:
+    return torch.load(runs / what / "checkpoint.pt", weights_only=True)
 
 
 def assert_equal(one, other, where="checkpoint"):
@@ -53,16 +53,22 @@ def assert_equal(one, other, where="checkpoint"):
         assert one == other, where
 
 
-@pytest.mark.parametrize("architecture", ["keypointnet", "baseline"])
+@pytest.mark.parametrize(
+    "what, task, options",
+    [
+        ("keypoints", keypoint_training.KeypointTask, ()),
+        ("keypoints", keypoint_training.KeypointTask, ("--architecture", "baseline")),  # its dropout draws
+        ("faces", face_training.FaceTask, ()),
+    ],
+)
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
-    folder, tmp_path, monkeypatch, capsys, architecture
+    folder, tmp_path, monkeypatch, capsys, what, task, options
 ):
-    arguments = ("--architecture", architecture)
-    assert train.main(command(folder, tmp_path / "whole", *arguments)) == 0
-    steps = checkpoint(tmp_path / "whole")["step"]
+    assert train.main(command(folder, tmp_path / "whole", *options, what=what)) == 0
+    steps = checkpoint(tmp_path / "whole", what)["step"]
     assert steps >= 2 * EPOCHS
 
-    loss, calls = keypoint_training.KeypointTask.loss, []
+    loss, calls = task.loss, []
 
     def interrupted(*inputs):
         calls.append(None)
@@ -70,12 +76,12 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
             os.kill(os.getpid(), signal.SIGINT)
         return loss(*inputs)
 
-    monkeypatch.setattr(keypoint_training.KeypointTask, "loss", interrupted)
-    assert train.main(command(folder, tmp_path / "parts", *arguments)) == 130
+    monkeypatch.setattr(task, "loss", interrupted)
+    assert train.main(command(folder, tmp_path / "parts", *options, what=what)) == 130
     assert "--resume" in capsys.readouterr().out
-    assert checkpoint(tmp_path / "parts")["step"] == steps // 2
-    assert train.main(command(folder, tmp_path / "parts", *arguments, "--resume")) == 0
-    whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
+    assert checkpoint(tmp_path / "parts", what)["step"] == steps // 2
+    assert train.main(command(folder, tmp_path / "parts", *options, "--resume", what=what)) == 0
+    whole, parts = (checkpoint(tmp_path / name, what) for name in ("whole", "parts"))
     whole["settings"].pop("runs"), parts["settings"].pop("runs")
     assert_equal(whole, parts)
 
@@ -92,6 +98,13 @@ def test_a_run_leaves_log_curve_preview_and_a_model_that_loads(folder, tmp_path)
     assert model.metrics["validation"]["keypoints"]["nme"] > 0
     stored, other = hub.load(run / "model"), hub.load(folder / "other")
     assert_equal(stored.face_detector.network.state_dict(), other.face_detector.network.state_dict())
+
+
+def test_training_faces_keeps_the_other_models_keypoint_network(folder, tmp_path):
+    assert train.main(command(folder, tmp_path, what="faces")) == 0
+    stored, other = hub.load(tmp_path / "faces" / "model"), hub.load(folder / "other")
+    assert_equal(stored.keypoint_network.state_dict(), other.keypoint_network.state_dict())
+    assert stored.metrics["validation"]["faces"]["ap"] >= 0
 
 
 def test_a_run_is_not_overwritten_unasked(folder, tmp_path, capsys):
