@@ -42,8 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     # --- Where: one process, or several under torchrun, each on its device ---------------------------------
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = torch.device("cuda" if args.device == "auto" and torch.cuda.is_available() else
-                          "cpu" if args.device == "auto" else args.device)  # fmt: skip
+    device = args.device
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
@@ -66,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (hub.WeightsError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
-    model = task.network.to(device, memory_format=torch.channels_last)
+    model = task.network.to(device).to(memory_format=torch.channels_last)
     average = AveragedModel(model, avg_fn=exponential(args.ema), use_buffers=True)
     optimizer = torch.optim.AdamW(parameter_groups(model, args.weight_decay), lr=args.lr, betas=(0.9, 0.99))
     step, last = 0, args.epochs * task.steps_per_epoch
@@ -99,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "optimizer": optimizer.state_dict(),
             })  # fmt: skip
 
-    trained = DistributedDataParallel(model) if world > 1 else model
+    trained: Any = DistributedDataParallel(model) if world > 1 else model
     trained = torch.compile(trained) if args.compile else trained
     autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
@@ -181,8 +180,13 @@ def main(arguments: list[str] | None = None) -> int:
 class Task(Protocol):
     """What the loop needs to know of what is trained."""
 
-    network: torch.nn.Module
-    steps_per_epoch: int
+    @property
+    def network(self) -> torch.nn.Module:
+        """What is trained."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the data; 0 where there is not enough for one."""
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, torch.Tensor]:
         """This process's share of the batch of a step, drawn from the seed, the step and the rank alone."""
@@ -290,6 +294,19 @@ def settings(args: argparse.Namespace) -> dict[str, str]:
     return {name: str(value) for name, value in vars(args).items() if name not in free}
 
 
+def device_named(name: str) -> torch.device:
+    """The device of a name; `auto` is a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{name!r} is no device: auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError("torch finds no GPU here")
+    return device
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -317,7 +334,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     learning.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights")
     learning.add_argument("--seed", type=int, default=0)
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    machine.add_argument("--device", type=device_named, default="auto", help="auto, cpu, cuda or cuda:N")
     machine.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
                          help="auto: bf16 on GPUs; CPUs with AVX512-BF16 gain by it too")  # fmt: skip
     machine.add_argument("--threads", type=int, default=0, help="torch's CPU threads (0: torch decides)")

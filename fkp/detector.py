@@ -99,7 +99,9 @@ class ConvNorm(nn.Sequential):
 
     def folded(self) -> nn.Conv2d:
         """The one convolution that does the same in evaluation mode."""
-        return fuse_conv_bn_eval(self[0], self[1])
+        convolution, norm = self
+        assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        return fuse_conv_bn_eval(convolution, norm)
 
 
 class Separable(nn.Module):
@@ -137,6 +139,7 @@ class DetectorNetwork(nn.Module):
         self.box = nn.Conv2d(neck, 4, 1)
         # Nearly every cell holds no face: start there, or the first steps are spent on learning it
         # (Lin et al., https://arxiv.org/abs/1708.02002, section 4.1).
+        assert self.score.bias is not None and self.box.bias is not None
         nn.init.constant_(self.score.bias, -4.6)
         nn.init.zeros_(self.box.bias)
 
@@ -192,12 +195,12 @@ class Detector:
         grids = self._folded(pictures)
         scores = grids.logits[0].sigmoid()
         keep = scores >= at_least
-        at = cells(*picture.shape[:2], device=device)
+        at = cells(picture.shape[0], picture.shape[1], device)
         boxes, scores = decode(grids.offsets[0][keep], at[keep]), scores[keep]
         best = nms(boxes, scores, self.config.max_iou)
-        boxes, scores = boxes[best].cpu().numpy(), scores[best].cpu().numpy()
         # Edges at −½: the inverse of how `fit` placed the picture.
-        return ((boxes + 0.5) / np.tile(scale_xy, 2) - 0.5).astype(np.float32), scores
+        in_image = (boxes[best].cpu().numpy() + 0.5) / np.tile(scale_xy, 2) - 0.5
+        return in_image.astype(np.float32), scores[best].cpu().numpy()
 
 
 def fit(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

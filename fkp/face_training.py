@@ -212,18 +212,18 @@ def degrade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
         image = (image + noise).clip(0, 255).astype(np.uint8)
     if rng.random() < 0.25:
         _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
-        image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
     return image
 
 
 class Targets(NamedTuple):
     """What each cell of each picture learns, all (n,cells).
 
-    `index` of the box that it learns to tell, −1 for none · `middle`: whether it lies in that face's middle,
-    and is to say so · `counts`: whether its score is rewarded or punished at all.
+    `box`: the index of the box that it learns to tell, −1 for none · `middle`: whether it lies in that
+    face's middle, and is to say so · `counts`: whether its score is rewarded or punished at all.
     """
 
-    index: Tensor
+    box: Tensor
     middle: Tensor
     counts: Tensor
 
@@ -360,10 +360,11 @@ class FaceTask:
         https://arxiv.org/abs/2006.04388), the box by complete IoU (https://arxiv.org/abs/1911.08287).
         """
         grids = model(batch["pictures"])
-        at = detector.cells(*batch["pictures"].shape[2:], device=grids.logits.device)
-        index, middle, counts = targets(batch["boxes"], batch["kinds"], at)
-        picture, cell = torch.nonzero(index >= 0, as_tuple=True)
-        truth = batch["boxes"][picture, index[picture, cell]]
+        height, width = batch["pictures"].shape[2:]
+        at = detector.cells(height, width, grids.logits.device)
+        box, middle, counts = targets(batch["boxes"], batch["kinds"], at)
+        picture, cell = torch.nonzero(box >= 0, as_tuple=True)
+        truth = batch["boxes"][picture, box[picture, cell]]
         told = detector.decode(grids.offsets[picture, cell], at[cell])
         overlap = paired_iou(told.detach(), truth)
         wanted = torch.zeros_like(grids.logits)

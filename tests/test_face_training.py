@@ -162,7 +162,7 @@ def aim(boxes: list[list[float]], kinds: list[int], size: int = 128) -> tuple[to
     at = detector.cells(size, size)
     some = torch.tensor(boxes).reshape(1, -1, 4)
     learnt = face_training.targets(some, torch.tensor([kinds]).long(), at)
-    return learnt.index[0], learnt.middle[0], learnt.counts[0], at
+    return learnt.box[0], learnt.middle[0], learnt.counts[0], at
 
 
 def test_no_box_no_target() -> None:

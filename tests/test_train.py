@@ -131,6 +131,13 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(folder, tmp_path, capsys, 
     assert reason in error and "Traceback" not in error
 
 
+@pytest.mark.parametrize("device", ["cuda" if not torch.cuda.is_available() else "cuda:x", "abacus"])
+def test_a_device_that_is_not_there_is_refused(folder, tmp_path, capsys, device):
+    with pytest.raises(SystemExit):
+        train.main(command(folder, tmp_path, "--device", device))
+    assert "argument --device" in capsys.readouterr().err
+
+
 def test_two_processes_train_one_network(folder, tmp_path, root):
     """Under torchrun with gloo: one model, one log, every process on its share of each batch."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
