@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.published import publish  # noqa: E402
-from fkp import data, evaluation, hub, metrics, pipeline  # noqa: E402
+from fkp import codec, data, evaluation, hub, metrics, pipeline  # noqa: E402
 
 COMMAND = "python benchmarks/accuracy.py --data DATA --baseline runs/baseline/model --write"
 
@@ -45,20 +45,24 @@ SETS = (
 )  # fmt: skip
 
 
-def measure(model: pipeline.FaceKeypoints, folder: Path) -> dict[str, dict[str, metrics.Summary]]:
-    """Figures by set and by kind of box."""
-    figures: dict[str, dict[str, metrics.Summary]] = {}
+def measure(model: pipeline.FaceKeypoints, folder: Path) -> dict[str, dict[str, Any]]:
+    """Figures by set and by kind of box, and by set how far keypoint scores are from the truth (0..1)."""
+    figures: dict[str, dict[str, Any]] = {}
     for test in SETS:
         faces = data.FacialKeypointsDataset(folder / test.csv, folder / test.folder)
         chosen = data.split(faces.names, test.held_out_by)[1] if test.held_out_by else list(range(len(faces)))
         figures[test.name] = {}
         for boxes in evaluation.BOXES:
-            keypoints, _ = evaluation.predict(model, faces, boxes, chosen)
-            figures[test.name][boxes] = evaluation.summarise(keypoints, faces.keypoints[chosen])
+            keypoints, scores = evaluation.predict(model, faces, boxes, chosen)
+            truth = faces.keypoints[chosen]
+            figures[test.name][boxes] = evaluation.summarise(keypoints, truth)
+            if boxes == "truth":
+                hits = metrics.point_errors(keypoints, truth) <= 100 * codec.RADIUS
+                figures[test.name]["reliability_error"] = round(metrics.reliability(scores, hits)[0], 4)
     return figures
 
 
-def table(measured: dict[str, dict[str, dict[str, metrics.Summary]]]) -> str:
+def table(measured: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Markdown: a row for each set, kind of box and network."""
     lines = [
         "| faces | boxes | network | n | missed | NME 68 | NME inner 51 | FR@8 | AUC@8 |",
