@@ -88,8 +88,8 @@ def _open_file(name: str) -> BinaryIO:
         raise ImageError(f"{name}: there is no such file") from None
     except OSError as error:
         raise ImageError(f"{name}: cannot be opened ({error.strerror})") from error
-    except ValueError as error:  # a null byte
-        raise ImageError(f"{name!r}: is no file name ({error})") from None
+    except ValueError:  # Python's own words for it differ between versions
+        raise ImageError(f"{name!r}: is no file name (it holds a null character)") from None
     what = "folder" if stat.S_ISDIR(mode) else "device or pipe"
     raise ImageError(f"{name}: is a {what}, not a picture file")
 

@@ -50,7 +50,7 @@ def test_no_file_at_all(tmp_path: Path) -> None:
     assert refused(missing) == f"{missing}: there is no such file"
     assert refused(str(missing)) == f"{missing}: there is no such file"
     assert refused(tmp_path) == f"{tmp_path}: is a folder, not a picture file"
-    assert "null byte" in refused("a\0b")
+    assert "null character" in refused("a\0b")
     assert "not NoneType" in refused(None)
     assert "not bytes" in refused(b"\xff\xd8")
 
