@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -166,6 +166,24 @@ def split(names: Sequence[str], key: Callable[[str], str]) -> tuple[list[int], l
     """Indices of `names` for training and held out; `key` is `person` or `photo`."""
     held = [is_held_out(key(name)) for name in names]
     return [i for i, out in enumerate(held) if not out], [i for i, out in enumerate(held) if out]
+
+
+class Source(NamedTuple):
+    """A labelled set below the data folder, its labelling style, and what its held-out part is split by."""
+
+    csv: str
+    folder: str
+    style: str
+    key: Callable[[str], str]
+
+
+TRAINING_SOURCES = (
+    Source("ytf/training_frames_keypoints.csv", "ytf/training", "ytf", person),
+    Source("300w/lfpw_train.csv", "300w/lfpw_train", "300w", photo),
+    Source("300w/helen_train.csv", "300w/helen_train", "300w", photo),
+    Source("300w/afw.csv", "300w/afw", "300w", photo),
+)
+"""What both networks are trained on. The test sets are not among them, and never will be."""
 
 
 # --- Transforms of a sample --------------------------------------------------------------------------------

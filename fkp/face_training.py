@@ -26,13 +26,8 @@ from fkp import data as facial_keypoints
 from fkp import detector, geometry, images
 from fkp.detector import STRIDES, Detector, DetectorConfig, DetectorNetwork
 
-KEYPOINT_CSVS = {
-    "ytf/training": "ytf/training_frames_keypoints.csv",
-    "300w/lfpw_train": "300w/lfpw_train.csv",
-    "300w/helen_train": "300w/helen_train.csv",
-    "300w/afw": "300w/afw.csv",
-}
-"""Folders of labelled photos that may be trained on, and their labels. Test sets are not among them."""
+LABELLED = {source.folder: source for source in facial_keypoints.TRAINING_SOURCES}
+"""Folders of labelled photos that may be trained on."""
 
 FACELESS = ("no_faces", "scenes")
 """Folders of photos without a labelled face: two thirds to learn from, a third to measure on."""
@@ -115,10 +110,10 @@ def read_photos(folder: Path) -> list[Photo]:
     boxes = {key: np.stack(some) for key, some in lists.items()}
     none = np.empty((0, 4))
     photos = []
-    for subfolder in (*KEYPOINT_CSVS, *FACELESS):
+    for subfolder in (*LABELLED, *FACELESS):
         labelled: dict[str, list[np.ndarray]] = {}
-        if subfolder in KEYPOINT_CSVS:
-            table = pd.read_csv(folder / KEYPOINT_CSVS[subfolder], index_col=0)
+        if subfolder in LABELLED:
+            table = pd.read_csv(folder / LABELLED[subfolder].csv, index_col=0)
             numbers = table.to_numpy(np.float64)
             for name, keypoints in zip(table.index, numbers.reshape(-1, 68, 2), strict=True):
                 labelled.setdefault(name, []).append(keypoints)
@@ -144,9 +139,7 @@ def is_held_out(subfolder: str, name: str) -> bool:
     """Whether a photo is for validation: by person (YTF), by photo (300-W), a third of the faceless ones."""
     if subfolder in FACELESS:
         return int(hashlib.sha1(name.encode()).hexdigest(), 16) % 3 == 0
-    return facial_keypoints.is_held_out(
-        facial_keypoints.person(name) if subfolder.startswith("ytf") else facial_keypoints.photo(name)
-    )
+    return facial_keypoints.is_held_out(LABELLED[subfolder].key(name))
 
 
 def random_transform(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,23 +20,6 @@ ROOM = 1.6
 """Crops are kept this much wider than the network's, so that there is room to turn and shift them."""
 CHUNK = 4
 """Faces that share one draw of the photometric transforms."""
-
-
-class Source(NamedTuple):
-    """One labelled set below the data folder, its labelling style and what its held-out part is split by."""
-
-    csv: str
-    folder: str
-    style: str
-    key: Callable[[str], str]
-
-
-SOURCES = (
-    Source("ytf/training_frames_keypoints.csv", "ytf/training", "ytf", data.person),
-    Source("300w/lfpw_train.csv", "300w/lfpw_train", "300w", data.photo),
-    Source("300w/helen_train.csv", "300w/helen_train", "300w", data.photo),
-    Source("300w/afw.csv", "300w/afw", "300w", data.photo),
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +56,7 @@ class KeypointTask:
         self.pack = data.FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
         self.photometric = data.photometric()
         crops, keypoints, styles, held_out = [], [], [], []
-        for source in SOURCES:
+        for source in data.TRAINING_SOURCES:
             faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, self.pack)
             with ThreadPoolExecutor(max(1, workers)) as pool:
                 samples = pool.map(faces.__getitem__, range(len(faces)))

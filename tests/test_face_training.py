@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = ["image,x1,y1,x2,y2,kind,score"]
     rng = np.random.default_rng(0)
     outline = face_training.ellipses(np.array([[0.0, 0, 1, 1]]))[0]
-    for subfolder, csv in face_training.KEYPOINT_CSVS.items():
+    for subfolder, (csv, *_) in face_training.LABELLED.items():
         (folder / subfolder).mkdir(parents=True)
         lines = ["," + ",".join(map(str, range(136)))]
         for i in range(12):
