@@ -9,7 +9,6 @@ of the bundled weights came about. DATA is the folder that README.md describes.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -20,8 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.published import publish  # noqa: E402
-from fkp import codec, data, evaluation, hub, metrics, pipeline  # noqa: E402
+from benchmarks.published import arguments, publish  # noqa: E402
+from fkp import codec, data, evaluation, metrics, pipeline  # noqa: E402
 
 COMMAND = "python benchmarks/accuracy.py --data DATA --baseline runs/baseline/model --write"
 
@@ -79,13 +78,8 @@ def table(measured: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with ytf/ and 300w/")
-    parser.add_argument("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
+    parser = arguments(str(__doc__))
     parser.add_argument("--baseline", help="folder of a model with the baseline network, to stand beside it")
-    parser.add_argument("--write", action="store_true", help="write metrics.json and README.md's table")
     args = parser.parse_args()
     model = pipeline.FaceKeypoints.from_pretrained(args.model)
     models = {"KeypointNet": model}

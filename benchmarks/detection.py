@@ -10,7 +10,6 @@ the test sets are not.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -24,15 +23,13 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from benchmarks.published import publish  # noqa: E402
+from benchmarks import accuracy  # noqa: E402
+from benchmarks.published import arguments, publish  # noqa: E402
 from fkp import data, evaluation, geometry, hub, images, pipeline  # noqa: E402
 
 COMMAND = "python benchmarks/detection.py --data DATA --write"
-SETS = {
-    "ytf_test": ("ytf/test_frames_keypoints.csv", "ytf/test"),
-    "lfpw_test": ("300w/lfpw_test.csv", "300w/lfpw_test"),
-}
 TITLES = {"ytf_test": "YouTube Faces, course test split", "lfpw_test": "300-W, LFPW test"}
+SETS = [test for test in accuracy.SETS if test.name in TITLES]
 LEAST_SCORE = 0.3
 """Boxes are asked for down to this score, and counted at each threshold."""
 
@@ -40,13 +37,13 @@ LEAST_SCORE = 0.3
 def measure(detector: pipeline.FaceDetector, folder: Path, thresholds: list[float]) -> list[dict[str, float]]:
     """Recall (percent) on each test set and false boxes on `no_faces`, for each threshold."""
     labelled: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
-    for name, (csv, pictures) in SETS.items():
-        faces = data.FacialKeypointsDataset(folder / csv, folder / pictures)
+    for test in SETS:
+        faces = data.FacialKeypointsDataset(folder / test.csv, folder / test.folder)
         boxes = geometry.tight_boxes(faces.keypoints)
         paths = np.array([str(path) for path in faces.paths])
-        labelled[name] = [
+        labelled[test.name] = [
             (boxes[paths == path], *detector(images.read(path), min_score=LEAST_SCORE))
-            for path in tqdm(np.unique(paths), name, leave=False)
+            for path in tqdm(np.unique(paths), test.name, leave=False)
         ]
     faceless = [
         detector(images.read(path), min_score=LEAST_SCORE)[1]
@@ -67,25 +64,19 @@ def table(figures: dict[str, Any]) -> str:
     """Markdown: a row for each threshold, the default one in bold."""
     lines = [
         "| threshold | "
-        + " | ".join(f"{TITLES[name]}: recall" for name in SETS)
+        + " | ".join(f"{title}: recall" for title in TITLES.values())
         + " | false boxes on 274 photos |",
         "|--:|" + "--:|" * len(SETS) + "--:|",
     ]
     for row in figures["rows"]:
-        cells = [f"{row['threshold']:g}", *(f"{row[name]:.2f} %" for name in SETS), str(row["false_boxes"])]
+        cells = [f"{row['threshold']:g}", *(f"{row[name]:.2f} %" for name in TITLES), str(row["false_boxes"])]
         bold = "**" if row["threshold"] == figures["min_score"] else ""
         lines.append("| " + " | ".join(f"{bold}{cell}{bold}" for cell in cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with ytf/, 300w/ and no_faces/")
-    parser.add_argument("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
-    parser.add_argument("--write", action="store_true", help="write metrics.json and README.md's table")
-    args = parser.parse_args()
+    args = arguments(str(__doc__)).parse_args()
     detector = hub.load(args.model).face_detector
     thresholds = sorted({0.4, 0.5, 0.6, detector.config.min_score})
     rows = measure(detector, args.data, thresholds)

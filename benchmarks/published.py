@@ -1,7 +1,11 @@
-"""Where measured figures go: the model's metrics.json, and a table in README.md between two marks."""
+"""What the benchmarks share: their arguments, and where figures go.
+
+Figures go into the model's metrics.json, and as a table into README.md between two marks.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,17 @@ from typing import Any
 from fkp import hub
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """What every benchmark takes: the data, the model, and whether to publish."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with ytf/, 300w/ and no_faces/")
+    parser.add_argument("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
+    parser.add_argument("--write", action="store_true", help="write metrics.json and README.md's table")
+    return parser
 
 
 def publish(model: Path, benchmark: str, figures: dict[str, Any], table: str) -> None:

@@ -53,6 +53,7 @@ class KeypointTask:
             config.crop_size, config.margin, self.augmentation.rotation,
             self.augmentation.scale, self.augmentation.shift, self.augmentation.mirror,
         )  # fmt: skip
+        self.still = data.FaceCrop(config.crop_size, config.margin)
         self.pack = data.FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
         self.photometric = data.photometric()
         crops, keypoints, styles, held_out = [], [], [], []
@@ -134,11 +135,9 @@ class KeypointTask:
         of_style = self.styles[self.held_out]
         for style in ("ytf", "300w"):
             chosen = self.held_out[of_style == scheme.LABEL_STYLES.index(style)]
-            for asked in ("auto", style):
+            for name, asked in (("auto", "auto"), ("own", style)):
                 predicted, _, truth = self.predict(model, chosen, asked)
-                result[f"{style}_{asked}" if asked == "auto" else f"{style}_own"] = float(
-                    metrics.nme(predicted, truth).mean()
-                )
+                result[f"{style}_{name}"] = float(metrics.nme(predicted, truth).mean())
         result["nme"] = (result["ytf_auto"] + result["300w_auto"]) / 2
         return result
 
@@ -147,11 +146,10 @@ class KeypointTask:
         self, model: network.KeypointNetwork, chosen: np.ndarray, label_style: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keypoints (n,68,2), spreads (n,68) and labels (n,68,2) of faces by index, pixels of the crop."""
-        still = data.FaceCrop(self.config.crop_size, self.config.margin)
         points, spreads, truth = [], [], []
         device = next(model.parameters()).device
         for part in np.array_split(chosen, max(1, len(chosen) // 64)):
-            transforms = [still.draw(self.boxes[i]) for i in part]
+            transforms = [self.still.draw(self.boxes[i]) for i in part]
             prediction = model.predict(self._warp(part, transforms).to(device), label_style)
             points.append(prediction.keypoints.float().cpu().numpy())
             spreads.append(prediction.spreads.float().cpu().numpy())
@@ -177,9 +175,9 @@ class KeypointTask:
         """A sheet (H,W,3) uint8 RGB of held-out faces: labels in green, predictions in white."""
         chosen = np.random.default_rng(self.seed).permutation(self.held_out)[:count]
         predicted, _, truth = self.predict(model, chosen, self.config.label_style)
-        still, tiles = data.FaceCrop(self.config.crop_size, self.config.margin), []
+        tiles = []
         for index, face, label in zip(chosen, predicted, truth, strict=True):
-            pixels = self._warp(np.array([index]), [still.draw(self.boxes[index])])[0]
+            pixels = self._warp(np.array([index]), [self.still.draw(self.boxes[index])])[0]
             tile = cv2.resize(pixels.permute(1, 2, 0).cpu().numpy(), None, fx=2, fy=2)
             for points, colour in ((label, (0, 255, 0)), (face, (255, 255, 255))):
                 for x, y in np.round((points * 2 + 0.5) * 16).astype(int):
@@ -208,6 +206,6 @@ def _inter_ocular(keypoints: Tensor) -> Tensor:
 
     In profile the eye corners close up: a few such faces would rule the loss.
     """
-    corners = keypoints[:, [36, 45]]
+    corners = keypoints[:, [scheme.RIGHT_EYE_OUTER_CORNER, scheme.LEFT_EYE_OUTER_CORNER]]
     sides = (keypoints.amax(dim=1) - keypoints.amin(dim=1)).amax(dim=1)
     return torch.maximum((corners[:, 0] - corners[:, 1]).norm(dim=-1), 0.2 * sides)
