@@ -5,6 +5,11 @@
     python train.py keypoints --data DATA --resume          # go on exactly where a run was interrupted
     torchrun --nproc-per-node 2 train.py keypoints --data DATA
 
+The bundled keypoint weights were made on two CPU cores by (LOG.md says how long it took):
+
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 train.py keypoints --data DATA
+        --precision bf16 --threads 1 --workers 0 --epochs 210 --validate-every 10
+
 DATA is a folder laid out as README.md says. Everything a run makes lies in runs/<name>/: log.csv, curve.png,
 preview.png (labels beside predictions), checkpoint.pt, and at the end model/ with config.json,
 model.safetensors and metrics.json, which `FaceKeypoints.from_pretrained("runs/<name>/model")` loads.
@@ -34,6 +39,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from fkp import face_training, hub, keypoint_training, network
+from fkp.muon import Muon
 from fkp.runs import RunFolder
 
 
@@ -67,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     model = task.network.to(device).to(memory_format=torch.channels_last)
     average = AveragedModel(model, avg_fn=exponential(args.ema), use_buffers=True)
-    optimizer = torch.optim.AdamW(parameter_groups(model, args.weight_decay), lr=args.lr, betas=(0.9, 0.99))
+    optimizers = make_optimizers(args, model, task.hidden_kernels)
     step, last = 0, args.epochs * task.steps_per_epoch
     history: list[dict[str, float]] = []
     sums: dict[str, float] = {}
@@ -83,7 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, stored in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
         step, history, sums = state["step"], state["history"], state["sums"]
     elif run.checkpoint.is_file() and not args.overwrite:
         print(f"train.py: {run.path} holds a run already: --resume it, --overwrite it or give a --name",
@@ -95,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
             run.save({
                 "settings": settings(args), "step": step, "history": history, "sums": sums,
                 "model": model.state_dict(), "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             })  # fmt: skip
 
     trained: Any = DistributedDataParallel(model) if world > 1 else model
@@ -104,7 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     # --- The loop ------------------------------------------------------------------------------------------
     # One loader for the whole run: item k is the batch of step k, drawn from (seed, k) alone.
-    workers = 0 if device.type == "cuda" else args.workers  # on a GPU the data is there already
+    # Mosaics for the detector are made on the GPU, where there is one.
+    workers = 0 if args.what == "faces" and device.type == "cuda" else args.workers
     loader = DataLoader(
         Steps(task, rank, world), batch_size=None, sampler=range(step, last), num_workers=workers,
         prefetch_factor=4 if workers else None, worker_init_fn=leave_signals_to_the_trainer,
@@ -117,14 +125,17 @@ def main(arguments: list[str] | None = None) -> int:
         for batch in loader:
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
             torch.manual_seed(args.seed + 1 + step * world + rank)  # dropout
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, last, args.lr, args.warmup)
+            lr = learning_rate(step, last, args.warmup)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * group["peak"]
             with autocast:
                 loss, parts = task.loss(trained, batch)
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             average.update_parameters(model)
             step += 1
 
@@ -132,13 +143,13 @@ def main(arguments: list[str] | None = None) -> int:
                 sums[name] = sums.get(name, 0.0) + value
             bar.update()
             if step % 10 == 0:
-                bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{optimizer.param_groups[0]['lr']:.1e}")
+                bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{lr * args.lr:.1e}")
 
             if step % task.steps_per_epoch == 0:
-                row = {"epoch": step // task.steps_per_epoch, "lr": optimizer.param_groups[0]["lr"]}
+                row = {"epoch": step // task.steps_per_epoch, "lr": lr * args.lr}
                 row |= {name: total / task.steps_per_epoch for name, total in sums.items()}
                 sums = {}
-                if rank == 0:
+                if rank == 0 and (row["epoch"] % args.validate_every == 0 or step == last):
                     average.module.eval()
                     validation = task.validate(average.module)
                     row |= {f"val_{name}": value for name, value in validation.items()}
@@ -185,6 +196,10 @@ class Task(Protocol):
         """What is trained."""
 
     @property
+    def hidden_kernels(self) -> list[torch.nn.Parameter]:
+        """What Muon trains; AdamW trains the rest."""
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches in one pass over the data; 0 where there is not enough for one."""
 
@@ -210,7 +225,7 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         return face_training.FaceTask(args.data, batch_size=args.batch_size, seed=args.seed, device=device)
     config = network.BASELINE if args.architecture == "baseline" else network.KEYPOINTNET
     return keypoint_training.KeypointTask(
-        args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers, device=device,
+        args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         all_faces=args.all_faces,
     )  # fmt: skip
 
@@ -261,13 +276,13 @@ def leave_signals_to_the_trainer(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def learning_rate(step: int, last: int, peak: float, warmup: float) -> float:
-    """A linear warm-up over a share of the steps, then half a cosine down to a hundredth of the peak."""
+def learning_rate(step: int, last: int, warmup: float) -> float:
+    """Share of the peak: a linear warm-up over a share of the steps, then half a cosine to a hundredth."""
     rising = max(1, int(warmup * last))
     if step < rising:
-        return peak * (step + 1) / rising
+        return (step + 1) / rising
     progress = (step - rising) / max(1, last - rising)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def exponential(decay: float):
@@ -280,17 +295,30 @@ def exponential(decay: float):
     return blend
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay for matrices and kernels, none for biases and normalisation."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def make_optimizers(
+    args: argparse.Namespace, model: torch.nn.Module, hidden_kernels: list[torch.nn.Parameter]
+) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden kernels, AdamW for the rest; weight decay for all but biases and normalisation.
+
+    `peak` of each group is its peak learning rate.
+    """
+    hidden = {id(kernel) for kernel in hidden_kernels}
+    rest = [p for p in model.parameters() if id(p) not in hidden]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": args.weight_decay, "peak": args.lr},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0, "peak": args.lr},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.99))]
+    if hidden_kernels:
+        group = {"params": hidden_kernels, "weight_decay": args.weight_decay, "peak": args.muon_lr}
+        optimizers.append(Muon([group]))
+    return optimizers
 
 
 def settings(args: argparse.Namespace) -> dict[str, str]:
     """What must not change between a run and its resumption."""
     free = {"resume", "overwrite", "data", "other", "device", "threads", "workers"}
-    free |= {"save_minutes", "preview_every"}
+    free |= {"save_minutes", "preview_every", "validate_every"}
     return {name: str(value) for name, value in vars(args).items() if name not in free}
 
 
@@ -320,7 +348,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     where.add_argument("--resume", action="store_true", help="go on from the run's checkpoint, exactly")
     where.add_argument("--overwrite", action="store_true", help="start anew where a run of this name lies")
     where.add_argument("--save-minutes", type=float, default=5, help="checkpoint this often within an epoch")
-    where.add_argument("--preview-every", type=int, default=5, help="epochs between pictures of predictions")
+    where.add_argument("--validate-every", type=int, default=1, help="epochs between rows of log.csv")
+    where.add_argument("--preview-every", type=int, default=5,
+                       help="epochs between pictures of predictions (at validations)")  # fmt: skip
     model = parser.add_argument_group("model")
     model.add_argument("--architecture", choices=("keypointnet", "baseline"), default="keypointnet")
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
@@ -328,6 +358,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     learning.add_argument("--epochs", type=int, default=100)
     learning.add_argument("--batch-size", type=int, default=64, help="over all processes")
     learning.add_argument("--lr", type=float, default=2e-3, help="peak of the learning rate")
+    learning.add_argument("--muon-lr", type=float, default=0.02, help="the same for kernels that Muon trains")
     learning.add_argument("--warmup", type=float, default=0.03, help="share of the steps that warm up")
     learning.add_argument("--weight-decay", type=float, default=0.02)
     learning.add_argument("--clip", type=float, default=5.0, help="largest norm of the gradient")
@@ -338,7 +369,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     machine.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
                          help="auto: bf16 on GPUs; CPUs with AVX512-BF16 gain by it too")  # fmt: skip
     machine.add_argument("--threads", type=int, default=0, help="torch's CPU threads (0: torch decides)")
-    machine.add_argument("--workers", type=int, default=1, help="processes that prepare batches; 0 on a GPU")
+    machine.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
     machine.add_argument("--compile", action="store_true", help="torch.compile the network")
     return parser.parse_args(arguments)
 

@@ -1,18 +1,21 @@
 """What the benchmarks share: their arguments, and where figures go.
 
-Figures go into the model's metrics.json, and as a table into README.md between two marks.
+Figures go into the model's metrics.json, and as tables between marks into README.md and docs/<benchmark>.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fkp import hub
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -26,18 +29,47 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def publish(model: Path, benchmark: str, figures: dict[str, Any], table: str) -> None:
+def publish(
+    model: Path,
+    benchmark: str,
+    figures: dict[str, Any],
+    table: str,
+    pages: Mapping[str, str] | None = None,
+) -> None:
     """Put figures into `model`/metrics.json under the benchmark's name, and its table into README.md.
 
-    Raises ValueError when README.md lacks the marks that the table stands between.
+    `pages` are further tables by name, for docs/<benchmark>.md, where `<benchmark>.<name>` marks their place.
+    Raises ValueError when a page lacks the marks that a table stands between; then nothing is written.
     """
     path = model / hub.METRICS
     kept = json.loads(path.read_text()) if path.is_file() else {}
-    readme = ROOT / "README.md"
-    start, end = f"<!-- {benchmark}: python benchmarks/{benchmark}.py -->", f"<!-- end of {benchmark} -->"
-    before, found, rest = readme.read_text().partition(start)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise ValueError(f"README.md has no place for the table: {start} … {end}")
-    path.write_text(json.dumps(kept | {benchmark: figures}, indent=1) + "\n")
-    readme.write_text(f"{before}{start}\n{table}\n{end}{after}")
+    texts = {ROOT / "README.md": between_marks(ROOT / "README.md", benchmark, {benchmark: table})}
+    if pages:
+        page = ROOT / "docs" / f"{benchmark}.md"
+        texts[page] = between_marks(page, benchmark, {f"{benchmark}.{name}": t for name, t in pages.items()})
+    path.write_text(as_json(kept | {benchmark: figures}))
+    for page, text in texts.items():
+        page.write_text(text)
+
+
+def between_marks(page: Path, benchmark: str, tables: Mapping[str, str]) -> str:
+    """The text of a page with each table put between the marks of its name; all else stays as it is.
+
+    Raises ValueError when the page lacks a mark.
+    """
+    text = page.read_text()
+    for name, table in tables.items():
+        start, end = f"<!-- {name}: python benchmarks/{benchmark}.py -->", f"<!-- end of {name} -->"
+        before, found, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"{page.name} has no place for the table: {start} … {end}")
+        text = f"{before}{start}\n{table}\n{end}{after}"
+    return text
+
+
+def as_json(figures: dict[str, Any]) -> str:
+    """Indented JSON in which a list of numbers stays on one line."""
+    text = json.dumps(figures, indent=1, allow_nan=False)
+    # No string holds a line break, so a bracket before one opens a list.
+    return re.sub(r"\[\n([^\[\]{}]*)\n *\]", lambda m: f"[{' '.join(m[1].split())}]", text) + "\n"

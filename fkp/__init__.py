@@ -5,7 +5,7 @@ The flow, one file an arrow:
     file/array ─images→ image (H,W,3) uint8 RGB
       ─detector→ boxes (n,4), scores (n,)
       ─geometry→ crops (n,S,S,3)
-      ─network→ output ─codec→ keypoints in crop (n,68,2), keypoint_scores (n,68)
+      ─network→ output ─codec→ keypoints in crop (n,68,2), keypoint_scores (n,68), sigmas (n,68)
       ─geometry⁻¹→ keypoints in image (n,68,2)
       ─draw→ picture      ─report→ JSON / CSV
 
@@ -13,7 +13,7 @@ In three lines:
 
     from fkp import FaceKeypoints
     model = FaceKeypoints.from_pretrained()
-    faces = model("group.jpg")  # faces.boxes, faces.scores, faces.keypoints, faces.keypoint_scores
+    faces = model("group.jpg")  # faces.boxes, .scores, .keypoints, .keypoint_scores, .sigmas
 """
 
 from __future__ import annotations

@@ -10,11 +10,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fkp import scheme
+
+if TYPE_CHECKING:
+    from fkp import FaceKeypoints
 
 # Spinning OpenMP threads made torch up to 50 times slower on shared cores; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -32,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     args = _parser().parse_args(arguments)
     # Only now, for they bring in torch, which takes seconds.
-    from fkp import hub, images
+    from fkp import hub, images, runtime
 
     try:
         return args.command(args)
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone, as `| head` does: nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (_Stop, hub.WeightsError, images.ImageError) as error:
+    except (_Stop, hub.WeightsError, images.ImageError, runtime.BackendError) as error:
         sentence = str(error)
     except OSError as error:
         sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -62,18 +66,19 @@ def _parser() -> argparse.ArgumentParser:
     predict = add("predict", _predict, "find the faces in pictures and their keypoints")
     predict.add_argument("pictures", metavar="PICTURE", nargs="+", help="a picture file")
     _add_model(predict)
-    _add_label_style(predict)
+    _add_options(predict)
     predict.add_argument("--out", metavar="DIR", type=Path, help="write pictures with keypoints, as PNG")
     predict.add_argument("--json", metavar="FILE", type=Path, help="write a JSON array (- for stdout)")
     predict.add_argument("--csv", metavar="FILE", type=Path, help="write a CSV, a row for each face")
     predict.add_argument("--min-score", metavar="S", type=_score, help="least confidence of a face, 0..1")
     predict.add_argument("--max-faces", metavar="N", type=_count, help="only the N largest faces")
+    predict.add_argument("--verbose", action="store_true", help="say on stderr what ran, and how long")
 
     evaluate = add("evaluate", _evaluate, "measure a model on labelled faces")
     evaluate.add_argument("--csv", metavar="CSV", type=Path, required=True, help="labels, a row for a face")
     evaluate.add_argument("--images", metavar="DIR", type=Path, required=True, help="folder of the pictures")
     _add_model(evaluate)
-    _add_label_style(evaluate)
+    _add_options(evaluate)
     evaluate.add_argument(
         "--boxes", choices=("truth", "detected"), default="truth",
         help="crop at the labels' boxes, or at those the model finds (default: truth)",
@@ -95,7 +100,17 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help="folder, or OWNER/NAME on the Hub (default: bundled)")
 
 
-def _add_label_style(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """How the model is to work; see `_load`."""
+    parser.add_argument(
+        "--backend", metavar="NAME",
+        help="what runs the networks: onnxruntime, torch or torch-compile (default: the fastest installed)",
+    )  # fmt: skip
+    parser.add_argument("--mirrored", action="store_true", help="average with each face's mirrored crop")
+    parser.add_argument(
+        "--passes", type=int, choices=(1, 2), default=1,
+        help="2: look again at every face, upright and framed by the first look's points (default: 1)",
+    )  # fmt: skip
     parser.add_argument(
         "--label-style", choices=scheme.LABEL_STYLES,
         help="jaw of a turned face: 300w along the visible outline, ytf along the hidden side of the head, "
@@ -128,12 +143,14 @@ def _predict(args: argparse.Namespace) -> int:
     from PIL import Image
     from tqdm import tqdm
 
-    from fkp import FaceKeypoints, draw, images, report
+    from fkp import draw, images, report
 
     if args.csv == STDOUT:
         raise _Stop("--csv needs a file's name, only --json takes -")
     _check_writable(args.json, args.csv)
-    model = FaceKeypoints.from_pretrained(args.model, label_style=args.label_style)
+    model = _load(args)
+    if args.verbose:
+        print("\n".join(f"fkp: {line}" for line in model.describe()), file=sys.stderr)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     outputs = annotated_names(args.pictures)
@@ -147,7 +164,11 @@ def _predict(args: argparse.Namespace) -> int:
             tqdm.write(f"fkp: {error}", file=sys.stderr)
             status = 1
             continue
+        began = time.perf_counter()
         faces = model(image, min_score=args.min_score, max_faces=args.max_faces)
+        took = 1e3 * (time.perf_counter() - began)
+        if args.verbose:
+            tqdm.write(f"fkp: {_printable(name)}: {_count_faces(faces)}, {took:.1f} ms", file=sys.stderr)
         records.append(report.record(name, image.shape, faces))
         if args.out:
             Image.fromarray(draw.draw(image, faces)).save(args.out / outputs[name])
@@ -165,10 +186,10 @@ def _predict(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from fkp import FaceKeypoints, data, evaluation, geometry
+    from fkp import data, evaluation, geometry
 
     _check_writable(args.json)
-    model = FaceKeypoints.from_pretrained(args.model, label_style=args.label_style)
+    model = _load(args)
     try:
         faces = data.FacialKeypointsDataset(args.csv, args.images)
     except data.DataError as error:
@@ -215,6 +236,20 @@ def _export(args: argparse.Namespace) -> int:
 # --- What they share ----------------------------------------------------------------------------------------
 
 
+def _load(args: argparse.Namespace) -> FaceKeypoints:
+    """The model with the options that `_add_options` adds."""
+    from fkp import FaceKeypoints
+
+    return FaceKeypoints.from_pretrained(
+        args.model,
+        label_style=args.label_style,
+        backend=args.backend,
+        mirrored=args.mirrored,
+        passes=args.passes,
+    )
+
+
+
 def annotated_names(pictures: Sequence[str]) -> dict[str, str]:
     """The PNG's name for every picture: no two the same, and none that of a picture itself."""
     names: dict[str, str] = {}
@@ -232,13 +267,21 @@ def annotated_names(pictures: Sequence[str]) -> dict[str, str]:
 
 def _in_words(record: dict[str, Any]) -> str:
     faces = record["faces"]
-    name = os.fsencode(record["image"]).decode(errors="replace")
-    lines = [f"{name}: {len(faces) or 'no'} face{'' if len(faces) == 1 else 's'}"]
+    lines = [f"{_printable(record['image'])}: {_count_faces(faces)}"]
     for face in faces:
         x1, y1, x2, y2 = (round(v) for v in face["box"])
         points = sum(face["keypoint_scores"]) / len(face["keypoint_scores"])
         lines.append(f"  x {x1}..{x2}, y {y1}..{y2}: score {face['score']:.2f}, of its points {points:.2f}")
     return "\n".join(lines)
+
+
+def _count_faces(faces: Sized) -> str:
+    return f"{len(faces) or 'no'} face{'' if len(faces) == 1 else 's'}"
+
+
+def _printable(name: str) -> str:
+    """A file's name, which need not be text."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _check_writable(*paths: Path | None) -> None:

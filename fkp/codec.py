@@ -27,24 +27,32 @@ class HeatmapCodec:
     """Standard deviation of the Gaussian, in cells of the heat map."""
 
     def encode(self, keypoints: Tensor) -> Tensor:
-        """Probability maps (n,68,h,h), each summing to 1, of keypoints (n,68,2)."""
-        cells = self._axis(keypoints)
-        distance = (cells - keypoints.unsqueeze(-1)) / (self.sigma * self._stride)
-        # exp of the negative squared distance, normalised; softmax stays finite far outside the crop.
-        x, y = torch.softmax(-0.5 * distance**2, dim=-1).unbind(dim=-2)
-        return y.unsqueeze(-1) * x.unsqueeze(-2)
+        """Logits (n,68,h,h) whose softmax over both axes is a Gaussian around each keypoint (n,68,2)."""
+        x, y = self._distances(keypoints).square().mul(-0.5).unbind(dim=-2)
+        return y.unsqueeze(-1) + x.unsqueeze(-2)
 
-    def decode(self, heatmaps: Tensor) -> Tensor:
-        """Keypoints (n,68,2): the mean position under probability maps (n,68,h,h)."""
-        cells = self._axis(heatmaps)
+    def decode(self, logits: Tensor) -> Tensor:
+        """Keypoints (n,68,2): the mean position under the softmax of logits (n,68,h,h)."""
+        heatmaps = torch.softmax(logits.flatten(2), dim=-1).view(logits.shape)
+        cells = self._axis(logits)
         x = (heatmaps.sum(dim=-2) * cells).sum(dim=-1)
         y = (heatmaps.sum(dim=-1) * cells).sum(dim=-1)
         return torch.stack([x, y], dim=-1)
 
-    def loss(self, heatmaps: Tensor, encoded: Tensor) -> Tensor:
-        """Kullback-Leibler divergence of heat maps from encoded keypoints, mean over points."""
-        divergence = encoded * (encoded.clamp_min(1e-12).log() - heatmaps.clamp_min(1e-12).log())
-        return divergence.sum(dim=(-2, -1)).mean()
+    def loss(self, logits: Tensor, keypoints: Tensor) -> Tensor:
+        """Kullback-Leibler divergence of heat maps, as logits, from encoded keypoints; mean over points.
+
+        The Gaussian is a product of one along x and one along y, so it never has to be written out.
+        """
+        gaussians = torch.softmax(self._distances(keypoints).square().mul(-0.5), dim=-1)
+        x, y = gaussians.unbind(dim=-2)
+        expected = ((logits * x.unsqueeze(-2)).sum(dim=-1) * y).sum(dim=-1)
+        entropy = -torch.xlogy(gaussians, gaussians).sum(dim=(-2, -1))
+        return (torch.logsumexp(logits.flatten(2), dim=-1) - expected - entropy).mean()
+
+    def _distances(self, keypoints: Tensor) -> Tensor:
+        """Distances (n,68,2,h) of the cells from keypoints (n,68,2) along each axis, in sigmas."""
+        return (self._axis(keypoints) - keypoints.unsqueeze(-1)) / (self.sigma * self._stride)
 
     @property
     def _stride(self) -> float:
@@ -70,9 +78,9 @@ class CoordinateCodec:
         """The inverse of `encode`."""
         return numbers * (self.crop_size / 2) + (self.crop_size - 1) / 2
 
-    def loss(self, numbers: Tensor, encoded: Tensor) -> Tensor:
+    def loss(self, numbers: Tensor, keypoints: Tensor) -> Tensor:
         """Mean squared difference between numbers and encoded keypoints."""
-        return (numbers - encoded).square().mean()
+        return (numbers - self.encode(keypoints)).square().mean()
 
 
 def scores_from_spreads(spreads: Tensor, inter_ocular: Tensor, temperature: float = 1.0) -> Tensor:

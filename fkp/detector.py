@@ -7,9 +7,9 @@ a grid. A box is the tight box of the 68 keypoints, xyxy, and may reach beyond t
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import nms
+
+from fkp import runtime
 
 STRIDES = (8, 16, 32)
 """Pixels of the network's input per cell, for each of its three grids."""
@@ -89,19 +90,13 @@ def decode(offsets: Tensor, at: Tensor) -> Tensor:
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution and batch normalisation, which `folded` makes one convolution."""
+    """Convolution and batch normalisation, which `runtime.folded` makes one convolution."""
 
     def __init__(self, n_in: int, n_out: int, size: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(
             nn.Conv2d(n_in, n_out, size, stride, padding=size // 2, groups=groups, bias=False),
             nn.BatchNorm2d(n_out, momentum=0.03),
         )
-
-    def folded(self) -> nn.Conv2d:
-        """The one convolution that does the same in evaluation mode."""
-        convolution, norm = self
-        assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-        return fuse_conv_bn_eval(convolution, norm)
 
 
 class Separable(nn.Module):
@@ -159,48 +154,51 @@ class DetectorNetwork(nn.Module):
         offsets = [self.box(f).flatten(2).transpose(1, 2) for f in features]
         return Grids(torch.cat(logits, 1).float(), torch.cat(offsets, 1).float())
 
-    def folded(self) -> DetectorNetwork:
-        """A copy for inference that computes the same, each normalisation folded into its convolution."""
-        network = copy.deepcopy(self).eval().requires_grad_(False)
-        for module in list(network.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, ConvNorm):
-                    setattr(module, name, child.folded())
-        return network.to(memory_format=torch.channels_last)
-
 
 class Detector:
-    """Finds faces in pictures of any size. Without a network it is untrained: `network` needs weights."""
+    """Finds faces in pictures of any size. Without a network it is untrained: `network` needs weights.
 
-    def __init__(self, config: DetectorConfig, network: DetectorNetwork | None = None) -> None:
+    `graph` is the ONNX file made of the network, `backend` one of `runtime.BACKENDS`, by default the fastest
+    that can be had; see `runtime.Runner`, which is `runner`.
+    """
+
+    def __init__(
+        self,
+        config: DetectorConfig,
+        network: DetectorNetwork | None = None,
+        *,
+        graph: Path | None = None,
+        backend: str | None = None,
+    ) -> None:
         self.config = config
         self.network = (network or DetectorNetwork(config)).eval()
+        self.runner = runtime.Runner(self.network, graph, backend)
 
-    @cached_property
-    def _folded(self) -> DetectorNetwork:
-        # Made at the first call, when the weights have been loaded: folding saves a third of the time.
-        return self.network.folded()
+    def on(self, backend: str | None) -> Detector:
+        """The same detector on a backend by name."""
+        return Detector(self.config, self.network, graph=self.runner.graph, backend=backend)
 
-    @torch.inference_mode()
     def __call__(self, image: np.ndarray, *, min_score: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Tight boxes (n,4) xyxy, pixels of the image, and their scores (n,), 0..1, best first; both float32.
 
         `image` is (H,W,3) uint8 RGB; `min_score` is the least score kept, `config.min_score` by default.
-        The weights are those that `network` has at the first call.
         """
         at_least = self.config.min_score if min_score is None else min_score
         picture, scale_xy = fit(image, self.config.input_size)
-        device = next(self._folded.parameters()).device
-        pictures = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None]
-        grids = self._folded(pictures)
-        scores = grids.logits[0].sigmoid()
+        logits, offsets = map(torch.from_numpy, self.runner(picture[None]))
+        scores = logits[0].sigmoid()
         keep = scores >= at_least
-        at = cells(picture.shape[0], picture.shape[1], device)
-        boxes, scores = decode(grids.offsets[0][keep], at[keep]), scores[keep]
+        at = _cells_once(*picture.shape[:2])
+        boxes, scores = decode(offsets[0][keep], at[keep]), scores[keep]
         best = nms(boxes, scores, self.config.max_iou)
         # Edges at −½: the inverse of how `fit` placed the picture.
-        in_image = (boxes[best].cpu().numpy() + 0.5) / np.tile(scale_xy, 2) - 0.5
-        return in_image.astype(np.float32), scores[best].cpu().numpy()
+        in_image = (boxes[best].numpy() + 0.5) / np.tile(scale_xy, 2) - 0.5
+        return in_image.astype(np.float32), scores[best].numpy()
+
+
+@lru_cache(64)
+def _cells_once(height: int, width: int) -> Tensor:
+    return cells(height, width)
 
 
 def fit(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,8 @@ def predict(
     `boxes` is `truth` for the tight boxes of the labels or `detected`; a face that no detected box matches
     (IoU ≥ 0.5, each box used once, best overlap first) is missed: NaN throughout.
     """
+    if boxes not in BOXES:
+        raise ValueError(f"boxes {boxes!r} are none of {', '.join(BOXES)}")
     chosen = range(len(faces)) if chosen is None else chosen
     keypoints = np.full((len(chosen), scheme.COUNT, 2), np.nan, np.float32)
     scores = np.full((len(chosen), scheme.COUNT), np.nan, np.float32)
@@ -44,6 +46,27 @@ def predict(
             keypoints[places[labelled]] = found.keypoints[detected]
             scores[places[labelled]] = found.keypoint_scores[detected]
     return keypoints, scores
+
+
+def detect(model: FaceKeypoints, image: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The boxes (n,4) that the model's detector finds for the faces in true boxes (n,4); NaN where missed."""
+    boxes = np.full((len(truth), 4), np.nan, np.float32)
+    found, _ = model.face_detector(image)
+    for labelled, detected in match(truth, found):
+        boxes[labelled] = found[detected]
+    return boxes
+
+
+def place_at(
+    model: FaceKeypoints, image: np.ndarray, boxes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keypoints (n,68,2), scores (n,68) and sigmas (n,68) of the faces in boxes (n,4), NaN where a box is."""
+    keypoints = np.full((len(boxes), scheme.COUNT, 2), np.nan, np.float32)
+    scores, sigmas = np.full((2, len(boxes), scheme.COUNT), np.nan, np.float32)
+    known = ~np.isnan(boxes).any(axis=1)
+    found = model.keypoints_at(image, boxes[known])
+    keypoints[known], scores[known], sigmas[known] = found.keypoints, found.keypoint_scores, found.sigmas
+    return keypoints, scores, sigmas
 
 
 def match(truth: np.ndarray, found: np.ndarray) -> list[tuple[int, int]]:

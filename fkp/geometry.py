@@ -36,8 +36,9 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def inter_ocular(keypoints: np.ndarray) -> np.ndarray:
     """Distance (...) between the outer eye corners of keypoints (...,68,2)."""
-    eyes = keypoints[..., [scheme.RIGHT_EYE_OUTER_CORNER, scheme.LEFT_EYE_OUTER_CORNER], :]
-    return np.linalg.norm(eyes[..., 0, :] - eyes[..., 1, :], axis=-1)
+    right, left = scheme.RIGHT_EYE_OUTER_CORNER, scheme.LEFT_EYE_OUTER_CORNER
+    apart = keypoints[..., right, :] - keypoints[..., left, :]
+    return np.hypot(apart[..., 0], apart[..., 1])
 
 
 def mirror(keypoints: np.ndarray, width: int) -> np.ndarray:
@@ -92,8 +93,8 @@ class CropTransform:
     @cached_property
     def crop_to_image(self) -> np.ndarray:
         """The inverse 2×3 matrix."""
-        inverse = np.linalg.inv(self.image_to_crop[:, :2])
-        return np.column_stack([inverse, -inverse @ self.image_to_crop[:, 2]])
+        (a, b, x), (c, d, y) = self.image_to_crop.tolist()
+        return np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / (a * d - b * c)
 
     @property
     def mirrors(self) -> bool:

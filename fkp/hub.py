@@ -2,16 +2,19 @@
 
 A folder, and a Hub repository alike, holds `config.json` (what the networks are made of and how they are
 fed), `model.safetensors` (both networks' tensors, under "keypoints." and "detector."), `metrics.json` (what
-was measured) and `README.md` (the model card). Nothing is ever unpickled.
+was measured), `README.md` (the model card) and perhaps `onnx/` (both networks as ONNX graphs, which `runtime`
+runs when they are of these weights). Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 import re
 import tempfile
+import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -23,12 +26,20 @@ import torch
 from huggingface_hub import constants, errors
 from torch import Tensor, nn
 
-from fkp import __version__, detector, network, scheme
+from fkp import __version__, detector, export, network, scheme
 
 CONFIG, WEIGHTS, METRICS, CARD = "config.json", "model.safetensors", "metrics.json", "README.md"
 
-FORMAT = 1
-"""Version of the layout above that is written; this one and older ones can be read."""
+KEYPOINTS_GRAPH, DETECTOR_GRAPH = "onnx/keypoints.onnx", "onnx/detector.onnx"
+
+FORMAT = 2
+"""Version of the layout above that is written; this one and older ones can be read.
+
+1 held tensors as float32 and no graphs; its config has neither "dtype" nor "onnx".
+"""
+
+DTYPES = ("float16", "float32")
+"""How floating tensors may be stored; networks in memory are float32."""
 
 BUNDLED = Path(__file__).parent / "weights"
 """The weights that come with the package."""
@@ -47,11 +58,12 @@ class WeightsError(RuntimeError):
 
 
 class Stored(NamedTuple):
-    """What a folder of weights holds."""
+    """What a folder of weights holds; `keypoints_graph` is the file, the detector knows its own."""
 
     keypoint_network: network.KeypointNetwork
     face_detector: detector.Detector
     metrics: dict[str, Any]
+    keypoints_graph: Path | None
 
 
 # --- Folders ------------------------------------------------------------------------------------------------
@@ -64,37 +76,80 @@ def save(
     metrics: dict[str, Any] | None = None,
     *,
     repo_id: str = "OWNER/NAME",
+    graphs: bool = True,
 ) -> None:
-    """Write the four files into a folder, which is made if need be; `load` gives the same back.
+    """Write the files into a folder, which is made if need be; `load` gives the same back.
 
-    `repo_id` is the name that the model card tells people to load. Raises OSError as writing files does.
+    Floating tensors are rounded to float16, in the file only. The ONNX graphs are written, in some seconds,
+    where onnx and onnxscript are installed and `graphs` is not False; otherwise older ones are taken away.
+    `repo_id` is the name that the model card tells people to load. Raises OSError as writing files does; a
+    graph that cannot be made is a warning, for the model works without.
     """
     folder, metrics = Path(folder), metrics or {}
     folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: _rounded(tensor.detach().cpu()).clone(memory_format=torch.contiguous_format)
+        for name, tensor in _both(keypoint_network, face_detector).state_dict().items()
+    }
+    metadata = {"format": "pt", "scheme": scheme.NAME, "fkp_version": __version__}
+    # Not save_file, which makes a file that nobody else may read.
+    (folder / WEIGHTS).write_bytes(safetensors.torch.save(tensors, metadata))
     config = {
         "format": FORMAT,
         "fkp_version": __version__,
         "scheme": scheme.NAME,
         "keypoints": asdict(keypoint_network.config),
         "detector": asdict(face_detector.config),
+        "dtype": "float16",
+        "onnx": _write_graphs(folder, keypoint_network, face_detector, tensors, graphs),
     }
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in _both(keypoint_network, face_detector).state_dict().items()
-    }
-    metadata = {"format": "pt", "scheme": scheme.NAME, "fkp_version": __version__}
-    # Not save_file, which makes a file that nobody else may read.
-    (folder / WEIGHTS).write_bytes(safetensors.torch.save(tensors, metadata))
     for name, content in ((CONFIG, config), (METRICS, metrics)):
         (folder / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     (folder / CARD).write_text(card(keypoint_network, face_detector, metrics, repo_id), encoding="utf-8")
 
 
+def _rounded(tensor: Tensor) -> Tensor:
+    """The tensor as float16, unless it holds no floats, or one that is too large for that."""
+    if not tensor.is_floating_point():
+        return tensor
+    rounded = tensor.to(torch.float16)
+    return rounded if bool((rounded.isfinite() == tensor.isfinite()).all()) else tensor.float()
+
+
+def _write_graphs(
+    folder: Path,
+    keypoint_network: network.KeypointNetwork,
+    face_detector: detector.Detector,
+    tensors: dict[str, Tensor],
+    wanted: bool,
+) -> bool:
+    """Write the graphs of the networks with the tensors as stored; whether there are any in the end."""
+    keypoints, faces = folder / KEYPOINTS_GRAPH, folder / DETECTOR_GRAPH
+    if wanted and export.is_possible():
+        # On copies, with the weights that will be loaded.
+        keypoint_network = copy.deepcopy(keypoint_network).cpu().float()
+        faces_network = copy.deepcopy(face_detector.network).cpu().float()
+        face_detector = detector.Detector(face_detector.config, faces_network)
+        _both(keypoint_network, face_detector).load_state_dict(tensors)
+        keypoints.parent.mkdir(exist_ok=True)
+        try:
+            export.write_onnx(keypoint_network, keypoints)
+            export.write_detector_onnx(face_detector, faces)
+            return True
+        except Exception as error:  # whatever the exporter of some version raises
+            warnings.warn(f"no ONNX graphs were written to {folder}: {_first_line(error)}", stacklevel=3)
+    keypoints.unlink(missing_ok=True)
+    faces.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or something of the user's is in it
+        keypoints.parent.rmdir()
+    return False
+
+
 def load(folder: str | Path) -> Stored:
     """Both networks and the metrics of a folder.
 
-    Raises WeightsError when a file is missing, damaged or from a newer fkp, when the config has an unknown
-    key, or when a tensor is missing, extra or misshapen.
+    The networks are float32, however they are stored. Raises WeightsError when a file is missing, damaged or
+    from a newer fkp, when the config has an unknown key, or when a tensor is missing, extra or misshapen.
     """
     folder = Path(folder)
     config = _read_config(folder / CONFIG)
@@ -102,7 +157,8 @@ def load(folder: str | Path) -> Stored:
     detector_config = _rebuild(detector.DetectorConfig, config["detector"], folder / CONFIG)
     try:
         keypoint_network = network.build(keypoint_config)
-        face_detector = detector.Detector(detector_config)
+        graph = folder / DETECTOR_GRAPH
+        face_detector = detector.Detector(detector_config, graph=graph if graph.is_file() else None)
     except Exception as error:  # whatever impossible sizes lead to
         raise WeightsError(f"{folder / CONFIG} describes networks that cannot be built: {error}") from error
     both = _both(keypoint_network, face_detector)
@@ -110,7 +166,8 @@ def load(folder: str | Path) -> Stored:
     _check_fit(tensors, both.state_dict(), folder / WEIGHTS)
     both.load_state_dict(tensors)
     metrics = _read_json(folder / METRICS) if (folder / METRICS).exists() else {}
-    return Stored(keypoint_network.eval(), face_detector, metrics)
+    graph = folder / KEYPOINTS_GRAPH
+    return Stored(keypoint_network.eval(), face_detector, metrics, graph if graph.is_file() else None)
 
 
 def _both(keypoint_network: network.KeypointNetwork, face_detector: detector.Detector) -> nn.Module:
@@ -142,11 +199,14 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise WeightsError(
             f"{path} has format {version}, this fkp reads up to {FORMAT}: upgrade with 'pip install -U fkp'"
         )
-    unknown = config.keys() - {"format", "fkp_version", "scheme", "keypoints", "detector"}
+    unknown = config.keys() - {"format", "fkp_version", "scheme", "keypoints", "detector", "dtype", "onnx"}
     if unknown:
         raise WeightsError(f"{path} has the unknown key {min(unknown)!r}: take it out, or upgrade fkp")
     if config["scheme"] != scheme.NAME:
         raise WeightsError(f"{path} is for the scheme {config['scheme']!r}, fkp knows {scheme.NAME!r} only")
+    dtype = config.get("dtype", "float32")
+    if dtype not in DTYPES:
+        raise WeightsError(f"{path} has the dtype {dtype!r}, fkp knows {' and '.join(DTYPES)} only")
     return config
 
 
@@ -196,6 +256,11 @@ def _check_fit(tensors: dict[str, Tensor], needed: dict[str, Tensor], path: Path
         for name, tensor in needed.items()
         if name in tensors and tensors[name].shape != tensor.shape
     ]
+    problems += [
+        f"tensor {name} is of type {tensors[name].dtype}"
+        for name, tensor in needed.items()
+        if name in tensors and tensors[name].is_floating_point() != tensor.is_floating_point()
+    ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise WeightsError(f"{path} does not fit its {CONFIG}: {problems[0]}{more}; get both files anew")
@@ -239,10 +304,10 @@ def push(
     if not _REPO_ID.fullmatch(repo_id):
         raise WeightsError(f"{repo_id!r} is no Hub id of the form OWNER/NAME")
     try:
+        api = huggingface_hub.HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             save(folder, keypoint_network, face_detector, metrics, repo_id=repo_id)
-            api = huggingface_hub.HfApi(token=token)
-            api.create_repo(repo_id, private=private, exist_ok=True)
             return api.upload_folder(
                 repo_id=repo_id, folder_path=folder, commit_message=commit_message
             ).commit_url
@@ -303,9 +368,12 @@ def _commit(repo_id: str, revision: str | None, token: str | bool | None) -> str
 def _snapshot(repo_id: str, revision: str | None, commit: str | None, **hub_options: Any) -> Path:
     """The cache's folder of one commit with all files in it; raises what hf_hub_download does."""
     fetch = functools.partial(huggingface_hub.hf_hub_download, repo_id, **hub_options)
+    # The config says whether there are graphs: asking for what is not there would cost a request each.
+    graphs = _read_json(Path(fetch(CONFIG, revision=commit))).get("onnx") is True
     weights = Path(fetch(WEIGHTS, revision=commit))
-    with contextlib.suppress(errors.EntryNotFoundError):  # weights without figures are weights
-        fetch(METRICS, revision=commit)
+    for name in (METRICS, *((KEYPOINTS_GRAPH, DETECTOR_GRAPH) if graphs else ())):
+        with contextlib.suppress(errors.EntryNotFoundError):  # weights without figures or graphs are weights
+            fetch(name, revision=commit)
     # By the revision's own name, and last: the cache then knows the name once everything is there.
     config = Path(fetch(CONFIG, revision=revision))
     if config.parent != weights.parent:
@@ -344,6 +412,10 @@ owners publish for research. The pictures are not part of this repository.
 For placing keypoints on faces: alignment, effects, measuring expression. Not for telling who a person is.
 Turned, covered, blurred and very small faces get less accurate points, which their confidence shows.
 
+The jaw of a turned face is marked in the style `{style}` unless another is asked for: `300w` follows the
+visible outline, `ytf` the hidden side of the head, `auto` what the picture looks like
+(`FaceKeypoints.from_pretrained("{repo_id}", label_style="ytf")`).
+
 ## Measured
 
 NME is the mean error of the points, in percent of the distance between the outer eye corners.
@@ -371,6 +443,7 @@ def card(
         repo_id=repo_id,
         keypoints_size=sum(p.numel() for p in keypoint_network.parameters()) / 1e6,
         detector_size=sum(p.numel() for p in face_detector.network.parameters()) / 1e6,
-        metrics=json.dumps(metrics, indent=2),
+        style=keypoint_network.config.label_style,
+        metrics=json.dumps(metrics.get("accuracy", {}).get("figures", metrics), indent=2),
     )
     return f"---\n{data.to_yaml()}\n---\n\n{text}"

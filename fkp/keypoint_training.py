@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
@@ -18,35 +18,33 @@ from fkp import codec, data, geometry, metrics, network, scheme
 
 ROOM = 1.6
 """Crops are kept this much wider than the network's, so that there is room to turn and shift them."""
-CHUNK = 4
-"""Faces that share one draw of the photometric transforms."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far faces are turned, enlarged and shifted in training."""
+    """How far faces are turned, enlarged, shifted and otherwise changed in training."""
 
     rotation: float = 35.0
     scale: tuple[float, float] = (0.85, 1.2)
     shift: float = 0.08
     mirror: float = 0.5
-    style_dropout: float = 0.5
+    photometry: data.Photometry = data.Photometry()
+    style_dropout: float = 0.3
     """Share of faces whose labelling style is hidden from the network, so that `auto` is learnt too."""
 
 
 class KeypointTask:
     """Everything about training a keypoint network that is not the loop: see train.py.
 
-    Holds all faces as crops (n,3,P,P) uint8 in memory, or on the device where `device` is a GPU.
+    Holds all faces as crops (n,P,P,3) uint8 in memory.
     """
 
     def __init__(
         self, folder: Path, config: network.KeypointConfig, *,
         batch_size: int = 64, seed: int = 0, workers: int = 0,
-        device: torch.device | None = None, augmentation: Augmentation | None = None, all_faces: bool = False,
+        augmentation: Augmentation | None = None, all_faces: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.batch_size, self.seed = config, batch_size, seed
-        self.device = device or torch.device("cpu")
         self.augmentation = augmentation or Augmentation()
         self.network = network.build(config)
         self.crop = data.FaceCrop(
@@ -55,23 +53,30 @@ class KeypointTask:
         )  # fmt: skip
         self.still = data.FaceCrop(config.crop_size, config.margin)
         self.pack = data.FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
-        self.photometric = data.photometric()
         crops, keypoints, styles, held_out = [], [], [], []
         for source in data.TRAINING_SOURCES:
             faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, self.pack)
             with ThreadPoolExecutor(max(1, workers)) as pool:
                 samples = pool.map(faces.__getitem__, range(len(faces)))
                 for sample in tqdm(samples, f"reading {source.folder}", len(faces), leave=False, unit="face"):
-                    crops.append(torch.from_numpy(sample["image"]).permute(2, 0, 1))
+                    crops.append(sample["image"])
                     keypoints.append(sample["keypoints"])
             styles += [scheme.LABEL_STYLES.index(source.style)] * len(faces)
             held_out += [data.is_held_out(source.key(name)) for name in faces.names]
-        self.crops = torch.stack(crops).to(self.device)
+        self.crops = np.stack(crops)
         self.keypoints = np.stack(keypoints)
         self.boxes = geometry.tight_boxes(self.keypoints)
         self.styles = np.array(styles)
         self.held_out = np.flatnonzero(held_out)
         self.training = np.arange(len(held_out)) if all_faces else np.flatnonzero(~np.array(held_out))
+
+    @property
+    def hidden_kernels(self) -> list[nn.Parameter]:
+        """What Muon trains: the kernels between the first convolution and those that put out points."""
+        if not isinstance(self.network, network.KeypointNet):
+            return []
+        layers = (self.network.stages, self.network.laterals, self.network.smooth)
+        return [p for layer in layers for p in layer.parameters() if p.ndim == 4]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -85,26 +90,23 @@ class KeypointTask:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng((self.seed, epoch)).permutation(self.training)
         chosen = order[position * self.batch_size : (position + 1) * self.batch_size][rank::world]
-        seed = np.random.SeedSequence((self.seed, step, rank)).generate_state(1, np.uint64)[0]
-        generator = Generator().manual_seed(int(seed >> 1))
+        draws = np.random.default_rng((self.seed, step, rank))
+        generator = Generator().manual_seed(int(draws.integers(2**62)))
         transforms = [self.crop.draw(self.boxes[i], generator) for i in chosen]
         keypoints = [t.keypoints_to_crop(self.keypoints[i]) for t, i in zip(transforms, chosen, strict=True)]
         crops = self._warp(chosen, transforms)
-        # The v2 transforms know the global generator only.
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            crops = torch.cat([self.photometric(chunk) for chunk in crops.split(CHUNK)])
-        hidden = torch.rand(len(chosen), generator=generator) < self.augmentation.style_dropout
-        styles = torch.from_numpy(self.styles[chosen]).masked_fill(hidden, scheme.LABEL_STYLES.index("auto"))
-        return {"crops": crops, "keypoints": torch.from_numpy(np.stack(keypoints)), "styles": styles}
+        changed = [self.augmentation.photometry.change(c, draws, crops[k - 1]) for k, c in enumerate(crops)]
+        hidden = draws.random(len(chosen)) < self.augmentation.style_dropout
+        styles = np.where(hidden, scheme.LABEL_STYLES.index("auto"), self.styles[chosen])
+        return {
+            "crops": torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2),
+            "keypoints": torch.from_numpy(np.stack(keypoints)),
+            "styles": torch.from_numpy(styles),
+        }
 
-    def _warp(self, chosen: np.ndarray, transforms: list[geometry.CropTransform]) -> Tensor:
-        """The chosen crops (b,3,S,S), warped: by OpenCV on the CPU, as one batch on a GPU."""
-        if self.device.type == "cpu":
-            packed = self.crops[torch.from_numpy(chosen)].permute(0, 2, 3, 1).contiguous().numpy()
-            warped = np.stack([t.crop(image) for t, image in zip(transforms, packed, strict=True)])
-            return torch.from_numpy(warped).permute(0, 3, 1, 2)
-        return warp(self.crops[torch.from_numpy(chosen).to(self.device)], transforms)
+    def _warp(self, chosen: Iterable[int], transforms: Sequence[geometry.CropTransform]) -> list[np.ndarray]:
+        """The chosen crops (S,S,3), each moved by its transform."""
+        return [t.crop(self.crops[i]) for t, i in zip(transforms, chosen, strict=True)]
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch, and its parts by name.
@@ -114,15 +116,15 @@ class KeypointTask:
         errors under a radial Laplace density, which teaches the spreads and nothing else.
         """
         raw = model(batch["crops"], batch["styles"])
-        decode = self.network.codec
+        reader = self.network.codec
         keypoints = batch["keypoints"]
-        distances = (decode.decode(raw.targets) - keypoints).square().sum(-1).add(1e-4).sqrt()
+        distances = (reader.decode(raw.outputs) - keypoints).square().sum(-1).add(1e-4).sqrt()
         eyes = _inter_ocular(keypoints)
         nme = (distances / eyes[:, None]).mean()
-        target = decode.loss(raw.targets, decode.encode(keypoints))
+        target = reader.loss(raw.outputs, keypoints)
         # The density is exp(−r/b) / (2πb²) with a mean of 2b.
         spread = (2 * distances.detach() / raw.log_spreads.exp() + 2 * raw.log_spreads).mean()
-        total = 10 * nme + target + 0.1 * spread
+        total = 10 * nme + 2 * target + 0.1 * spread
         return total, {"nme": 100 * nme.item(), "target": target.item(), "spread": spread.item()}
 
     @torch.inference_mode()
@@ -150,24 +152,27 @@ class KeypointTask:
         device = next(model.parameters()).device
         for part in np.array_split(chosen, max(1, len(chosen) // 64)):
             transforms = [self.still.draw(self.boxes[i]) for i in part]
-            prediction = model.predict(self._warp(part, transforms).to(device), label_style)
+            crops = torch.from_numpy(np.stack(self._warp(part, transforms))).permute(0, 3, 1, 2)
+            prediction = model.predict(crops.to(device), label_style)
             points.append(prediction.keypoints.float().cpu().numpy())
             spreads.append(prediction.spreads.float().cpu().numpy())
             truth += [t.to_crop(self.keypoints[i]) for t, i in zip(transforms, part, strict=True)]
         return np.concatenate(points), np.concatenate(spreads), np.stack(truth)
 
     def finish(self, model: network.KeypointNetwork) -> network.KeypointNetwork:
-        """The trained network with its temperature fitted: scores match hits best on the held-out faces."""
-        predicted, spreads, truth = self.predict(model, self.held_out, self.config.label_style)
-        eyes = geometry.inter_ocular(predicted)
-        hits = metrics.point_errors(predicted, truth) <= 100 * codec.RADIUS
+        """The trained network with its temperatures fitted: scores match hits best on the held-out faces.
 
-        def error(temperature: float) -> float:
-            scores = codec.scores_from_spreads(torch.from_numpy(spreads), torch.from_numpy(eyes), temperature)
-            return metrics.reliability(scores.numpy(), hits)[0]
-
-        temperature = float(min(np.geomspace(0.4, 2.5, 85).round(3), key=error))
-        finished = network.build(dataclasses.replace(self.config, temperature=temperature))
+        A labelling style's own faces decide on its temperature, for how exact labels are is part of it; all
+        held-out faces decide on that of `auto`.
+        """
+        of_style = self.styles[self.held_out]
+        temperatures = []
+        for index, style in enumerate(scheme.LABEL_STYLES):
+            chosen = self.held_out if style == "auto" else self.held_out[of_style == index]
+            predicted, spreads, truth = self.predict(model, chosen, style)
+            hits = metrics.point_errors(predicted, truth) <= 100 * codec.RADIUS
+            temperatures.append(fit_temperature(spreads, geometry.inter_ocular(predicted), hits))
+        finished = network.build(dataclasses.replace(self.config, temperatures=tuple(temperatures)))
         finished.load_state_dict(model.state_dict())
         return finished.eval()
 
@@ -177,8 +182,8 @@ class KeypointTask:
         predicted, _, truth = self.predict(model, chosen, self.config.label_style)
         tiles = []
         for index, face, label in zip(chosen, predicted, truth, strict=True):
-            pixels = self._warp(np.array([index]), [self.still.draw(self.boxes[index])])[0]
-            tile = cv2.resize(pixels.permute(1, 2, 0).cpu().numpy(), None, fx=2, fy=2)
+            (pixels,) = self._warp([index], [self.still.draw(self.boxes[index])])
+            tile = cv2.resize(pixels, None, fx=2, fy=2)
             for points, colour in ((label, (0, 255, 0)), (face, (255, 255, 255))):
                 for x, y in np.round((points * 2 + 0.5) * 16).astype(int):
                     cv2.circle(tile, (int(x), int(y)), 20, colour, -1, cv2.LINE_AA, shift=4)
@@ -187,18 +192,14 @@ class KeypointTask:
         return np.concatenate(rows)
 
 
-def warp(images: Tensor, transforms: list[geometry.CropTransform]) -> Tensor:
-    """`CropTransform.crop` for a whole batch on its device: images (b,3,H,W) → crops (b,3,h,w) uint8.
+def fit_temperature(spreads: np.ndarray, inter_ocular: np.ndarray, hits: np.ndarray) -> float:
+    """The factor for spreads (n,68) with which scores are nearest to hits (n,68) in ten bins; 0.4 to 2.5."""
 
-    It does not average before it shrinks: for transforms that enlarge or shrink by less than two.
-    """
-    device, (height, width) = images.device, images.shape[-2:]
-    w, h = transforms[0].size_wh
-    matrices = torch.from_numpy(np.stack([t.crop_to_image for t in transforms])).float().to(device)
-    x, y = torch.meshgrid(torch.arange(w, device=device), torch.arange(h, device=device), indexing="xy")
-    positions = torch.einsum("bij,jyx->byxi", matrices, torch.stack([x, y, torch.ones_like(x)]).float())
-    grid = (2 * positions + 1) / torch.tensor([width, height], device=device) - 1
-    return F.grid_sample(images.float(), grid, align_corners=False).round().to(torch.uint8)
+    def error(temperature: float) -> float:
+        spreads_and_eyes = torch.from_numpy(spreads), torch.from_numpy(inter_ocular)
+        return metrics.reliability(codec.scores_from_spreads(*spreads_and_eyes, temperature).numpy(), hits)[0]
+
+    return float(min(np.geomspace(0.4, 2.5, 85).round(3), key=error))
 
 
 def _inter_ocular(keypoints: Tensor) -> Tensor:

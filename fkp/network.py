@@ -22,32 +22,39 @@ class KeypointConfig:
     """What a keypoint network is made of, and how a face has to be cropped for it."""
 
     architecture: str = "keypointnet"
-    crop_size: int = 128
+    crop_size: int = 112
     """Side of the square crop, pixels."""
-    margin: float = 1.4
+    margin: float = 1.3
     """Side of the crop as a multiple of the longer side of the tight face box."""
     mean: tuple[float, ...] = (124.0, 116.0, 104.0)
     std: tuple[float, ...] = (59.0, 57.0, 57.0)
-    widths: tuple[int, ...] = (16, 32, 64, 96, 128)
+    widths: tuple[int, ...] = (16, 32, 64, 160)
     """Channels of the stem (at half size) and of each stage (at a quarter, an eighth, …)."""
-    depths: tuple[int, ...] = (1, 2, 2, 2)
+    depths: tuple[int, ...] = (1, 2, 2)
     """Residual blocks of each stage."""
     top_down_width: int = 48
-    temperature: float = 1.0
-    """Multiplies the spreads before they become scores; fitted on validation data."""
-    label_style: str = "auto"
+    temperatures: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """What spreads are multiplied by before they become scores, for each of `scheme.LABEL_STYLES`; fitted on
+    validation data."""
+    label_style: str = "300w"
     """The labelling style that users get unless they ask for another."""
+
+    def temperature(self, label_style: str | None = None) -> float:
+        """That of a labelling style, by default of the one that users get."""
+        return self.temperatures[scheme.LABEL_STYLES.index(label_style or self.label_style)]
 
 
 KEYPOINTNET = KeypointConfig()
-BASELINE = KeypointConfig(architecture="baseline", crop_size=96, widths=(16, 32, 64, 128), depths=())
+BASELINE = KeypointConfig(
+    architecture="baseline", crop_size=96, margin=1.4, widths=(16, 32, 64, 128), depths=()
+)
 """The two networks as `train.py keypoints` builds them."""
 
 
 class RawOutput(NamedTuple):
-    """What a network puts out: `targets` as its codec encodes them, and log spreads (n,68) of the crop."""
+    """What a network puts out: `outputs` for its codec, and log spreads (n,68), of pixels of the crop."""
 
-    targets: Tensor
+    outputs: Tensor
     log_spreads: Tensor
 
 
@@ -79,7 +86,7 @@ class KeypointNetwork(nn.Module):
         """Decoded output for crops (n,3,S,S) uint8 RGB, by default in the config's labelling style."""
         style = scheme.LABEL_STYLES.index(label_style or self.config.label_style)
         raw = self(crops, torch.full(crops.shape[:1], style, device=crops.device))
-        return Prediction(self.codec.decode(raw.targets), raw.log_spreads.exp())
+        return Prediction(self.codec.decode(raw.outputs), raw.log_spreads.exp())
 
     def normalise(self, crops: Tensor) -> Tensor:
         """Crops as floats of about zero mean and unit variance."""
@@ -91,6 +98,9 @@ def build(config: KeypointConfig) -> KeypointNetwork:
 
     Raises ValueError for an architecture or a labelling style that does not exist.
     """
+    if len(config.temperatures) != len(scheme.LABEL_STYLES):
+        styles = ", ".join(scheme.LABEL_STYLES)
+        raise ValueError(f"{len(config.temperatures)} temperatures: one is needed for each of {styles}")
     if config.label_style not in scheme.LABEL_STYLES:
         raise ValueError(f"label_style {config.label_style!r} is none of {', '.join(scheme.LABEL_STYLES)}")
     if config.architecture == "keypointnet":
@@ -101,11 +111,11 @@ def build(config: KeypointConfig) -> KeypointNetwork:
 
 
 class KeypointNet(KeypointNetwork):
-    """Residual stages down to 1/32, a top-down path back to 1/4, one heat map a point, soft-argmax.
+    """Residual stages down to 1/16, a top-down path back to 1/4, one heat map a point, soft-argmax.
 
     Plain 3×3 convolutions: on CPUs they train three times faster than inverted residual blocks of the same
-    accuracy class (LOG.md). Residual blocks: https://arxiv.org/abs/1512.03385, top-down path:
-    https://arxiv.org/abs/1612.03144.
+    accuracy class, and widths that are multiples of 32 faster than others (LOG.md). Residual blocks:
+    https://arxiv.org/abs/1512.03385, top-down path: https://arxiv.org/abs/1612.03144.
     """
 
     codec: HeatmapCodec
@@ -124,7 +134,7 @@ class KeypointNet(KeypointNetwork):
         nn.init.zeros_(self.style.weight)
         top = config.top_down_width
         self.laterals = nn.ModuleList(nn.Conv2d(width, top, 1) for width in widths)
-        self.smooth = nn.Sequential(ResidualBlock(top, top))
+        self.smooth = _conv(top, top)
         self.heatmaps = nn.Conv2d(top, scheme.COUNT, 1)
         self.spreads = nn.Conv2d(top, scheme.COUNT, 1)
 
@@ -141,10 +151,11 @@ class KeypointNet(KeypointNetwork):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest") + lateral(level)
         x = self.smooth(x)
         # In float32 from here: positions need more than the 8 bits of bfloat16's mantissa.
-        heatmaps = torch.softmax(self.heatmaps(x).float().flatten(2), dim=-1)
+        logits = self.heatmaps(x).float()
         # A point's spread is read where the point is: the mean of its spread map under its heat map.
-        log_spreads = (heatmaps.detach() * self.spreads(x).float().flatten(2)).sum(dim=-1)
-        return RawOutput(heatmaps.unflatten(-1, x.shape[-2:]), log_spreads)
+        heatmaps = torch.softmax(logits.detach().flatten(2), dim=-1)
+        log_spreads = (heatmaps * self.spreads(x).float().flatten(2)).sum(dim=-1)
+        return RawOutput(logits, log_spreads)
 
 
 class Baseline(KeypointNetwork):

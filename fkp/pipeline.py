@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from fkp import codec, detector, geometry, hub, images, network, scheme
+from fkp import codec, detector, geometry, hub, images, network, runtime, scheme
 
 BATCH = 64
-"""Faces that go through the keypoint network at once; more only costs memory."""
+"""Crops that go through the keypoint network at once; more only costs memory."""
+
+EYES = [scheme.RIGHT_EYE_OUTER_CORNER, 39, 42, scheme.LEFT_EYE_OUTER_CORNER]
+"""The corners of both eyes, whose middles' connecting line is level in a straightened crop."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Faces:
     """The faces of one picture, n of them; n may be 0. Coordinates are pixels of the input image.
 
     `boxes` (n,4) xyxy float32 · `scores` (n,) float32, 0..1 · `keypoints` (n,68,2) xy float32 ·
-    `keypoint_scores` (n,68) float32, 0..1.
+    `keypoint_scores` (n,68) float32, 0..1 · `sigmas` (n,68) float32, the expected error of each point in
+    pixels, NaN where it is not known.
     Raises ValueError when the shapes do not fit together.
     """
 
@@ -29,10 +34,14 @@ class Faces:
     scores: np.ndarray
     keypoints: np.ndarray
     keypoint_scores: np.ndarray
+    sigmas: np.ndarray = None  # type: ignore[assignment]  # becomes an array below
 
     def __post_init__(self) -> None:
         n = len(self.boxes)
-        wanted = {"boxes": (n, 4), "scores": (n,), "keypoints": (n, 68, 2), "keypoint_scores": (n, 68)}
+        wanted = {"boxes": (n, 4), "scores": (n,), "keypoints": (n, 68, 2)}
+        wanted |= {"keypoint_scores": (n, 68), "sigmas": (n, 68)}
+        if self.sigmas is None:
+            object.__setattr__(self, "sigmas", np.full((n, 68), np.nan))
         for name, shape in wanted.items():
             array = np.asarray(getattr(self, name), dtype=np.float32)
             if array.shape != shape:
@@ -50,9 +59,7 @@ class Faces:
     def __getitem__(self, index: Any) -> Faces:
         """A subset by anything that indexes an array's first axis; `faces[0]` holds one face."""
         index = [index] if isinstance(index, (int, np.integer)) else index
-        return Faces(
-            self.boxes[index], self.scores[index], self.keypoints[index], self.keypoint_scores[index]
-        )
+        return Faces(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def __iter__(self) -> Iterator[Faces]:
         return (self[i] for i in range(len(self)))
@@ -79,13 +86,45 @@ class FaceKeypoints:
         *,
         metrics: dict[str, Any] | None = None,
         label_style: str | None = None,
+        graph: Path | None = None,
+        backend: str | None = None,
+        mirrored: bool = False,
+        passes: int = 1,
+        source: Path | None = None,
     ) -> None:
+        """`graph` is the keypoint network's ONNX file, `source` the folder that all came from."""
         self.keypoint_network = keypoint_network.eval().requires_grad_(False)
-        self.face_detector = face_detector
+        self.face_detector: FaceDetector = face_detector
         self.metrics = metrics or {}
         self.label_style = label_style or keypoint_network.config.label_style
+        self.mirrored, self.passes, self.source = mirrored, passes, source
         if self.label_style not in scheme.LABEL_STYLES:
             raise ValueError(f"label_style {label_style!r} is none of {', '.join(scheme.LABEL_STYLES)}")
+        if passes not in (1, 2):
+            raise ValueError(f"passes is {passes!r}, where 1 or 2 is needed")
+        self.runner = runtime.Runner(runtime.Decoded(keypoint_network), graph, backend)
+        _ = self.backend  # a backend that cannot be had is told now, and not at the first picture
+        if isinstance(face_detector, detector.Detector):
+            if backend is not None:
+                # Compiled anew for every size of picture the detector would never be done.
+                face_detector = face_detector.on("torch" if backend == "torch-compile" else backend)
+            self.face_detector, _ = face_detector, face_detector.runner.backend
+
+    @property
+    def backend(self) -> str:
+        """The one of `runtime.BACKENDS` that runs the keypoint network; torch once that is on a GPU."""
+        return self.runner.backend.name
+
+    def describe(self) -> list[str]:
+        """What runs here, for people: a line each for the weights, the keypoint network and the detector."""
+        faces = type(self.face_detector).__name__
+        if isinstance(self.face_detector, detector.Detector):
+            faces = self.face_detector.runner.backend.description
+        return [
+            f"weights from {self.source or 'memory'}, label style {self.label_style}",
+            f"keypoints on {self.runner.backend.description}",
+            f"faces on {faces}",
+        ]
 
     @classmethod
     def from_pretrained(
@@ -94,19 +133,35 @@ class FaceKeypoints:
         *,
         revision: str | None = None,
         label_style: str | None = None,
+        backend: str | None = None,
+        mirrored: bool = False,
+        passes: int = 1,
         **hub_options: Any,
     ) -> FaceKeypoints:
         """The model of `source`: None for the bundled weights, a directory, or a Hub id "owner/name".
 
         Nothing is requested from the network for the bundled weights or a directory. `revision` pins a Hub
         commit, branch or tag; `label_style`, one of `scheme.LABEL_STYLES`, says how the jaw of a turned face
-        is marked (by default as the weights' config says); `hub_options` are those of
-        `huggingface_hub.hf_hub_download` (cache_dir, token, local_files_only).
-        Raises `hub.WeightsError` with one sentence when the weights cannot be had or do not fit.
+        is marked (by default as the weights' config says); `backend`, one of `runtime.BACKENDS`, runs the
+        networks (by default the fastest that can be had; all give the same to 0.05 pixels of the crop).
+        `mirrored` averages every prediction with that of the mirrored crop; `passes=2` looks a second time,
+        at a crop straightened and framed by the first one's keypoints: each doubles the time a face.
+        `hub_options` are those of `huggingface_hub.hf_hub_download` (cache_dir, token, local_files_only).
+        Raises `hub.WeightsError` with one sentence when the weights cannot be had or do not fit, and
+        `runtime.BackendError` when the backend asked for cannot be had.
         """
-        stored = hub.load(hub.find(source, revision=revision, **hub_options))
+        folder = hub.find(source, revision=revision, **hub_options)
+        stored = hub.load(folder)
         return cls(
-            stored.keypoint_network, stored.face_detector, metrics=stored.metrics, label_style=label_style
+            stored.keypoint_network,
+            stored.face_detector,
+            metrics=stored.metrics,
+            label_style=label_style,
+            graph=stored.keypoints_graph,
+            backend=backend,
+            mirrored=mirrored,
+            passes=passes,
+            source=folder,
         )
 
     def __call__(
@@ -128,33 +183,50 @@ class FaceKeypoints:
         return self._place(images.read(image), boxes, np.ones(len(boxes), np.float32))
 
     def _place(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Faces:
-        """Crop, network, decode, and back to the picture."""
+        """Crop, network, decode, and back to the picture; with two passes, all of it once more."""
         if len(boxes) == 0:
             return Faces.none()
         config = self.keypoint_network.config
         transforms = [
             geometry.CropTransform.around_box(box, config.crop_size, config.margin) for box in boxes
         ]
-        crops = np.stack([transform.crop(image) for transform in transforms])
-        in_crop, spreads = self._predict(crops)
+        in_crop, spreads = self._predict(np.stack([transform.crop(image) for transform in transforms]))
+        if self.passes == 2:
+            transforms = [
+                straightened(transform, transform.to_image(points), config.margin)
+                for transform, points in zip(transforms, in_crop, strict=True)
+            ]
+            in_crop, spreads = self._predict(np.stack([transform.crop(image) for transform in transforms]))
         eyes = torch.from_numpy(geometry.inter_ocular(in_crop))
-        keypoint_scores = codec.scores_from_spreads(torch.from_numpy(spreads), eyes, config.temperature)
+        temperature = config.temperature(self.label_style)
+        keypoint_scores = codec.scores_from_spreads(torch.from_numpy(spreads), eyes, temperature)
         keypoints = np.stack([t.to_image(points) for t, points in zip(transforms, in_crop, strict=True)])
-        return Faces(boxes, scores, keypoints, keypoint_scores.numpy())
+        crop_pixels = np.array([[math.hypot(*t.image_to_crop[0, :2])] for t in transforms])
+        sigmas = temperature * spreads / crop_pixels
+        return Faces(boxes, scores, keypoints, keypoint_scores.numpy(), sigmas)
 
     def _predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints (n,68,2) and their spreads (n,68), pixels of the crop, of crops (n,S,S,3) uint8 RGB."""
-        device = next(self.keypoint_network.parameters()).device
-        points, spreads = [], []
-        with torch.inference_mode():
-            for batch in torch.from_numpy(crops).permute(0, 3, 1, 2).split(BATCH):
-                prediction = self.keypoint_network.predict(batch.to(device), self.label_style)
-                points.append(prediction.keypoints.float().cpu())
-                spreads.append(prediction.spreads.float().cpu())
-        return torch.cat(points).numpy(), torch.cat(spreads).numpy()
+        if not self.mirrored:
+            return self._run(crops)
+        n, width = crops.shape[0], crops.shape[2]
+        keypoints, spreads = self._run(np.concatenate([crops, crops[:, :, ::-1]]))
+        back, spreads_back = geometry.mirror(keypoints[n:], width), spreads[n:][:, list(scheme.FLIP)]
+        return (keypoints[:n] + back) / 2, (spreads[:n] + spreads_back) / 2
+
+    def _run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same without the mirrored crops, BATCH at a time."""
+        if len(crops) > BATCH:
+            parts = [self._run(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
+            return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        keypoints, spreads = self.runner(crops, np.array([scheme.LABEL_STYLES.index(self.label_style)]))
+        return keypoints, spreads
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, `model.safetensors`, `metrics.json` and the model card `README.md`."""
+        """Write `config.json`, `model.safetensors`, `metrics.json`, the model card and the ONNX graphs.
+
+        The graphs, which take some seconds, only where onnx and onnxscript are installed; see `hub.save`.
+        """
         hub.save(folder, self.keypoint_network, self._own_detector(), self.metrics)
 
     def push_to_hub(
@@ -186,3 +258,24 @@ class FaceKeypoints:
                 f"a model with a {kind} as face detector cannot be saved: only fkp's own can"
             )
         return self.face_detector
+
+
+def straightened(
+    transform: geometry.CropTransform, keypoints: np.ndarray, margin: float
+) -> geometry.CropTransform:
+    """The crop of the same size in which a face with keypoints (68,2), pixels of the image, is upright.
+
+    The line between the middles of the eyes is level, and the frame is that of `around_box` at the tight box
+    of the turned keypoints. `transform` itself where the keypoints are no face: all on a line.
+    """
+    corners = keypoints[EYES].astype(np.float64)
+    x, y = corners[2:].sum(axis=0) - corners[:2].sum(axis=0)
+    angle = math.atan2(y, x)
+    cos, sin = math.cos(angle), math.sin(angle)
+    turn = np.array([[cos, sin], [-sin, cos]])
+    try:
+        box = geometry.tight_boxes(keypoints @ turn.T)
+        upright = geometry.CropTransform.around_box(box, transform.size_wh[0], margin).image_to_crop
+    except ValueError:
+        return transform
+    return geometry.CropTransform(np.column_stack([upright[:, :2] @ turn, upright[:, 2]]), transform.size_wh)

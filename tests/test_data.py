@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -202,21 +204,53 @@ def test_normalize_puts_the_middle_at_zero():
     assert normal["keypoints"].abs().max() == 0
 
 
-def test_photometric_changes_pixels_and_no_point():
+def test_photometry_changes_pixels_and_no_point():
+    torch.manual_seed(0)
+    image = np.random.default_rng(0).integers(0, 255, (64, 48, 3), np.uint8)
+    before = image.copy()
+    changed = [data.Photometry()({"image": image, "keypoints": face()}) for _ in range(100)]
+    assert all(c["image"].shape == (64, 48, 3) and c["image"].dtype == np.uint8 for c in changed)
+    assert sum(not np.array_equal(c["image"], image) for c in changed) > 80
+    assert all(np.array_equal(c["keypoints"], face()) for c in changed)
+    assert np.array_equal(image, before)  # the sample itself is left alone
+
+
+CHANGES = [field.name for field in dataclasses.fields(data.Photometry) if field.name != "least_resolution"]
+
+
+def only(change: str) -> data.Photometry:
+    """A photometry that always makes one change, and no other."""
+    chances = dict.fromkeys(CHANGES, 0.0) | {change: 1.0}
+    return data.Photometry(**chances | ({"light": 1.0} if change == "dark" else {}))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_change_of_light_and_sharpness_does_what_it_says(change):
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    sample = data.ToTensors()({"image": image, "keypoints": face()})
-    photometric = data.photometric()
-    changed = [photometric(sample) for _ in range(20)]
-    assert all(c["image"].shape == (3, 64, 64) and c["image"].dtype == torch.uint8 for c in changed)
-    assert sum(not torch.equal(c["image"], sample["image"]) for c in changed) > 10
-    for c in changed:
-        torch.testing.assert_close(c["keypoints"], sample["keypoints"])
+    generator = np.random.default_rng(1)
+    results = [only(change).change(image, generator) for _ in range(30)]
+    assert any(not np.array_equal(result, image) for result in results)
+    roughness = np.mean([np.abs(np.diff(r.astype(float), axis=0)).mean() for r in results])
+    before = np.abs(np.diff(image.astype(float), axis=0)).mean()
+    if change in ("low_resolution", "blur"):
+        assert roughness < 0.6 * before
+    if change == "dark":
+        assert np.mean([r.mean() for r in results]) < 0.5 * image.mean()
+    if change == "colour":
+        assert any(np.ptp(r.astype(int), axis=-1).max() <= 2 for r in results)  # some are grey
 
 
-def test_occlusion_covers_one_rectangle():
-    batch = torch.stack([torch.zeros(3, 40, 40), torch.ones(3, 40, 40)]).to(torch.uint8)
-    covered = data.Occlusion(0.25, 0.25)(batch)
-    assert (covered[0] == 1).sum() == 3 * 100 and (covered[1] == 0).sum() == 3 * 100
+def test_photometry_depends_on_its_generator_alone():
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    first, again, other = (data.Photometry().change(image, np.random.default_rng(s)) for s in (5, 5, 6))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_occlusion_covers_a_part_with_the_other_face():
+    black, white = np.zeros((40, 60, 3), np.uint8), np.full((40, 60, 3), 255, np.uint8)
+    generator = np.random.default_rng(0)
+    shares = [only("occlusion").change(black, generator, white).mean() / 255 for _ in range(200)]
+    assert 0.02 < np.mean(shares) < 0.2 and max(shares) < 0.5
 
 
 def test_tight_boxes_of_the_dataset_fit_the_crops(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fkp import detector
+from fkp import detector, runtime
 from fkp.detector import Detector, DetectorConfig, DetectorNetwork
 
 
@@ -35,9 +35,6 @@ class OneFace(torch.nn.Module):
             if cell is not None:
                 logits[0, cell] = logit
         return detector.Grids(logits, detector.encode(self.box.expand(1, len(at), 4), at[None]))
-
-    def folded(self) -> "OneFace":
-        return self
 
 
 def test_cells_are_centred_on_their_pixels() -> None:
@@ -88,10 +85,10 @@ def test_the_network_is_small(network: DetectorNetwork) -> None:
 def test_folding_changes_nothing(network: DetectorNetwork) -> None:
     pictures = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
-        whole, folded = network(pictures), network.folded()(pictures)
+        whole, folded = network(pictures), runtime.folded(network)(pictures)
     torch.testing.assert_close(folded.logits, whole.logits, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(folded.offsets, whole.offsets, atol=1e-4, rtol=1e-4)
-    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.folded().modules())
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in runtime.folded(network).modules())
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
 
 

@@ -11,12 +11,12 @@ import safetensors
 import safetensors.torch
 import torch
 
-from fkp import detector, hub, network
+from fkp import detector, export, hub, network
 from fkp.hub import WeightsError
 from tests.loopback_hub import LoopbackHub, Repository
 
 KEYPOINTS = network.KeypointConfig(
-    crop_size=64, widths=(4, 4, 4, 4, 8), depths=(1, 1, 1, 1), top_down_width=4, temperature=1.25
+    crop_size=64, widths=(4, 4, 4, 4, 8), depths=(1, 1, 1, 1), top_down_width=4, temperatures=(1.0, 1.25, 1.0)
 )
 FACES = detector.DetectorConfig(widths=(4, 4, 4, 4, 4), neck_width=4, min_score=0.25)
 METRICS = {"ytf/test": {"nme": 4.5, "missed": 0}}
@@ -24,8 +24,9 @@ METRICS = {"ytf/test": {"nme": 4.5, "missed": 0}}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Small untrained networks, saved."""
-    hub.save(tmp_path / "weights", network.build(KEYPOINTS), detector.Detector(FACES), METRICS)
+    """Small untrained networks, saved without graphs, which take seconds."""
+    faces = detector.Detector(FACES)
+    hub.save(tmp_path / "weights", network.build(KEYPOINTS), faces, METRICS, graphs=False)
     return tmp_path / "weights"
 
 
@@ -72,10 +73,79 @@ def test_saved_and_loaded(folder: Path) -> None:
         loaded = {f"keypoints.{k}": v for k, v in stored.keypoint_network.state_dict().items()}
         loaded |= {f"detector.{k}": v for k, v in stored.face_detector.network.state_dict().items()}
         assert loaded.keys() == saved.keys()
-        assert all(torch.equal(loaded[name], saved[name]) for name in saved)
+        assert all(torch.equal(loaded[name], saved[name].to(loaded[name].dtype)) for name in saved)
+        assert {tensor.dtype for tensor in loaded.values()} == {torch.float32, torch.int64}
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float16, torch.int64}
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["format"], config["dtype"], config["onnx"]) == (2, "float16", False)
+    assert first.keypoints_graph is None and first.face_detector.runner.graph is None
     with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt", "scheme": "ibug-68", "fkp_version": "0.1.0"}
     assert (folder / "model.safetensors").stat().st_mode & 0o044 == 0o044
+
+
+def test_saved_again_it_stays_the_same(folder: Path, tmp_path: Path) -> None:
+    stored = hub.load(folder)
+    hub.save(tmp_path / "again", *stored[:3], graphs=False)
+    for name in ("model.safetensors", "config.json", "metrics.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_what_float16_cannot_hold_stays_float32(tmp_path: Path) -> None:
+    keypoint_network = network.build(KEYPOINTS)
+    with torch.no_grad():
+        keypoint_network.heatmaps.bias[3] = 1e6 + 1
+    hub.save(tmp_path, keypoint_network, detector.Detector(FACES), graphs=False)
+    assert torch.equal(hub.load(tmp_path).keypoint_network.heatmaps.bias, keypoint_network.heatmaps.bias)
+    assert keypoint_network.heatmaps.weight.dtype == torch.float32  # as it was
+
+
+def test_a_folder_of_format_1(folder: Path) -> None:
+    """As fkp wrote them before: float32, and neither "dtype" nor "onnx" in the config."""
+    torch.manual_seed(1)
+    keypoint_network, faces = network.build(KEYPOINTS), detector.Detector(FACES)
+    tensors = {f"keypoints.{name}": tensor for name, tensor in keypoint_network.state_dict().items()}
+    tensors |= {f"detector.{name}": tensor for name, tensor in faces.network.state_dict().items()}
+    (folder / "model.safetensors").write_bytes(safetensors.torch.save(tensors))
+    config = json.loads((folder / "config.json").read_text()) | {"format": 1}
+    del config["dtype"], config["onnx"]
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = hub.load(folder).keypoint_network.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in keypoint_network.state_dict().items())
+
+
+def test_graphs_of_other_weights_are_taken_away(folder: Path) -> None:
+    stored = hub.load(folder)
+    (folder / "onnx").mkdir()
+    for name in ("keypoints.onnx", "detector.onnx"):
+        (folder / "onnx" / name).write_bytes(b"old")
+    assert hub.load(folder).keypoints_graph == folder / "onnx" / "keypoints.onnx"
+    assert hub.load(folder).face_detector.runner.graph == folder / "onnx" / "detector.onnx"
+    hub.save(folder, *stored[:3], graphs=False)
+    assert not (folder / "onnx").exists()
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_without_the_extra_there_are_no_graphs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    hub.save(folder, *hub.load(folder)[:3])
+    assert not (folder / "onnx").exists()
+    assert json.loads((folder / "config.json").read_text())["onnx"] is False
+
+
+def test_weights_are_saved_even_when_no_graph_can_be_made(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("this torch cannot export\nfor reasons of its own")
+
+    pytest.importorskip("onnxscript", reason="needs the extra fkp[onnx]")
+    monkeypatch.setattr(export, "write_onnx", fail)
+    with pytest.warns(UserWarning, match="no ONNX graphs were written to .*: this torch cannot export$"):
+        hub.save(tmp_path / "new", *hub.load(folder)[:3])
+    assert hub.load(tmp_path / "new").keypoints_graph is None
 
 
 def test_without_metrics(folder: Path) -> None:
@@ -85,9 +155,9 @@ def test_without_metrics(folder: Path) -> None:
 
 def test_an_older_config_keeps_defaults(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    del config["keypoints"]["temperature"], config["fkp_version"]
+    del config["keypoints"]["temperatures"], config["fkp_version"]
     (folder / "config.json").write_text(json.dumps(config))
-    assert hub.load(folder).keypoint_network.config.temperature == 1.0
+    assert hub.load(folder).keypoint_network.config.temperatures == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
@@ -114,7 +184,8 @@ def test_damaged_json(folder: Path, file: str, content: bytes) -> None:
 @pytest.mark.parametrize(
     "change, reason",
     [
-        ({"format": 2}, "format 2, this fkp reads up to 1: upgrade with 'pip install -U fkp'"),
+        ({"format": 3}, "format 3, this fkp reads up to 2: upgrade with 'pip install -U fkp'"),
+        ({"dtype": "int8"}, "has the dtype 'int8', fkp knows float16 and float32 only"),
         ({"format": "new"}, "is no config of fkp"),
         ({"scheme": "wflw-98"}, "scheme 'wflw-98'"),
         ({"extra": 1}, "unknown key 'extra'"),
@@ -148,6 +219,7 @@ def test_tensors_that_do_not_fit(folder: Path) -> None:
     assert "tensor detector.more belongs to neither network;" in after(lambda t: t.update(extra))
     assert "instead of (68, 4, 1, 1);" in after(lambda t: t.update({name: t[name][:67]}))
     assert "is missing (and " in after(lambda t: t.clear())
+    assert f"tensor {name} is of type torch.int32;" in after(lambda t: t.update({name: t[name].int()}))
 
 
 def test_weights_of_another_size_are_not_taken(folder: Path) -> None:
@@ -207,16 +279,17 @@ from fkp import hub
 
 stored = hub.load({folder!r})
 try:
-    hub.push("someone/faces", *stored)
+    hub.push("someone/faces", *stored[:3])
 except hub.WeightsError as error:
     print(error)
-print(hub.push("someone/faces", *stored, token="hf_secret", commit_message="First"))
+print(hub.push("someone/faces", *stored[:3], token="hf_secret", commit_message="First"))
 """
 
 PULL = """
 from fkp import FaceKeypoints
 
 model = FaceKeypoints.from_pretrained("someone/faces")
+print(model.backend, model.face_detector.runner.backend.name)
 print(sum(float(tensor.double().sum()) for tensor in model.keypoint_network.state_dict().values()))
 print(model.metrics)
 """
@@ -237,20 +310,32 @@ for source, options in {calls!r}:
 
 
 def test_push_and_pull(folder: Path, tmp_path: Path) -> None:
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extra fkp[onnx]")
     with LoopbackHub() as server:
         refusal, url = fresh_process(PUSH.format(folder=str(folder)), server.url, tmp_path / "a")
         assert refusal.startswith("the Hub does not let you write someone/faces: run 'hf auth login'")
         ((sha, files, message),) = server.repositories["someone/faces"].commits
         assert url == f"{server.url}/someone/faces/commit/{sha}" and message == "First"
         assert len(files["model.safetensors"]) == (folder / "model.safetensors").stat().st_size
-        assert files["config.json"] == (folder / "config.json").read_bytes()
+        assert json.loads(files["config.json"]) == json.loads((folder / "config.json").read_text()) | {
+            "onnx": True
+        }
+        assert {name for name in files if "/" in name} == {"onnx/keypoints.onnx", "onnx/detector.onnx"}
         assert files["metrics.json"] == (folder / "metrics.json").read_bytes()
         assert b'from_pretrained("someone/faces")' in files["README.md"]
 
         server.repositories["someone/empty"] = Repository(False, [("e" * 40, {"README.md": b""}, "")])
-        failing = [("someone/nothing", {}), ("someone/faces", {"revision": "v9"}), ("someone/empty", {})]
-        code = PULL + FIND.format(calls=failing)
-        weights, metrics, missing, revision, empty = fresh_process(code, server.url, tmp_path / "b")
+        plain = {path.name: path.read_bytes() for path in folder.iterdir()}
+        server.repositories["someone/plain"] = Repository(False, [("f" * 40, plain, "")])
+        calls = [("someone/nothing", {}), ("someone/faces", {"revision": "v9"}), ("someone/empty", {})]
+        code = PULL + FIND.format(calls=[*calls, ("someone/plain", {})])
+        pulled = fresh_process(code, server.url, tmp_path / "b")
+        backends, weights, metrics, missing, revision, empty, without_graphs = pulled
+        assert backends == "onnxruntime onnxruntime"
+        assert without_graphs == "f" * 40 + " "
+        asked = [request for request in server.requests if "someone/plain" in request]
+        assert len(asked) <= 8 and not any("onnx" in request for request in asked)
         state = hub.load(folder).keypoint_network.state_dict()
         assert float(weights) == sum(float(tensor.double().sum()) for tensor in state.values())
         assert metrics == str(METRICS)

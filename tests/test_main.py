@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("model")
     keypoints = network.KeypointConfig(crop_size=64, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4)
     faces = detector.DetectorConfig(widths=(4, 4, 4, 4, 4), neck_width=4, min_score=1.0)
-    hub.save(folder, network.build(keypoints), detector.Detector(faces))
+    hub.save(folder, network.build(keypoints), detector.Detector(faces), graphs=False)
     return str(folder)
 
 
@@ -112,6 +113,46 @@ def test_predict_options_and_words(model: str, picture: str, capsys: Captured) -
     assert main(["predict", picture, "--model", model, "--min-score", "0.7", "--json", "-"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert [face["score"] for face in record["faces"]] == [0.9]
+
+
+@pytest.mark.usefixtures("sees_two")
+def test_predict_says_what_ran(model: str, picture: str, capsys: Captured) -> None:
+    assert main(["predict", picture, "--model", model, "--json", "-", "--verbose"]) == 0
+    stdout, stderr = capsys.readouterr()
+    assert len(json.loads(stdout)[0]["faces"]) == 2
+    weights, keypoints, faces, timed = stderr.splitlines()
+    assert weights == f"fkp: weights from {model}, label style 300w"
+    runs = rf"torch {re.escape(torch.__version__)}, \d+ threads?"
+    assert re.fullmatch(f"fkp: keypoints on {runs}", keypoints)
+    assert re.fullmatch(f"fkp: faces on {runs}", faces)
+    assert re.fullmatch(rf"fkp: {re.escape(picture)}: 2 faces, \d+\.\d ms", timed)
+
+
+def test_predict_and_evaluate_take_the_models_options(
+    model: str, labelled: tuple[str, str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[pipeline.FaceKeypoints] = []
+    original = pipeline.FaceKeypoints.from_pretrained.__func__
+
+    def from_pretrained(cls, *arguments, **options):
+        made.append(original(cls, *arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(pipeline.FaceKeypoints, "from_pretrained", classmethod(from_pretrained))
+    labels, folder = labelled
+    for command in (["predict", f"{folder}/two.png"], ["evaluate", "--csv", labels, "--images", folder]):
+        command += ["--model", model]
+        assert main([*command, "--backend", "torch", "--mirrored", "--passes", "2"]) == 0
+        assert main(command) == 0
+        first, second = made[-2:]
+        assert (first.backend, first.mirrored, first.passes) == ("torch", True, 2)
+        assert (second.mirrored, second.passes) == (False, 1)
+        capsys.readouterr()
+        assert "no graph for onnxruntime" in failing(capsys, *command, "--backend", "onnxruntime")
+        assert "there is no backend 'tpu'" in failing(capsys, *command, "--backend", "tpu")
+        with pytest.raises(SystemExit):
+            main([*command, "--passes", "3"])
+        capsys.readouterr()
 
 
 def test_predict_goes_on_after_what_is_no_picture(
@@ -317,14 +358,14 @@ def test_label_style_reaches_the_network(picture: str, capsys: Captured, tmp_pat
     styled = network.build(network.KeypointConfig())
     with torch.no_grad():
         styled.style.weight.normal_()
-    hub.save(tmp_path / "styled", styled, detector.Detector(detector.DetectorConfig()))
+    hub.save(tmp_path / "styled", styled, detector.Detector(detector.DetectorConfig()), graphs=False)
 
     def keypoints(*options: str) -> list:
         arguments = ["predict", picture, "--model", str(tmp_path / "styled"), "--json", "-"]
         assert main([*arguments, "--min-score", "0", "--max-faces", "1", *options]) == 0
         return json.loads(capsys.readouterr().out)[0]["faces"][0]["keypoints"]
 
-    assert keypoints() == keypoints("--label-style", "auto") != keypoints("--label-style", "ytf")
+    assert keypoints() == keypoints("--label-style", "300w") != keypoints("--label-style", "ytf")
     with pytest.raises(SystemExit):
         main(["predict", picture, "--label-style", "other"])
     assert "--label-style" in capsys.readouterr().err

@@ -54,3 +54,29 @@ def test_reliability():
     error, table = metrics.reliability(scores, hits)
     assert error < 0.02 and table.shape == (10, 3) and table[:, 2].sum() == 20_000
     assert metrics.reliability(np.full(1000, 0.9), np.zeros(1000, bool))[0] == pytest.approx(0.9)
+
+
+def test_ranking_drops_the_least_sure_first():
+    errors = np.array([[10.0, 2.0], [4.0, 0.0]])
+    scores = np.array([[0.1, 0.6], [0.3, 0.9]])
+    curve = metrics.ranking(scores, errors, [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(curve, [4, 2, 1, 0, np.nan])
+    assert metrics.ranking_gain(scores, errors, 0.25) == pytest.approx(50)
+    assert metrics.ranking_gain(1 - scores, errors, 0.25) < 0  # the wrong way round, the best point goes
+    assert np.isnan(metrics.ranking(np.empty(0), np.empty(0), [0, 0.5])).all()
+
+
+def test_ranking_by_scores_that_say_nothing_gains_nothing():
+    errors = np.random.default_rng(0).gamma(2, 1, 100_000)
+    scores = np.random.default_rng(1).uniform(size=100_000)
+    assert metrics.ranking_gain(scores, errors) == pytest.approx(0, abs=0.5)
+
+
+def test_spearman():
+    assert np.isnan(metrics.spearman(np.empty(0), np.empty(0)))
+    assert np.isnan(metrics.spearman(np.ones(3), np.arange(3)))
+    values = np.random.default_rng(0).normal(size=(5, 4))
+    assert metrics.spearman(values, np.exp(values)) == pytest.approx(1)
+    assert metrics.spearman(values, -(values**3)) == pytest.approx(-1)
+    # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: 4.5 / sqrt(4.5 * 5).
+    assert metrics.spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / np.sqrt(4.5 * 5))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train
-from fkp import FaceKeypoints, detector, face_training, hub, keypoint_training, network
+from fkp import FaceKeypoints, detector, export, face_training, hub, keypoint_training, network
 from tests import synthetic
 
 EPOCHS, STEPS = 2, 3
@@ -23,8 +23,16 @@ def folder(tmp_path_factory) -> Path:
         folder / "other",
         network.build(network.KeypointConfig()),
         detector.Detector(detector.DetectorConfig()),
+        graphs=False,
     )
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_graphs(request, monkeypatch):
+    """Graphs take ten seconds a model: one test has them written."""
+    if "writes_graphs" not in request.keywords:
+        monkeypatch.setattr(export, "is_possible", lambda: False)
 
 
 def command(folder: Path, runs: Path, *more: str, what: str = "keypoints") -> list[str]:
@@ -86,6 +94,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     assert_equal(whole, parts)
 
 
+@pytest.mark.writes_graphs
 def test_a_run_leaves_log_curve_preview_and_a_model_that_loads(folder, tmp_path):
     assert train.main(command(folder, tmp_path)) == 0
     run = tmp_path / "keypoints"
@@ -95,6 +104,7 @@ def test_a_run_leaves_log_curve_preview_and_a_model_that_loads(folder, tmp_path)
     for name in ("curve.png", "preview.png"):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
     model = FaceKeypoints.from_pretrained(run / "model")
+    assert model.backend == "onnxruntime"
     assert model.metrics["validation"]["keypoints"]["nme"] > 0
     stored, other = hub.load(run / "model"), hub.load(folder / "other")
     assert_equal(stored.face_detector.network.state_dict(), other.face_detector.network.state_dict())
@@ -152,7 +162,7 @@ def test_two_processes_train_one_network(folder, tmp_path, root):
 
 
 def test_learning_rate_warms_up_and_settles():
-    rates = [train.learning_rate(step, 100, 1.0, 0.1) for step in range(100)]
+    rates = [train.learning_rate(step, 100, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == pytest.approx(1.0)
     assert rates[-1] < 0.02 and all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
 
