@@ -70,8 +70,8 @@ def ced(faces: Sets, placed: Placements) -> Figure:
     limits = np.linspace(0, 10, 201)
     lines = {
         ("KeypointNet", "truth"): ("KeypointNet", BLUE, "-"),
-        ("KeypointNet", "own_style"): ("KeypointNet, the set's own style", GREEN, (0, (5, 2))),
-        ("KeypointNet", "own_detected"): ("KeypointNet, detected boxes", VERMILION, (0, (1, 1.2))),
+        ("KeypointNet", "own_style"): ("the set's own style", GREEN, (0, (5, 2))),
+        ("KeypointNet", "own_detected"): ("its own style, detected boxes", VERMILION, (0, (1, 1.2))),
         ("baseline", "truth"): ("baseline", GREY, "-"),
     }
     for axes, test in zip(panels, SETS, strict=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,12 +84,14 @@ class CoordinateCodec:
         return (numbers - self.encode(keypoints)).square().mean()
 
 
-def scores_from_spreads(spreads: Tensor, inter_ocular: Tensor, temperature: float = 1.0) -> Tensor:
+def scores_from_spreads(
+    spreads: np.ndarray, inter_ocular: np.ndarray, temperature: float = 1.0
+) -> np.ndarray:
     """Confidence (n,68), 0..1, that a point lies within 5 % of the inter-ocular distance of the truth.
 
     `spreads` (n,68) are expected errors and `inter_ocular` (n,) distances, in the same unit; `temperature`
     multiplies the spreads (fitted on validation data). The error is taken to follow a radial Laplace
     density, exp(−r/b) / (2πb²), whose mean is 2b, so P(r < R) = 1 − (1 + R/b)·exp(−R/b).
     """
-    ratio = 2 * RADIUS * inter_ocular.unsqueeze(-1) / (temperature * spreads).clamp_min(1e-6)
-    return 1 - (1 + ratio) * torch.exp(-ratio)
+    ratio = 2 * RADIUS * inter_ocular[..., None] / np.maximum(temperature * spreads, 1e-6)
+    return 1 - (1 + ratio) * np.exp(-ratio)

@@ -196,8 +196,7 @@ def fit_temperature(spreads: np.ndarray, inter_ocular: np.ndarray, hits: np.ndar
     """The factor for spreads (n,68) with which scores are nearest to hits (n,68) in ten bins; 0.4 to 2.5."""
 
     def error(temperature: float) -> float:
-        spreads_and_eyes = torch.from_numpy(spreads), torch.from_numpy(inter_ocular)
-        return metrics.reliability(codec.scores_from_spreads(*spreads_and_eyes, temperature).numpy(), hits)[0]
+        return metrics.reliability(codec.scores_from_spreads(spreads, inter_ocular, temperature), hits)[0]
 
     return float(min(np.geomspace(0.4, 2.5, 85).round(3), key=error))
 

@@ -6,15 +6,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 
 from fkp import codec, detector, geometry, hub, images, network, runtime, scheme
 
 BATCH = 64
 """Crops that go through the keypoint network at once; more only costs memory."""
+UNSURE = 0.5
+"""With two passes, a face whose points score less than this on average is looked at upside down as well."""
 
 EYES = [scheme.RIGHT_EYE_OUTER_CORNER, 39, 42, scheme.LEFT_EYE_OUTER_CORNER]
 """The corners of both eyes, whose middles' connecting line is level in a straightened crop."""
@@ -71,6 +72,14 @@ class FaceDetector(Protocol):
     def __call__(
         self, image: np.ndarray, *, min_score: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class _Look(NamedTuple):
+    """`keypoints` (n,68,2) and `sigmas` (n,68) in pixels of the crops, `scores` (n,68)."""
+
+    keypoints: np.ndarray
+    sigmas: np.ndarray
+    scores: np.ndarray
 
 
 class FaceKeypoints:
@@ -190,20 +199,50 @@ class FaceKeypoints:
         transforms = [
             geometry.CropTransform.around_box(box, config.crop_size, config.margin) for box in boxes
         ]
-        in_crop, spreads = self._predict(np.stack([transform.crop(image) for transform in transforms]))
+        look = self._look(image, transforms)
         if self.passes == 2:
+            transforms, look = self._turned_if_unsure(image, boxes, transforms, look)
             transforms = [
                 straightened(transform, transform.to_image(points), config.margin)
-                for transform, points in zip(transforms, in_crop, strict=True)
+                for transform, points in zip(transforms, look.keypoints, strict=True)
             ]
-            in_crop, spreads = self._predict(np.stack([transform.crop(image) for transform in transforms]))
-        eyes = torch.from_numpy(geometry.inter_ocular(in_crop))
-        temperature = config.temperature(self.label_style)
-        keypoint_scores = codec.scores_from_spreads(torch.from_numpy(spreads), eyes, temperature)
-        keypoints = np.stack([t.to_image(points) for t, points in zip(transforms, in_crop, strict=True)])
+            look = self._look(image, transforms)
+        pairs = zip(transforms, look.keypoints, strict=True)
+        keypoints = np.stack([transform.to_image(points) for transform, points in pairs])
         crop_pixels = np.array([[math.hypot(*t.image_to_crop[0, :2])] for t in transforms])
-        sigmas = temperature * spreads / crop_pixels
-        return Faces(boxes, scores, keypoints, keypoint_scores.numpy(), sigmas)
+        return Faces(boxes, scores, keypoints, look.scores, look.sigmas / crop_pixels)
+
+    def _look(self, image: np.ndarray, transforms: list[geometry.CropTransform]) -> _Look:
+        """One pass over the faces of an image, each in the crop of its transform."""
+        keypoints, spreads = self._predict(np.stack([transform.crop(image) for transform in transforms]))
+        temperature = self.keypoint_network.config.temperature(self.label_style)
+        scores = codec.scores_from_spreads(spreads, geometry.inter_ocular(keypoints), temperature)
+        return _Look(keypoints, temperature * spreads, scores)
+
+    def _turned_if_unsure(
+        self, image: np.ndarray, boxes: np.ndarray, transforms: list[geometry.CropTransform], look: _Look
+    ) -> tuple[list[geometry.CropTransform], _Look]:
+        """The surest look at each face: as it is or, where that is below `UNSURE`, at a quarter turn too.
+
+        The network knows upright faces, and its scores say when a face is none (docs/accuracy.md).
+        """
+        config = self.keypoint_network.config
+        unsure = np.flatnonzero(look.scores.mean(axis=1) < UNSURE)
+        if not len(unsure):
+            return transforms, look
+        transforms, look = list(transforms), _Look(*(array.copy() for array in look))
+        for angle in (90, 180, 270):
+            turned = [
+                geometry.CropTransform.around_box(boxes[i], config.crop_size, config.margin, angle=angle)
+                for i in unsure
+            ]
+            other = self._look(image, turned)
+            for place, i in enumerate(unsure):
+                if other.scores[place].mean() > look.scores[i].mean():
+                    transforms[i] = turned[place]
+                    for kept, new in zip(look, other, strict=True):
+                        kept[i] = new[place]
+        return transforms, look
 
     def _predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints (n,68,2) and their spreads (n,68), pixels of the crop, of crops (n,S,S,3) uint8 RGB."""

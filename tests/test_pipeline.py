@@ -14,6 +14,8 @@ from torch import nn
 from fkp import FaceKeypoints, Faces, detector, geometry, hub, images, network, pipeline, runtime, scheme
 from tests import synthetic
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
 
 class DotNetwork(nn.Module):
     """Places points on the crop's bright spot, but 36 and 45, the eyes, 10 pixels left and right of it.
@@ -234,9 +236,27 @@ def test_two_passes() -> None:
     second = pipeline.straightened(first, first.to_image(points), 1.5)
     assert faces.keypoints[0] == pytest.approx(second.to_image(points), abs=1e-3)
     assert np.abs(faces.keypoints[0] - first.to_image(points)).max() > 1
-    assert model.keypoint_network.batches == [1, 1]
+    # Scores are low, so that three turns are tried; they score the same, so that none is taken.
+    assert model.keypoint_network.batches == [1] * 5
     side = np.sqrt(abs(np.linalg.det(second.crop_to_image[:, :2])))
     assert faces.sigmas[0, 1] == pytest.approx(2 * side, rel=1e-4)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_two_passes_find_the_points_of_a_face_that_is_not_upright(quarters: int) -> None:
+    once, twice = (FaceKeypoints.from_pretrained(passes=passes) for passes in (1, 2))
+    image = images.read(EXAMPLES / "eileen_collins.jpg")
+    upright = twice(image, max_faces=1)
+    turned, points = image, upright.keypoints[0]
+    for _ in range(quarters):  # counter-clockwise: what is on the right comes to the top
+        points = np.stack([points[:, 1], turned.shape[1] - 1 - points[:, 0]], axis=-1)
+        turned = np.ascontiguousarray(np.rot90(turned))
+    box = geometry.tight_boxes(points[None])
+    eyes = geometry.inter_ocular(points)
+    found, missed = twice.keypoints_at(turned, box), once.keypoints_at(turned, box)
+    assert np.linalg.norm(found.keypoints[0] - points, axis=-1).mean() < 0.02 * eyes
+    assert np.linalg.norm(missed.keypoints[0] - points, axis=-1).mean() > 0.2 * eyes
+    assert missed.keypoint_scores.mean() < 0.3 < 0.6 < found.keypoint_scores.mean()
 
 
 def test_a_second_pass_needs_a_face_in_the_first(model: FaceKeypoints) -> None:
@@ -250,7 +270,7 @@ def test_a_second_pass_needs_a_face_in_the_first(model: FaceKeypoints) -> None:
 def test_backend(model: FaceKeypoints, tmp_path: Path) -> None:
     assert model.backend == "torch"
     weights, keypoints, faces = model.describe()
-    assert weights == "weights from memory, label style auto"
+    assert weights == "weights from memory, label style 300w"
     assert keypoints.startswith("keypoints on torch 2") and faces == "faces on KnownDetector"
     with pytest.raises(runtime.BackendError, match="no graph for onnxruntime"):
         FaceKeypoints(DotNetwork(), model.face_detector, backend="onnxruntime")

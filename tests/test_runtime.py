@@ -221,7 +221,7 @@ def test_weights_that_change_are_run_as_they_are(model: FaceKeypoints) -> None:
         after, _ = model.runner(some, style("auto"))
         assert model.backend == "torch" and np.abs(after - before).max() > 0.01
         with torch.inference_mode():
-            expected = model.keypoint_network.predict(torch.from_numpy(some).permute(0, 3, 1, 2))
+            expected = model.keypoint_network.predict(torch.from_numpy(some).permute(0, 3, 1, 2), "auto")
         assert after == pytest.approx(expected.keypoints.numpy(), abs=0.01)
         before = after
 
