@@ -131,11 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
                     group["lr"] = lr * group["peak"]
             with autocast:
                 loss, parts = task.loss(trained, batch)
-            model.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
-            for optimizer in optimizers:
-                optimizer.step()
+            descend(loss, model, optimizers, args.clip)
             average.update_parameters(model)
             step += 1
 
@@ -313,6 +309,17 @@ def make_optimizers(
         group = {"params": hidden_kernels, "weight_decay": args.weight_decay, "peak": args.muon_lr}
         optimizers.append(Muon([group]))
     return optimizers
+
+
+def descend(
+    loss: torch.Tensor, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], clip: float
+) -> None:
+    """One backward pass and update; `clip` is the largest norm of the gradient."""
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def settings(args: argparse.Namespace) -> dict[str, str]:

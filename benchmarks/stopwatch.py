@@ -144,11 +144,7 @@ def training(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task]]:
     def update(batch: dict[str, torch.Tensor], precision: str) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             loss, _ = task.loss(model, batch)
-        model.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip)
-        for optimizer in optimizers:
-            optimizer.step()
+        train.descend(loss, model, optimizers, args.clip)
 
     def loader() -> Iterator[Any]:
         for step in range(10**9):

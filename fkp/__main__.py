@@ -249,7 +249,6 @@ def _load(args: argparse.Namespace) -> FaceKeypoints:
     )
 
 
-
 def annotated_names(pictures: Sequence[str]) -> dict[str, str]:
     """The PNG's name for every picture: no two the same, and none that of a picture itself."""
     names: dict[str, str] = {}

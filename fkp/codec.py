@@ -29,7 +29,7 @@ class HeatmapCodec:
 
     def encode(self, keypoints: Tensor) -> Tensor:
         """Logits (n,68,h,h) whose softmax over both axes is a Gaussian around each keypoint (n,68,2)."""
-        x, y = self._distances(keypoints).square().mul(-0.5).unbind(dim=-2)
+        x, y = self._log_gaussians(keypoints).unbind(dim=-2)
         return y.unsqueeze(-1) + x.unsqueeze(-2)
 
     def decode(self, logits: Tensor) -> Tensor:
@@ -45,15 +45,16 @@ class HeatmapCodec:
 
         The Gaussian is a product of one along x and one along y, so it never has to be written out.
         """
-        gaussians = torch.softmax(self._distances(keypoints).square().mul(-0.5), dim=-1)
+        gaussians = torch.softmax(self._log_gaussians(keypoints), dim=-1)
         x, y = gaussians.unbind(dim=-2)
         expected = ((logits * x.unsqueeze(-2)).sum(dim=-1) * y).sum(dim=-1)
         entropy = -torch.xlogy(gaussians, gaussians).sum(dim=(-2, -1))
         return (torch.logsumexp(logits.flatten(2), dim=-1) - expected - entropy).mean()
 
-    def _distances(self, keypoints: Tensor) -> Tensor:
-        """Distances (n,68,2,h) of the cells from keypoints (n,68,2) along each axis, in sigmas."""
-        return (self._axis(keypoints) - keypoints.unsqueeze(-1)) / (self.sigma * self._stride)
+    def _log_gaussians(self, keypoints: Tensor) -> Tensor:
+        """Logarithms (n,68,2,h), but for a constant, of Gaussians along the axes for keypoints (n,68,2)."""
+        distances = (self._axis(keypoints) - keypoints.unsqueeze(-1)) / (self.sigma * self._stride)
+        return distances.square().mul(-0.5)
 
     @property
     def _stride(self) -> float:
