@@ -15,6 +15,7 @@ import json
 import re
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -170,6 +171,24 @@ def load(folder: str | Path) -> Stored:
     return Stored(keypoint_network.eval(), face_detector, metrics, graph if graph.is_file() else None)
 
 
+def copy_mean_weights(sources: dict[str, nn.Module], target: nn.Module) -> None:
+    """All tensors of a network, or the mean of several (model soups, https://arxiv.org/abs/2203.05482).
+
+    `sources` are networks by the name that WeightsError is to call them by when a tensor of theirs is
+    missing, extra or misshapen.
+    """
+    states = {name: source.state_dict() for name, source in sources.items()}
+    for name, tensors in states.items():
+        problems = _misfits(tensors, target.state_dict())
+        if problems:
+            raise WeightsError(f"{name} holds a network of another shape: {problems}")
+    mean = {}
+    for key, tensor in target.state_dict().items():
+        all_of_it = torch.stack([tensors[key].to(tensor.device) for tensors in states.values()])
+        mean[key] = all_of_it.mean(dim=0) if tensor.is_floating_point() else all_of_it[0]
+    target.load_state_dict(mean)
+
+
 def _both(keypoint_network: network.KeypointNetwork, face_detector: detector.Detector) -> nn.Module:
     """Both networks as one, whose names of tensors are those in the file."""
     return nn.ModuleDict({"keypoints": keypoint_network, "detector": face_detector.network})
@@ -249,6 +268,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_fit(tensors: dict[str, Tensor], needed: dict[str, Tensor], path: Path) -> None:
+    problems = _misfits(tensors, needed)
+    if problems:
+        raise WeightsError(f"{path} does not fit its {CONFIG}: {problems}; get both files anew")
+
+
+def _misfits(tensors: dict[str, Tensor], needed: dict[str, Tensor]) -> str:
+    """The first thing, in words, that keeps tensors from being loaded where others are needed; or nothing."""
     problems = [f"tensor {name} is missing" for name in needed if name not in tensors]
     problems += [f"tensor {name} belongs to neither network" for name in tensors if name not in needed]
     problems += [
@@ -261,9 +287,8 @@ def _check_fit(tensors: dict[str, Tensor], needed: dict[str, Tensor], path: Path
         for name, tensor in needed.items()
         if name in tensors and tensors[name].is_floating_point() != tensor.is_floating_point()
     ]
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise WeightsError(f"{path} does not fit its {CONFIG}: {problems[0]}{more}; get both files anew")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return problems[0] + more if problems else ""
 
 
 # --- The Hub ------------------------------------------------------------------------------------------------
@@ -284,7 +309,20 @@ def find(source: str | Path | None = None, revision: str | None = None, **hub_op
         return BUNDLED if source is None else Path(source)
     if isinstance(source, Path) or not _REPO_ID.fullmatch(source):
         raise WeightsError(f"{str(source)!r} is neither a folder here nor a Hub id of the form OWNER/NAME")
-    return _download(source, revision, **hub_options)
+    lacking = f"no fkp weights: {CONFIG} and {WEIGHTS} are needed"
+    return _download(source, revision, _snapshot, CONFIG, lacking, **hub_options)
+
+
+def fetch_file(repo_id: str, name: str, commit: str, **hub_options: Any) -> Path:
+    """One file of any Hub repository at a commit (40 hex digits), from the local cache where it is in there.
+
+    `hub_options` and errors are those of `find`.
+    """
+
+    def fetch(repo_id: str, revision: str | None, commit: str | None, **options: Any) -> Path:
+        return Path(huggingface_hub.hf_hub_download(repo_id, name, revision=commit, **options))
+
+    return _download(repo_id, commit, fetch, name, f"no {name}", **hub_options)
 
 
 def push(
@@ -322,27 +360,37 @@ def push(
 
 
 def _download(
-    repo_id: str, revision: str | None, *, local_files_only: bool = False, **hub_options: Any
+    repo_id: str,
+    revision: str | None,
+    fetch: Callable[..., Path],
+    probed: str,
+    lacking: str,
+    *,
+    local_files_only: bool = False,
+    **hub_options: Any,
 ) -> Path:
-    """The snapshot folder in the local cache, filled from the network where need be."""
+    """What `fetch`, called as `_snapshot` is, finds in the local cache or puts there from the network.
+
+    `probed` is the file that is asked for first, `lacking` what the repository holds when that is not there.
+    """
     where = f"{repo_id} at revision {revision}" if revision else repo_id
     why_cached = "the network is switched off" if local_files_only or constants.HF_HUB_OFFLINE else ""
     try:
         if revision and _COMMIT.fullmatch(revision) and not why_cached:
             with contextlib.suppress(errors.LocalEntryNotFoundError):
-                return _snapshot(repo_id, revision, revision, local_files_only=True, **hub_options)
+                return fetch(repo_id, revision, revision, local_files_only=True, **hub_options)
         commit = revision
         if not why_cached:
             # One quick request first, or every file would be retried for long where there is no network.
             try:
-                commit = _commit(repo_id, revision, hub_options.get("token"))
+                commit = _commit(repo_id, probed, revision, hub_options.get("token"))
             except errors.HfHubHTTPError as error:
                 if error.response.status_code < 500:
                     raise
                 why_cached = f"the Hub answers with error {error.response.status_code}"
             except errors.HTTPError as error:
                 why_cached = f"the Hub cannot be reached ({_first_line(error)})"
-        return _snapshot(repo_id, revision, commit, local_files_only=bool(why_cached), **hub_options)
+        return fetch(repo_id, revision, commit, local_files_only=bool(why_cached), **hub_options)
     except errors.RevisionNotFoundError:
         raise WeightsError(f"{repo_id} has no revision {revision!r} on the Hub") from None
     except errors.RepositoryNotFoundError:
@@ -354,14 +402,14 @@ def _download(
         reason = why_cached or f"the Hub fell silent ({_first_line(error)})"
         raise WeightsError(f"{where} is not in the local cache, and {reason}") from None
     except errors.EntryNotFoundError:
-        raise WeightsError(f"{where} holds no fkp weights: {CONFIG} and {WEIGHTS} are needed") from None
+        raise WeightsError(f"{where} holds {lacking}") from None
     except (errors.HTTPError, OSError, ValueError) as error:
         raise WeightsError(f"{where} could not be downloaded: {_first_line(error)}") from error
 
 
-def _commit(repo_id: str, revision: str | None, token: str | bool | None) -> str | None:
+def _commit(repo_id: str, probed: str, revision: str | None, token: str | bool | None) -> str | None:
     """The commit that a revision stands for on the Hub."""
-    url = huggingface_hub.hf_hub_url(repo_id, CONFIG, revision=revision)
+    url = huggingface_hub.hf_hub_url(repo_id, probed, revision=revision)
     return huggingface_hub.get_hf_file_metadata(url, token=token, timeout=PATIENCE).commit_hash
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from fkp import codec, detector, geometry, hub, images, network, runtime, scheme
+from fkp import codec, detector, geometry, hub, images, network, runtime, scheme, whole, yunet
 
 BATCH = 64
 """Crops that go through the keypoint network at once; more only costs memory."""
 UNSURE = 0.5
 """With two passes, a face whose points score less than this on average is looked at upside down as well."""
+
+FAR = 100.0
+"""Boxes may reach so many of the picture's longer sides from its corner."""
+
+DETECTORS = ("fkp", "yunet", "whole")
+"""Face detectors by name: the weights' own, OpenCV's YuNet (`yunet`), and one for pictures that are one face
+(`whole`)."""
 
 EYES = [scheme.RIGHT_EYE_OUTER_CORNER, 39, 42, scheme.LEFT_EYE_OUTER_CORNER]
 """The corners of both eyes, whose middles' connecting line is level in a straightened crop."""
@@ -50,24 +58,29 @@ class Faces:
             object.__setattr__(self, name, array)
 
     @classmethod
-    def none(cls) -> Faces:
+    def none(cls) -> Self:
         """No face."""
         return cls(np.empty((0, 4)), np.empty(0), np.empty((0, 68, 2)), np.empty((0, 68)))
 
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __getitem__(self, index: Any) -> Faces:
+    def __getitem__(self, index: Any) -> Self:
         """A subset by anything that indexes an array's first axis; `faces[0]` holds one face."""
         index = [index] if isinstance(index, (int, np.integer)) else index
-        return Faces(*(getattr(self, field.name)[index] for field in fields(self)))
+        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
 
-    def __iter__(self) -> Iterator[Faces]:
+    def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
 
 
 class FaceDetector(Protocol):
-    """What finds faces: an image (H,W,3) uint8 RGB → tight boxes (n,4) float32 and scores (n,) float32."""
+    """What finds faces: an image (H,W,3) uint8 RGB → boxes (n,4) xyxy, pixels of the image, and scores (n,).
+
+    A box is the tight box of the 68 keypoints, a score 0..1; `min_score` is the least score kept, None the
+    detector's own choice. n may be 0, any order is good, and a box may reach beyond the picture. A
+    `description`, if it has one, says in `FaceKeypoints.describe` what it is.
+    """
 
     def __call__(
         self, image: np.ndarray, *, min_score: float | None = None
@@ -100,10 +113,14 @@ class FaceKeypoints:
         mirrored: bool = False,
         passes: int = 1,
         source: Path | None = None,
+        own_detector: detector.Detector | None = None,
     ) -> None:
-        """`graph` is the keypoint network's ONNX file, `source` the folder that all came from."""
+        """`graph` is the keypoint network's ONNX file, `source` the folder that all came from.
+
+        `own_detector` is what is saved with the keypoint network where `face_detector` is none of fkp's own.
+        """
         self.keypoint_network = keypoint_network.eval().requires_grad_(False)
-        self.face_detector: FaceDetector = face_detector
+        self.face_detector: FaceDetector = _callable_as_asked(face_detector)
         self.metrics = metrics or {}
         self.label_style = label_style or keypoint_network.config.label_style
         self.mirrored, self.passes, self.source = mirrored, passes, source
@@ -118,6 +135,8 @@ class FaceKeypoints:
                 # Compiled anew for every size of picture the detector would never be done.
                 face_detector = face_detector.on("torch" if backend == "torch-compile" else backend)
             self.face_detector, _ = face_detector, face_detector.runner.backend
+            own_detector = face_detector
+        self._own_detector = own_detector
 
     @property
     def backend(self) -> str:
@@ -126,13 +145,10 @@ class FaceKeypoints:
 
     def describe(self) -> list[str]:
         """What runs here, for people: a line each for the weights, the keypoint network and the detector."""
-        faces = type(self.face_detector).__name__
-        if isinstance(self.face_detector, detector.Detector):
-            faces = self.face_detector.runner.backend.description
         return [
             f"weights from {self.source or 'memory'}, label style {self.label_style}",
             f"keypoints on {self.runner.backend.description}",
-            f"faces on {faces}",
+            f"faces by {_described(self.face_detector)}",
         ]
 
     @classmethod
@@ -145,6 +161,7 @@ class FaceKeypoints:
         backend: str | None = None,
         mirrored: bool = False,
         passes: int = 1,
+        detector: str | FaceDetector = "fkp",
         **hub_options: Any,
     ) -> FaceKeypoints:
         """The model of `source`: None for the bundled weights, a directory, or a Hub id "owner/name".
@@ -155,15 +172,27 @@ class FaceKeypoints:
         networks (by default the fastest that can be had; all give the same to 0.05 pixels of the crop).
         `mirrored` averages every prediction with that of the mirrored crop; `passes=2` looks a second time,
         at a crop straightened and framed by the first one's keypoints: each doubles the time a face.
+        `detector` finds the faces: one of `DETECTORS` by name, or a `FaceDetector` of your own; whichever it
+        is, the weights' own is what `save_pretrained` saves.
         `hub_options` are those of `huggingface_hub.hf_hub_download` (cache_dir, token, local_files_only).
-        Raises `hub.WeightsError` with one sentence when the weights cannot be had or do not fit, and
-        `runtime.BackendError` when the backend asked for cannot be had.
+        Raises `hub.WeightsError` with one sentence when the weights, or YuNet's, cannot be had or do not fit,
+        `runtime.BackendError` when the backend asked for cannot be had, and ValueError for a detector that is
+        none.
         """
+        name = detector if isinstance(detector, str) else None
+        if name is not None and name not in DETECTORS:
+            names = ", ".join(DETECTORS)
+            raise ValueError(f"there is no detector {name!r}: choose one of {names}, or give your own")
         folder = hub.find(source, revision=revision, **hub_options)
         stored = hub.load(folder)
-        return cls(
+        found_by: FaceDetector = stored.face_detector
+        if name == "yunet":
+            found_by = yunet.YuNet(yunet.find(**hub_options))
+        elif not isinstance(detector, str):
+            found_by = detector
+        model = cls(
             stored.keypoint_network,
-            stored.face_detector,
+            found_by,
             metrics=stored.metrics,
             label_style=label_style,
             graph=stored.keypoints_graph,
@@ -171,7 +200,11 @@ class FaceKeypoints:
             mirrored=mirrored,
             passes=passes,
             source=folder,
+            own_detector=stored.face_detector,
         )
+        if name == "whole":
+            model.face_detector = whole.WholePicture(model)
+        return model
 
     def __call__(
         self, image: images.ImageLike, *, min_score: float | None = None, max_faces: int | None = None
@@ -179,12 +212,21 @@ class FaceKeypoints:
         """Every face in a picture: a path, a PIL image or an (H,W,3) uint8 RGB array; largest face first.
 
         `min_score` is the least face confidence (0..1, by default the detector's own), `max_faces` keeps
-        the largest. Raises `images.ImageError` for what is no picture.
+        the largest. Raises `images.ImageError` for what is no picture, and ValueError where a face detector
+        of your own gives what are no boxes.
         """
         image = images.read(image)
-        boxes, scores = self.face_detector(image, min_score=min_score)
+        return self._place(image, *self.detect(image, min_score=min_score, max_faces=max_faces))
+
+    def detect(
+        self, image: images.ImageLike, *, min_score: float | None = None, max_faces: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same without keypoints: boxes (n,4) xyxy and scores (n,), largest face first, both float32."""
+        image = images.read(image)
+        found = self.face_detector(image, min_score=min_score)
+        boxes, scores = _in_picture(found, image.shape[:2], self.face_detector)
         largest_first = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")[:max_faces]
-        return self._place(image, boxes[largest_first], scores[largest_first])
+        return boxes[largest_first], scores[largest_first]
 
     def keypoints_at(self, image: images.ImageLike, boxes: np.ndarray) -> Faces:
         """Keypoints of the faces in known tight boxes (n,4) xyxy, in their order; every score is 1."""
@@ -195,6 +237,11 @@ class FaceKeypoints:
         """Crop, network, decode, and back to the picture; with two passes, all of it once more."""
         if len(boxes) == 0:
             return Faces.none()
+        height, width = image.shape[:2]
+        too_far = (np.abs(boxes) > FAR * max(height, width)).any(axis=1)
+        if too_far.any():  # no memory holds what lies in between
+            box = boxes[too_far.argmax()].tolist()
+            raise ValueError(f"the box {box} reaches too far beyond the picture of {width}×{height} pixels")
         config = self.keypoint_network.config
         transforms = [
             geometry.CropTransform.around_box(box, config.crop_size, config.margin) for box in boxes
@@ -266,7 +313,7 @@ class FaceKeypoints:
 
         The graphs, which take some seconds, only where onnx and onnxscript are installed; see `hub.save`.
         """
-        hub.save(folder, self.keypoint_network, self._own_detector(), self.metrics)
+        hub.save(folder, self.keypoint_network, self._detector_to_save(), self.metrics)
 
     def push_to_hub(
         self,
@@ -283,20 +330,78 @@ class FaceKeypoints:
         return hub.push(
             repo_id,
             self.keypoint_network,
-            self._own_detector(),
+            self._detector_to_save(),
             self.metrics,
             private=private,
             token=token,
             commit_message=commit_message,
         )
 
-    def _own_detector(self) -> detector.Detector:
-        if not isinstance(self.face_detector, detector.Detector):
+    def _detector_to_save(self) -> detector.Detector:
+        if self._own_detector is None:
             kind = type(self.face_detector).__name__
             raise hub.WeightsError(
-                f"a model with a {kind} as face detector cannot be saved: only fkp's own can"
+                f"a model with a {kind} as face detector cannot be saved without fkp's own: name one as "
+                "own_detector"
             )
-        return self.face_detector
+        return self._own_detector
+
+
+def _callable_as_asked(face_detector: FaceDetector) -> FaceDetector:
+    """The same. Raises ValueError with a sentence if it cannot be called as a `FaceDetector` is."""
+    name = _name(face_detector)
+    if not callable(face_detector):
+        raise ValueError(f"the face detector is a {name}, which cannot be called with a picture")
+    try:
+        inspect.signature(face_detector).bind(np.empty((1, 1, 3), np.uint8), min_score=None)
+    except TypeError as error:
+        raise ValueError(
+            f"the face detector {name} cannot be called as detector(image, min_score=…): {error}"
+        ) from error
+    except ValueError:
+        pass  # what is not written in Python may not tell its signature
+    return face_detector
+
+
+def _in_picture(
+    found: Any, shape_hw: tuple[int, int], face_detector: FaceDetector
+) -> tuple[np.ndarray, np.ndarray]:
+    """The boxes (n,4) and scores (n,) that a face detector gave, as float32; none beside the picture.
+
+    Raises ValueError with a sentence when they are no boxes and scores.
+    """
+    who = f"the face detector {_name(face_detector)} gave"
+    try:
+        boxes, scores = (np.asarray(part, dtype=np.float32) for part in found)
+    except (TypeError, ValueError) as error:
+        what = type(found).__name__
+        raise ValueError(f"{who} a {what}, where boxes (n,4) and scores (n,) are needed") from error
+    if boxes.size == scores.size == 0:
+        return np.empty((0, 4), np.float32), np.empty(0, np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
+        shapes = f"boxes of shape {boxes.shape} and scores of shape {scores.shape}"
+        raise ValueError(f"{who} {shapes}, where (n,4) and (n,) are needed")
+    faulty = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
+    if faulty.any():
+        box = boxes[faulty.argmax()].tolist()
+        raise ValueError(f"{who} the box {box}, which is no xyxy box with a positive width and height")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{who} the score {scores[~np.isfinite(scores)][0]}, where 0 to 1 is needed")
+    height, width = shape_hw
+    seen = (boxes[:, 2:] >= -0.5).all(axis=1) & (boxes[:, :2] <= (width - 0.5, height - 0.5)).all(axis=1)
+    return boxes[seen], scores[seen]
+
+
+def _described(face_detector: FaceDetector) -> str:
+    """What finds the faces, for people."""
+    if isinstance(face_detector, detector.Detector):
+        return f"fkp, on {face_detector.runner.backend.description}"
+    return str(getattr(face_detector, "description", _name(face_detector)))
+
+
+def _name(face_detector: FaceDetector) -> str:
+    """What its author calls it: a function's own name, or that of its class."""
+    return str(getattr(face_detector, "__name__", type(face_detector).__name__))
 
 
 def straightened(

@@ -191,6 +191,119 @@ def test_fewer_faces(model: FaceKeypoints) -> None:
     assert model.face_detector.asked == [0.25, None]
 
 
+def test_detecting_alone(model: FaceKeypoints, tmp_path: Path) -> None:
+    for boxes, scores in (model.detect(dotted()), model.detect(Image.fromarray(dotted()))):
+        assert np.array_equal(boxes, BOXES[[1, 0]]) and scores.tolist() == pytest.approx([0.8, 0.9])
+        assert boxes.dtype == scores.dtype == np.float32
+    assert model.detect(dotted(), max_faces=1)[0].tolist() == [BOXES[1].tolist()]
+    model.detect(dotted(), min_score=0.25)
+    assert model.face_detector.asked == [None, None, None, 0.25]
+    assert model.keypoint_network.batches == []
+    with pytest.raises(images.ImageError, match="there is no such file"):
+        model.detect(tmp_path / "no.png")
+
+
+# --- Face detectors by name, and of one's own -------------------------------------------------------------
+
+
+def test_detectors_by_name() -> None:
+    for name in ("dlib", "YuNet", ""):
+        with pytest.raises(ValueError, match=f"no detector '{name}': choose one of fkp, yunet, whole, or"):
+            FaceKeypoints.from_pretrained("no/such", detector=name)  # said before anything is looked for
+    image = EXAMPLES / "four_faces.jpg"
+    default, fkp = FaceKeypoints.from_pretrained(), FaceKeypoints.from_pretrained(detector="fkp")
+    assert np.array_equal(default(image).boxes, fkp(image).boxes) and len(fkp(image)) == 4
+    assert fkp.describe()[2].startswith("faces by fkp, on ")
+    whole = FaceKeypoints.from_pretrained(detector="whole")
+    assert whole.describe()[2] == "faces by a first look of the keypoint network: every picture is one face"
+    assert len(whole(image)) == 1
+    # YuNet: tests/test_yunet.py
+
+
+def two_by_hand(image: np.ndarray, min_score: float | None = None) -> tuple[list[list[int]], list[float]]:
+    return [[25, 35, 60, 70], [150, 50, 260, 150]], [0.9, 0.8]
+
+
+def test_a_detector_of_ones_own() -> None:
+    model = FaceKeypoints(DotNetwork(), two_by_hand)
+    assert np.array_equal(model(dotted()).boxes, BOXES[[1, 0]])
+    assert model.describe()[2] == "faces by two_by_hand"
+    pretrained = FaceKeypoints.from_pretrained(detector=two_by_hand)
+    assert np.array_equal(pretrained(dotted(), max_faces=1).boxes, BOXES[[1]])
+
+
+@pytest.mark.parametrize(
+    ("found_by", "reason"),
+    [
+        (None, "the face detector is a NoneType, which cannot be called with a picture"),
+        (BOXES, "the face detector is a ndarray, which cannot be called"),
+        (lambda image: BOXES, "<lambda> cannot be called as detector\\(image, min_score=…\\): "),
+        (KnownDetector, "the face detector KnownDetector cannot be called as"),
+    ],
+    ids=["none", "array", "no min_score", "a class"],
+)
+def test_what_is_no_detector(found_by: object, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        FaceKeypoints.from_pretrained(detector=found_by)
+    with pytest.raises(ValueError, match=reason):
+        FaceKeypoints(DotNetwork(), found_by)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (None, "a NoneType, where boxes"),
+        ([], "a list, where boxes"),
+        ([[[1, 2, 3, 4]]], "a list, where boxes"),
+        ((BOXES, [0.9, 0.8], 3), "a tuple, where boxes"),
+        (("a", [0.5]), "a tuple, where boxes"),
+        ((BOXES[0], [0.9]), "boxes of shape (4,) and scores of shape (1,), where (n,4) and (n,) are needed"),
+        ((BOXES[:, :3], [0.9, 0.8]), "boxes of shape (2, 3) and scores of shape (2,)"),
+        ((BOXES, [0.9]), "boxes of shape (2, 4) and scores of shape (1,)"),
+        ((BOXES, np.ones((2, 1))), "boxes of shape (2, 4) and scores of shape (2, 1)"),
+        ((BOXES, []), "boxes of shape (2, 4) and scores of shape (0,)"),
+        (([BOXES[0], [1, 2, NAN, 4]], [0.9, 0.8]), "the box [1.0, 2.0, nan, 4.0], which is no xyxy box"),
+        (([[0, -INF, 5, 5]], [0.9]), "the box [0.0, -inf, 5.0, 5.0], which is no xyxy box"),
+        (([[7, 8, 7, 20]], [0.9]), "the box [7.0, 8.0, 7.0, 20.0], which is no xyxy box with a positive"),
+        (([[150, 50, 110, 100]], [0.9]), "the box [150.0, 50.0, 110.0, 100.0], which is no xyxy box"),
+        ((BOXES, [0.9, NAN]), "the score nan, where 0 to 1 is needed"),
+    ],
+)  # fmt: skip
+def test_what_are_no_boxes(found: object, reason: str) -> None:
+    def broken(image: np.ndarray, *, min_score: float | None = None) -> object:
+        return found
+
+    model = FaceKeypoints(DotNetwork(), broken)  # type: ignore[arg-type]
+    for run in (model, model.detect):
+        with pytest.raises(ValueError) as caught:
+            run(dotted())
+        assert str(caught.value).startswith(f"the face detector broken gave {reason}")
+
+
+@pytest.mark.parametrize("none", [([], []), (np.empty((0, 4)), np.empty(0)), (np.empty(0), np.empty((0, 1)))])
+def test_every_way_to_find_nothing(none: tuple) -> None:
+    model = FaceKeypoints(DotNetwork(), lambda image, min_score: none)
+    assert len(model(dotted())) == 0
+    boxes, scores = model.detect(dotted())
+    assert boxes.shape == (0, 4) and scores.shape == (0,)
+
+
+def test_boxes_beside_the_picture_are_left_out() -> None:
+    """The picture of 300×200 pixels spans −½ to 299½ and 199½."""
+    beside = [[-40, 5, -1, 50], [300, 5, 330, 50], [5, -40, 50, -1], [5, 200, 50, 240]]
+    across = [[-40, 5, 0, 50], [299, 5, 330, 50], [5, -40, 50, 0], [5, 199, 50, 240]]
+    model = FaceKeypoints(DotNetwork(), KnownDetector([*beside, *across], np.arange(8) / 8))
+    faces = model(np.full((200, 300, 3), 50, np.uint8))
+    assert sorted(faces.scores.tolist()) == [4 / 8, 5 / 8, 6 / 8, 7 / 8]
+    assert np.isfinite(faces.keypoints).all()
+    far = FaceKeypoints(DotNetwork(), KnownDetector([[-1e9, -1e9, 1e9, 1e9]], [0.9]))
+    with pytest.raises(ValueError, match="reaches too far beyond the picture"):
+        far(dotted())
+
+
 def test_label_style() -> None:
     for style in (None, "300w"):
         model = FaceKeypoints(DotNetwork(), KnownDetector(BOXES, [0.9, 0.8]), label_style=style)
@@ -271,7 +384,7 @@ def test_backend(model: FaceKeypoints, tmp_path: Path) -> None:
     assert model.backend == "torch"
     weights, keypoints, faces = model.describe()
     assert weights == "weights from memory, label style 300w"
-    assert keypoints.startswith("keypoints on torch 2") and faces == "faces on KnownDetector"
+    assert keypoints.startswith("keypoints on torch 2") and faces == "faces by KnownDetector"
     with pytest.raises(runtime.BackendError, match="no graph for onnxruntime"):
         FaceKeypoints(DotNetwork(), model.face_detector, backend="onnxruntime")
 
@@ -285,6 +398,8 @@ def test_known_boxes(model: FaceKeypoints) -> None:
     assert model.face_detector.asked == []
     with pytest.raises(ValueError, match="is no xyxy box"):
         model.keypoints_at(dotted(), [[5, 5, 5, 5]])
+    with pytest.raises(ValueError, match=r"the box \[.*\] reaches too far beyond the picture of 300×200"):
+        model.keypoints_at(dotted(), [BOXES[0], [-1e9, -1e9, 1e9, 1e9]])
 
 
 def test_many_faces_go_through_in_batches(model: FaceKeypoints) -> None:
@@ -341,11 +456,27 @@ def test_saved_and_loaded_it_says_the_same(tmp_path: Path, monkeypatch: pytest.M
     assert np.array_equal(loaded(noise, min_score=0.0).boxes, again(noise, min_score=0.0).boxes)
 
 
-def test_another_detector_cannot_be_saved(model: FaceKeypoints, tmp_path: Path) -> None:
+def test_with_another_detector_the_weights_own_one_is_saved(
+    model: FaceKeypoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for save in (lambda: model.save_pretrained(tmp_path / "a"), lambda: model.push_to_hub("someone/faces")):
-        with pytest.raises(hub.WeightsError, match="a KnownDetector .*cannot be saved"):
+        with pytest.raises(hub.WeightsError, match="a KnownDetector .*cannot be saved without fkp's own"):
             save()
     assert not (tmp_path / "a").exists()
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # no graphs, which take seconds
+    expected = FaceKeypoints.from_pretrained()(EXAMPLES / "four_faces.jpg").boxes
+    pushed = []
+    monkeypatch.setattr(hub, "push", lambda repo_id, *networks, **_: pushed.append(networks[1]))
+    for place, other in enumerate(("whole", two_by_hand)):
+        foreign = FaceKeypoints.from_pretrained(detector=other)
+        foreign.save_pretrained(tmp_path / str(place))
+        again = FaceKeypoints.from_pretrained(tmp_path / str(place), backend="torch")
+        assert again(EXAMPLES / "four_faces.jpg").boxes == pytest.approx(expected, abs=0.1)
+        foreign.push_to_hub("someone/faces")
+    assert [type(own) for own in pushed] == [detector.Detector] * 2
+    named = FaceKeypoints(model.keypoint_network, model.face_detector, own_detector=pushed[0])
+    named.push_to_hub("someone/faces")
+    assert pushed[2] is pushed[0]
 
 
 def test_from_pretrained_never_makes_weights_up(tmp_path: Path) -> None:
