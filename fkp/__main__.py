@@ -1,4 +1,4 @@
-"""The command line: `fkp predict`, `evaluate`, `push` and `export`; also `python -m fkp`.
+"""The command line: `fkp predict`, `video`, `evaluate`, `push` and `export`; also `python -m fkp`.
 
 Results go to stdout, everything else to stderr. The exit status is 0 when all went well, 1 when something
 could not be done (a sentence says what), 2 for a wrong command line.
@@ -7,6 +7,7 @@ could not be done (a sentence says what), 2 for a wrong command line.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -26,6 +27,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 T = TypeVar("T", int, float)
 
 STDOUT = Path("-")
+
+DETECTORS = ("fkp", "yunet", "whole")
+"""As in `pipeline`, which would bring in torch."""
 
 
 class _Stop(Exception):
@@ -74,6 +78,22 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--max-faces", metavar="N", type=_count, help="only the N largest faces")
     predict.add_argument("--verbose", action="store_true", help="say on stderr what ran, and how long")
 
+    video = add("video", _video, "follow the faces of a clip and their keypoints")
+    video.add_argument("clip", metavar="IN", help="a video file")
+    video.add_argument(
+        "out", metavar="OUT", type=Path, nargs="?",
+        help="write the clip with keypoints, as .mp4, .m4v, .mov, .webm or .mkv",
+    )  # fmt: skip
+    _add_model(video)
+    _add_options(video)
+    video.add_argument("--json", metavar="FILE", type=Path, help="write JSON, all frames and their faces")
+    video.add_argument("--csv", metavar="FILE", type=Path, help="write a CSV, a row for each frame and face")
+    video.add_argument("--min-score", metavar="S", type=_score, help="least confidence of a new face, 0..1")
+    video.add_argument("--max-faces", metavar="N", type=_count, help="follow only N faces at a time")
+    video.add_argument("--no-smoothing", action="store_true", help="keypoints as the network gives them")
+    video.add_argument("--no-numbers", action="store_true", help="do not write the numbers of faces on OUT")
+    video.add_argument("--verbose", action="store_true", help="say on stderr what ran, and how long")
+
     evaluate = add("evaluate", _evaluate, "measure a model on labelled faces")
     evaluate.add_argument("--csv", metavar="CSV", type=Path, required=True, help="labels, a row for a face")
     evaluate.add_argument("--images", metavar="DIR", type=Path, required=True, help="folder of the pictures")
@@ -105,6 +125,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", metavar="NAME",
         help="what runs the networks: onnxruntime, torch or torch-compile (default: the fastest installed)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--detector", choices=DETECTORS, default="fkp",
+        help="what finds the faces: fkp, OpenCV's yunet (the file that FKP_YUNET names, or from the Hub), or "
+        "whole: every picture is one face (default: fkp)",
     )  # fmt: skip
     parser.add_argument("--mirrored", action="store_true", help="average with each face's mirrored crop")
     parser.add_argument(
@@ -183,6 +208,39 @@ def _predict(args: argparse.Namespace) -> int:
     return status
 
 
+def _video(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from fkp import clips
+    from fkp import video as room
+
+    if not (args.out or args.json or args.csv):
+        raise _Stop("nothing is to be written: name a video OUT, or give --json or --csv")
+    if STDOUT in (args.json, args.csv):
+        raise _Stop("--json and --csv need a file's name")
+    model = _load(args)
+    if args.verbose:
+        print("\n".join(f"fkp: {line}" for line in model.describe()), file=sys.stderr)
+    steps = room.annotate(
+        args.clip, args.out, model, json_file=args.json, csv_file=args.csv, numbers=not args.no_numbers,
+        smoothing=not args.no_smoothing, min_score=args.min_score, max_faces=args.max_faces,
+    )  # fmt: skip
+    done: room.Progress | None = None
+    try:
+        # Closed whatever happens, so that nothing half-written stays; disable=None: a bar on a terminal only.
+        with contextlib.closing(steps), tqdm(unit="frame", disable=None) as bar:
+            for done in steps:
+                bar.total = done.total and max(done.total, done.frames)
+                bar.update()
+    except clips.ClipError as error:
+        raise _Stop(str(error)) from error
+    if args.verbose and done:
+        faces = f"{done.faces or 'no'} face{'' if done.faces == 1 else 's'}"
+        frames = f"{done.frames} frames in {done.elapsed:.1f} s, {faces}"
+        print(f"fkp: {frames}; the detector looked at {done.looks}", file=sys.stderr)
+    return 0
+
+
 def _evaluate(args: argparse.Namespace) -> int:
     import numpy as np
 
@@ -246,6 +304,7 @@ def _load(args: argparse.Namespace) -> FaceKeypoints:
         backend=args.backend,
         mirrored=args.mirrored,
         passes=args.passes,
+        detector=args.detector,
     )
 
 

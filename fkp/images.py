@@ -54,7 +54,7 @@ def read(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if not isinstance(image, (str, os.PathLike)):
         raise ImageError(f"a picture is a path, a PIL image or an array, not {type(image).__name__}")
     name = os.fsdecode(image)
-    with _open_file(name) as stream:
+    with open_file(name) as stream:
         return _decode(_identify(stream, name), name, max_pixels)
 
 
@@ -64,7 +64,7 @@ def size_wh(path: str | Path) -> tuple[int, int]:
     Raises ImageError for what is no picture.
     """
     name = os.fsdecode(path)
-    with _open_file(name) as stream:
+    with open_file(name) as stream:
         image = _identify(stream, name)
         width, height = image.size
         return (height, width) if _turn(image) in _SIDEWAYS else (width, height)
@@ -79,7 +79,8 @@ def _check_array(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _open_file(name: str) -> BinaryIO:
+def open_file(name: str, kind: str = "picture") -> BinaryIO:
+    """A file opened for reading. Raises ImageError, which says that it is no `kind` file where it is none."""
     try:
         mode = os.stat(name).st_mode
         if stat.S_ISREG(mode):
@@ -91,7 +92,7 @@ def _open_file(name: str) -> BinaryIO:
     except ValueError:  # Python's own words for it differ between versions
         raise ImageError(f"{name!r}: is no file name (it holds a null character)") from None
     what = "folder" if stat.S_ISDIR(mode) else "device or pipe"
-    raise ImageError(f"{name}: is a {what}, not a picture file")
+    raise ImageError(f"{name}: is a {what}, not a {kind} file")
 
 
 def _identify(stream: BinaryIO, name: str) -> Image.Image:

@@ -124,7 +124,7 @@ def test_predict_says_what_ran(model: str, picture: str, capsys: Captured) -> No
     assert weights == f"fkp: weights from {model}, label style 300w"
     runs = rf"torch {re.escape(torch.__version__)}, \d+ threads?"
     assert re.fullmatch(f"fkp: keypoints on {runs}", keypoints)
-    assert re.fullmatch(f"fkp: faces on {runs}", faces)
+    assert re.fullmatch(f"fkp: faces by fkp, on {runs}", faces)
     assert re.fullmatch(rf"fkp: {re.escape(picture)}: 2 faces, \d+\.\d ms", timed)
 
 
@@ -153,6 +153,39 @@ def test_predict_and_evaluate_take_the_models_options(
         with pytest.raises(SystemExit):
             main([*command, "--passes", "3"])
         capsys.readouterr()
+
+
+def test_detectors(
+    model: str,
+    labelled: tuple[str, str],
+    capsys: Captured,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert command_line.DETECTORS == pipeline.DETECTORS
+    labels, folder = labelled
+    monkeypatch.setenv("FKP_YUNET", str(tmp_path / "no.onnx"))
+    for command in (["predict", f"{folder}/two.png"], ["evaluate", "--csv", labels, "--images", folder]):
+        command += ["--model", model, "--detector"]
+        assert main([*command, "fkp"]) == main([*command, "whole"]) == 0
+        capsys.readouterr()
+        assert failing(capsys, *command, "yunet").startswith(f"YuNet's file {tmp_path / 'no.onnx'} cannot be")
+        with pytest.raises(SystemExit) as caught:
+            main([*command, "dlib"])
+        assert caught.value.code == 2 and "invalid choice: 'dlib'" in capsys.readouterr().err
+
+
+def test_predict_a_picture_that_is_one_face(model: str, picture: str, capsys: Captured) -> None:
+    """The model of this module finds no face anywhere; here it is told that there is one."""
+    predict = ["predict", picture, "--model", model, "--json", "-", "--verbose", "--detector"]
+    assert main([*predict, "whole"]) == 0
+    stdout, stderr = capsys.readouterr()
+    (record,) = json.loads(stdout)
+    assert [face["score"] for face in record["faces"]] == [1]
+    assert "fkp: faces by a first look of the keypoint network: every picture is one face\n" in stderr
+    assert main([*predict, "fkp"]) == 0
+    stdout, stderr = capsys.readouterr()
+    assert json.loads(stdout)[0]["faces"] == [] and "fkp: faces by fkp, on torch " in stderr
 
 
 def test_predict_goes_on_after_what_is_no_picture(
