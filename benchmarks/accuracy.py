@@ -28,7 +28,7 @@ from tqdm import tqdm  # noqa: E402
 
 from benchmarks import plots, robustness, tables, worst  # noqa: E402
 from benchmarks.faces import HELD_OUT, SETS, Labelled, Placed, detect, hits, place, read, row  # noqa: E402
-from benchmarks.published import DOCS, arguments, publish  # noqa: E402
+from benchmarks.published import DOCS, arguments, publish, sheets  # noqa: E402
 from fkp import evaluation, geometry, metrics, pipeline, scheme  # noqa: E402
 
 DROPPED = tuple(round(0.1 * i, 1) for i in range(10))
@@ -215,12 +215,7 @@ def parse(given: list[str] | None) -> argparse.Namespace:
     if args.write and args.worst:
         parser.error("--write with --worst: the sheets show people of the data sets and are not published")
     if args.worst:
-        count, folder = args.worst
-        if not count.isdecimal() or not int(count):
-            parser.error(f"--worst: {count!r} is not a number of faces")
-        args.worst = int(count), Path(folder).resolve()
-        if args.worst[1].is_relative_to(ROOT):
-            parser.error(f"--worst: {folder} is inside the project, where no picture of the data sets may be")
+        args.worst = sheets(parser, "--worst", args.worst)
     return args
 
 

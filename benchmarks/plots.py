@@ -65,7 +65,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def ced(faces: Sets, placed: Placements) -> Figure:
     """Cumulative error distribution: share of faces with an NME up to each limit, a panel for each set."""
-    figure = _figure(3.3)
+    figure = blank(3.3)
     panels = figure.subplots(1, len(SETS), sharey=True)
     limits = np.linspace(0, 10, 201)
     lines = {
@@ -79,16 +79,16 @@ def ced(faces: Sets, placed: Placements) -> Figure:
             if network in placed:
                 nme = metrics.nme(placed[network][test.name][way].keypoints, faces[test.name].keypoints)
                 axes.plot(limits, metrics.ced(nme, limits), color=colour, ls=dashes, lw=1.8, label=label)
-        _style(axes, f"{test.short} (n = {len(faces[test.name])})", "NME, % of inter-ocular distance")
+        dress(axes, f"{test.short} (n = {len(faces[test.name])})", "NME, % of inter-ocular distance")
         axes.set(xlim=(0, 10), ylim=(0, 101))
     panels[0].set_ylabel("faces with at most this NME, %", fontsize=TEXT)
-    _legend(figure, panels[0])
+    explain(figure, panels[0])
     return figure
 
 
 def error_by_point(faces: Sets, of_model: Mapping[str, Mapping[str, Placed]]) -> Figure:
     """Each point's mean error on the mean face of each set: the circle's radius to scale, and its colour."""
-    figure = _figure(3.4)
+    figure = blank(3.4)
     panels = figure.subplots(1, len(SETS), sharex=True, sharey=True)
     mean_errors = {
         test.name: metrics.point_errors(
@@ -121,7 +121,7 @@ def confidence(
     figures: Mapping[str, Any], faces: Sets, of_model: Mapping[str, Mapping[str, Placed]]
 ) -> Figure:
     """Reliability diagram, mean error against score, and what remains when the least sure points go."""
-    figure = _figure(3.5)
+    figure = blank(3.5)
     reliability, error, ranking = figure.subplots(1, 3)
     reliability.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
     for test in SETS:
@@ -138,16 +138,16 @@ def confidence(
         error.plot(*np.array(means).T, **look)
         curve = np.array(of_set["ranking"])
         ranking.plot(10 * np.arange(len(curve)), 100 * curve / curve[0], **look)
-    _style(reliability, "Reliability", "keypoint score")
+    dress(reliability, "Reliability", "keypoint score")
     reliability.set(xlim=(0, 1), ylim=(0, 1))
     reliability.set_ylabel("share of points within 5 %", fontsize=TEXT)
-    _style(error, "Error against score", "keypoint score")
+    dress(error, "Error against score", "keypoint score")
     error.set(xlim=(0, 1), ylim=(0, None))
     error.set_ylabel("mean error, % of inter-ocular", fontsize=TEXT)
-    _style(ranking, "Without the least sure", "points dropped, %")
+    dress(ranking, "Without the least sure", "points dropped, %")
     ranking.set(ylim=(0, 102))
     ranking.set_ylabel("mean error of the rest, % of all", fontsize=TEXT)
-    _legend(figure, reliability)
+    explain(figure, reliability)
     return figure
 
 
@@ -155,7 +155,7 @@ def error_by_size(
     figures: Mapping[str, Any], faces: Sets, of_model: Mapping[str, Mapping[str, Placed]]
 ) -> Figure:
     """NME against the size of the face: every face as a dot, means of groups, and LFPW shrunk on purpose."""
-    figure = _figure(3.8)
+    figure = blank(3.8)
     axes = figure.subplots()
     for test in SETS:
         colour, marker = LOOKS[test.name]
@@ -169,10 +169,10 @@ def error_by_size(
     rows = _rows(figures, "size", 1)
     axes.plot([r["level"] for r in rows], [r["nme"] for r in rows], color=VERMILION, marker="^", mfc="white",
               ms=6, lw=1.8, ls=(0, (4, 2)), label="300-W, LFPW test, shrunk", zorder=2)  # fmt: skip
-    _style(axes, "Error against the size of the face (means of eight groups of each set; dots are faces)",
+    dress(axes, "Error against the size of the face (means of eight groups of each set; dots are faces)",
            "longer side of the tight box, pixels")  # fmt: skip
     axes.set_xscale("log")
-    _ticks(axes, (20, 30, 40, 60, 80, 100, 150, 200, 300))
+    tick(axes, (20, 30, 40, 60, 80, 100, 150, 200, 300))
     axes.set(xlim=(18, 330), ylim=(0, 12))
     axes.set_ylabel("NME, % of inter-ocular distance", fontsize=TEXT)
     axes.legend(fontsize=TEXT, frameon=False, loc="upper right")
@@ -181,7 +181,7 @@ def error_by_size(
 
 def robustness(figures: Mapping[str, Any]) -> Figure:
     """NME under each condition, harder to the right, and below it whether the scores follow."""
-    figure = _figure(8.2)
+    figure = blank(8.2)
     grid = figure.subplots(4, 4, height_ratios=[3, 2, 3, 2])
     errors, scores = np.concatenate([grid[0], grid[2]]), np.concatenate([grid[1], grid[3]])
     mild = max((r["nme"] for r in figures["robustness"] if r["nme"] and r["condition"] != "turn"), default=1)
@@ -201,8 +201,8 @@ def robustness(figures: Mapping[str, Any]) -> Figure:
             above.plot(levels, [r["nme"] for r in rows], **look, label=f"passes={passes}")
             below.plot(levels, [r["score"] for r in rows], **look)
             below.plot(levels, [r["within"] for r in rows], color=colour, lw=1.5, ls=(0, (2, 1)))
-        _style(above, title, "")
-        _style(below, "", x)
+        dress(above, title, "")
+        dress(below, "", x)
         above.set_ylim(0, None if name == "turn" else 1.08 * mild)
         below.set_ylim(0, 1)
         for axes in (above, below):
@@ -210,7 +210,7 @@ def robustness(figures: Mapping[str, Any]) -> Figure:
                 axes.set_xscale("log")
             if name in ("size", "dark", "jpeg"):
                 axes.invert_xaxis()
-            _ticks(axes, tuple(t for t in sorted(ticks) if name != "turn" or t % 60 == 0))
+            tick(axes, tuple(t for t in sorted(ticks) if name != "turn" or t % 60 == 0))
         above.tick_params(labelbottom=False)
     for row in (0, 2):
         grid[row][0].set_ylabel("NME, %", fontsize=TEXT)
@@ -266,11 +266,13 @@ def _rows(figures: Mapping[str, Any], condition: str, passes: int) -> list[dict[
     return sorted(rows, key=lambda r: r["level"])
 
 
-def _figure(height: float) -> Figure:
+def blank(height: float) -> Figure:
+    """A white figure of the usual width."""
     return Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
 
 
-def _style(axes: Axes, title: str, x: str) -> None:
+def dress(axes: Axes, title: str, x: str) -> None:
+    """Axes with a title, a name for x, a faint grid and no frame."""
     axes.set_title(title, fontsize=TITLE, color=INK, loc="left")
     axes.set_xlabel(x, fontsize=TEXT)
     axes.tick_params(labelsize=SMALL, color=FAINT)
@@ -282,14 +284,14 @@ def _style(axes: Axes, title: str, x: str) -> None:
         axes.spines[side].set_color(FAINT)
 
 
-def _ticks(axes: Axes, values: tuple[float, ...]) -> None:
+def tick(axes: Axes, values: tuple[float, ...]) -> None:
     """Exactly these ticks on x, as plain numbers."""
     axes.xaxis.set_major_locator(FixedLocator(values))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([f"{value:g}" for value in values])
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def explain(figure: Figure, axes: Axes) -> None:
     """One legend for all panels, below them."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=TEXT, frameon=False)

@@ -29,6 +29,19 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def sheets(parser: argparse.ArgumentParser, flag: str, given: list[str]) -> tuple[int, Path]:
+    """How many pictures of the data sets a flag's `N DIR` asks for, and where they may go.
+
+    Ends the program with status 2 and a sentence where N is no number or DIR lies inside the project.
+    """
+    count, folder = given[0], Path(given[1]).resolve()
+    if not count.isdecimal() or not int(count):
+        parser.error(f"{flag}: {count!r} is not a number of faces")
+    if folder.is_relative_to(ROOT):
+        parser.error(f"{flag}: {given[1]} is inside the project, where no picture of the data sets may be")
+    return int(count), folder
+
+
 def publish(
     model: Path,
     benchmark: str,

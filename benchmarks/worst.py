@@ -29,7 +29,15 @@ def write_sheet(path: Path, faces: Labelled, placed: Placed, count: int) -> Path
         name = Path(faces.names[i]).stem
         caption = f"{name[:24]}  {errors[i]:.1f} %  score {placed.scores[i].mean():.2f}"
         tiles.append(_tile(faces.pictures[i], faces.keypoints[i], placed.keypoints[i], caption))
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % COLUMNS)
+    return write_tiles(path, tiles)
+
+
+def write_tiles(path: Path, tiles: list[np.ndarray]) -> Path:
+    """Write tiles (h,w,3), all of one size, in rows of COLUMNS as a PNG, and its folder; the path.
+
+    Raises OSError where it cannot be written.
+    """
+    tiles = [*tiles, *[np.zeros_like(tiles[0])] * (-len(tiles) % COLUMNS)]
     rows = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1]):
@@ -48,6 +56,11 @@ def _tile(picture: np.ndarray, labels: np.ndarray, predicted: np.ndarray, captio
         for point in points:
             cv2.circle(tile, point, 48, (0, 0, 0), -1, cv2.LINE_AA, shift=4)
             cv2.circle(tile, point, 32, colour, -1, cv2.LINE_AA, shift=4)
+    return captioned(tile, caption)
+
+
+def captioned(tile: np.ndarray, caption: str) -> np.ndarray:
+    """A tile (TILE,TILE,3) with a line of words below it."""
     strip = np.zeros((CAPTION, TILE, 3), np.uint8)
     cv2.putText(strip, caption, (4, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.42, PREDICTION, 1, cv2.LINE_AA)
     return np.concatenate([tile, strip])

@@ -12,8 +12,6 @@ from fkp.data import FacialKeypointsDataset
 from fkp.pipeline import FaceKeypoints
 
 BOXES = ("truth", "detected")
-LEAST_IOU = 0.5
-"""A detected box is a labelled face's when they overlap at least this much."""
 
 
 def predict(
@@ -25,7 +23,7 @@ def predict(
     """Keypoints (n,68,2) and their scores (n,68) for the chosen faces (all by default), in their order.
 
     `boxes` is `truth` for the tight boxes of the labels or `detected`; a face that no detected box matches
-    (IoU ≥ 0.5, each box used once, best overlap first) is missed: NaN throughout.
+    (see `metrics.assign`) is missed: NaN throughout.
     """
     if boxes not in BOXES:
         raise ValueError(f"boxes {boxes!r} are none of {', '.join(BOXES)}")
@@ -41,7 +39,9 @@ def predict(
         image = faces[indices[0]]["image"]
         truth = geometry.tight_boxes(faces.keypoints[indices])
         found = model.keypoints_at(image, truth) if boxes == "truth" else model(image)
-        pairs = [(i, i) for i in range(len(places))] if boxes == "truth" else match(truth, found.boxes)
+        pairs = [(i, i) for i in range(len(places))]
+        if boxes == "detected":
+            pairs = match(truth, found.boxes, found.scores)
         for labelled, detected in pairs:
             keypoints[places[labelled]] = found.keypoints[detected]
             scores[places[labelled]] = found.keypoint_scores[detected]
@@ -51,8 +51,8 @@ def predict(
 def detect(model: FaceKeypoints, image: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """The boxes (n,4) that the model's detector finds for the faces in true boxes (n,4); NaN where missed."""
     boxes = np.full((len(truth), 4), np.nan, np.float32)
-    found, _ = model.face_detector(image)
-    for labelled, detected in match(truth, found):
+    found, scores = model.face_detector(image)
+    for labelled, detected in match(truth, found, scores):
         boxes[labelled] = found[detected]
     return boxes
 
@@ -69,15 +69,10 @@ def place_at(
     return keypoints, scores, sigmas
 
 
-def match(truth: np.ndarray, found: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (labelled, found) of boxes (n,4) and (m,4): greedily the best IoU first, each box once."""
-    overlaps = geometry.iou(truth, found)
-    pairs = []
-    while overlaps.size and overlaps.max() >= LEAST_IOU:
-        labelled, detected = np.unravel_index(overlaps.argmax(), overlaps.shape)
-        pairs.append((int(labelled), int(detected)))
-        overlaps[labelled, :] = overlaps[:, detected] = -1
-    return pairs
+def match(truth: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs (labelled, found) of true boxes (n,4) and found ones (m,4); see `metrics.assign`."""
+    own = metrics.assign(geometry.iou(boxes, truth), scores)
+    return [(int(own[i]), int(i)) for i in np.flatnonzero(own >= 0)]
 
 
 def summarise(keypoints: np.ndarray, truth: np.ndarray) -> metrics.Summary:

@@ -7,11 +7,19 @@ challenge, https://ibug.doc.ic.ac.uk/media/uploads/documents/sagonas_2016_imavis
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 
 from fkp import scheme
+
+LEAST_IOU = 0.5
+"""A box is a face's when they overlap by this much or more, as in PASCAL VOC (Everingham et al.,
+https://doi.org/10.1007/s11263-009-0275-4)."""
+
+FLAT = 0.002
+"""F1 values as close as this are the same: one face in three hundred."""
 
 
 class Summary(TypedDict):
@@ -129,6 +137,109 @@ def spearman(one: np.ndarray, other: np.ndarray) -> float:
         ranks.append((mean_ranks - (len(values) + 1) / 2)[index.ravel()])
     first, second = ranks
     return float(first @ second / np.sqrt((first @ first) * (second @ second)))
+
+
+# --- Boxes --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector found in one picture, against the faces that are there.
+
+    `scores` (n,) of the boxes that count, float64 · `overlaps` (n,) IoU of each with the face that is its
+    own, 0 for a false box · `faces`: how many there are to be found.
+    """
+
+    scores: np.ndarray
+    overlaps: np.ndarray
+    faces: int
+
+    @property
+    def hits(self) -> int:
+        """How many of the faces were found."""
+        return int((self.overlaps > 0).sum())
+
+    def above(self, min_score: float) -> Found:
+        """What remains at a threshold: boxes are given out best score first, so no face changes its box."""
+        keep = self.scores >= min_score
+        return Found(self.scores[keep], self.overlaps[keep], self.faces)
+
+
+def assign(overlaps: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The index (n,) of each box's own face, −1 for none, by the IoU (n,m) of n boxes with m faces.
+
+    The boxes take turns, best score first; each takes the face that it overlaps most of those that are still
+    free, if that is by LEAST_IOU or more.
+    """
+    own, free = np.full(len(scores), -1), np.ones(overlaps.shape[1], bool)
+    for i in np.argsort(-np.asarray(scores), kind="stable"):
+        candidates = np.where(free, overlaps[i], -1)
+        if candidates.max(initial=-1) >= LEAST_IOU:
+            own[i] = candidates.argmax()
+            free[own[i]] = False
+    return own
+
+
+def found(overlaps: np.ndarray, scores: np.ndarray, ignorable: np.ndarray | None = None) -> Found:
+    """What boxes with scores (n,) found, by their IoU (n,m) with the m faces of a picture.
+
+    Where `ignorable` (n,) is true, a box that is no face's is left out instead of being false.
+    """
+    own = assign(overlaps, scores)
+    is_face = own >= 0
+    best = np.zeros(len(own))
+    best[is_face] = overlaps[is_face, own[is_face]]
+    counts = np.ones(len(own), bool) if ignorable is None else is_face | ~ignorable
+    return Found(np.asarray(scores, np.float64)[counts], best[counts], overlaps.shape[1])
+
+
+def recall(pictures: Sequence[Found]) -> float | None:
+    """Share of the faces of all pictures that were found, percent; None where there is no face."""
+    faces = sum(picture.faces for picture in pictures)
+    return 100 * sum(picture.hits for picture in pictures) / faces if faces else None
+
+
+def precision_recall(
+    pictures: Sequence[Found], least_iou: float = LEAST_IOU
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision and recall (n,), 0..1, with each box of all pictures and the better scored, and the scores.
+
+    Scores (n,) fall. An overlap below `least_iou` is no hit.
+    """
+    scores = np.concatenate([picture.scores for picture in pictures] or [np.empty(0)])
+    overlaps = np.concatenate([picture.overlaps for picture in pictures] or [np.empty(0)])
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum((overlaps[order] > 0) & (overlaps[order] >= least_iou))
+    faces = sum(picture.faces for picture in pictures)
+    return hits / np.arange(1, len(hits) + 1), hits / max(1, faces), scores[order]
+
+
+def average_precision(pictures: Sequence[Found], least_iou: float = LEAST_IOU) -> float:
+    """Area under the precision/recall curve, every recall at the best precision from there on, 0..1."""
+    precision, recalls, _ = precision_recall(pictures, least_iou)
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    return float((best_from_here * np.diff(recalls, prepend=0)).sum())
+
+
+def operating_threshold(pictures: Sequence[Found]) -> float:
+    """The least score that serves best: highest in F1 and, where several nearly are, in precision.
+
+    F1 hardly changes over a wide range of thresholds, while false boxes become ever fewer: the highest
+    threshold counts whose F1 is within FLAT of the best. 0.5 when no face was found.
+    """
+    precision, recalls, scores = precision_recall(pictures)
+    if not recalls.any():
+        return 0.5
+    f1 = 2 * precision * recalls / np.maximum(precision + recalls, 1e-12)
+    return float(scores[np.argmax(f1 >= f1.max() - FLAT)])
+
+
+def threshold_for(scores: np.ndarray, allowed: int) -> float:
+    """The least threshold, in thousandths, that at most `allowed` of the scores (n,) reach; 0 for any."""
+    scores, thousandths = np.sort(np.asarray(scores, np.float64))[::-1], np.arange(1002) / 1000
+    if len(scores) <= allowed:
+        return 0.0
+    return float(thousandths[np.searchsorted(thousandths, scores[allowed], side="right")])
 
 
 def _rounded(value: float) -> float:

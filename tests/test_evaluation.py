@@ -94,7 +94,12 @@ def test_boxes_of_another_kind_are_refused(dataset):
 
 
 def test_a_box_serves_one_face_only():
-    truth = np.array([[0, 0, 10, 10], [0, 0, 10, 9]])
-    assert evaluation.match(truth, np.array([[0, 0, 10, 10]])) == [(0, 0)]
-    assert evaluation.match(truth, np.empty((0, 4))) == []
-    assert evaluation.match(np.empty((0, 4)), truth) == []
+    truth, none = np.array([[0, 0, 10, 10], [0, 0, 10, 9]]), np.empty((0, 4))
+    assert evaluation.match(truth, np.array([[0, 0, 10, 10]]), np.ones(1)) == [(0, 0)]
+    assert evaluation.match(truth, none, np.empty(0)) == []
+    assert evaluation.match(none, truth, np.ones(2)) == []
+
+
+def test_of_two_boxes_on_a_face_the_better_scored_is_its_own():
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 8]])
+    assert evaluation.match(boxes[:1], boxes, np.array([0.6, 0.9])) == [(0, 1)]

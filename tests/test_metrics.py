@@ -80,3 +80,84 @@ def test_spearman():
     assert metrics.spearman(values, -(values**3)) == pytest.approx(-1)
     # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: 4.5 / sqrt(4.5 * 5).
     assert metrics.spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / np.sqrt(4.5 * 5))
+
+
+# --- Boxes --------------------------------------------------------------------------------------------------
+
+
+def found_in(scores: list[float], overlaps: list[float], faces: int) -> metrics.Found:
+    return metrics.Found(np.array(scores), np.array(overlaps), faces)
+
+
+NOTHING_FOUND = metrics.found(np.empty((0, 1)), np.empty(0))
+
+
+def test_no_box_and_no_face():
+    assert metrics.assign(np.empty((0, 0)), np.empty(0)).shape == (0,)
+    assert metrics.assign(np.empty((2, 0)), np.array([0.9, 0.8])).tolist() == [-1, -1]
+    empty = metrics.found(np.empty((0, 0)), np.empty(0))
+    assert empty.faces == empty.hits == 0 and metrics.recall([empty]) is None and metrics.recall([]) is None
+    assert metrics.average_precision([]) == metrics.average_precision([NOTHING_FOUND]) == 0
+    assert metrics.recall([NOTHING_FOUND]) == 0
+
+
+def test_each_face_has_one_box_the_best_scored():
+    # Boxes by faces: the first and the second on face 0, the third on both, the fourth on neither.
+    overlaps = np.array([[1.0, 0], [0.9, 0], [0.6, 0.55], [0.49, 0]])
+    scores = np.array([0.6, 0.9, 0.8, 0.7], np.float32)
+    assert metrics.assign(overlaps, scores).tolist() == [-1, 0, 1, -1]
+    # Without the second, the third takes the face that it overlaps more.
+    assert metrics.assign(overlaps[[0, 2, 3]], scores[[0, 2, 3]]).tolist() == [-1, 0, -1]
+    found = metrics.found(overlaps, scores)
+    np.testing.assert_allclose(found.overlaps, [0, 0.9, 0.55, 0])
+    assert found.scores.dtype == np.float64 and found.faces == found.hits == 2
+
+
+def test_a_box_to_ignore_counts_only_on_a_face():
+    overlaps, ignorable = np.array([[0.8], [0.1], [0.2]]), np.array([True, True, False])
+    found = metrics.found(overlaps, np.array([0.5, 0.6, 0.7]), ignorable)
+    np.testing.assert_allclose(found.scores, [0.5, 0.7])
+    np.testing.assert_allclose(found.overlaps, [0.8, 0])
+
+
+def test_found_at_a_threshold():
+    above = found_in([0.9, 0.7, 0.4], [0.8, 0, 0.6], faces=3).above(0.7)
+    np.testing.assert_allclose(above.scores, [0.9, 0.7])
+    assert above.hits == 1 and metrics.recall([above]) == pytest.approx(100 / 3)
+
+
+def test_average_precision_by_hand():
+    pictures = [found_in([0.9, 0.8], [0.6, 0], 1), found_in([0.7], [1.0], 1)]
+    # Recall ½ at precision 1, recall 1 at precision ⅔; at an overlap of 0.8 the first is none.
+    assert metrics.average_precision(pictures) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert metrics.average_precision(pictures, 0.8) == pytest.approx(0.5 * 1 / 3)
+    precision, recall, scores = metrics.precision_recall(pictures)
+    np.testing.assert_allclose(precision, [1, 1 / 2, 2 / 3])
+    np.testing.assert_allclose(recall, [1 / 2, 1 / 2, 1])
+    np.testing.assert_allclose(scores, [0.9, 0.8, 0.7])
+
+
+def test_the_operating_threshold():
+    pictures = [found_in([score], [0.9], 1) for score in (0.9, 0.8, 0.7, 0.1)]
+    pictures += [found_in([score], [0.0], 0) for score in (0.75, 0.4, 0.3, 0.2)]
+    # F1 is 2/5, 4/6, 4/7 (the false box of 0.75), 6/8, 6/9 ... 8/12 at falling thresholds.
+    assert metrics.operating_threshold(pictures) == pytest.approx(0.7)
+    assert metrics.operating_threshold([NOTHING_FOUND]) == 0.5
+
+
+def test_of_nearly_equal_thresholds_the_highest_serves(monkeypatch):
+    pictures = [found_in([score], [1.0], 1) for score in (0.9, 0.8, 0.7)]
+    # F1 is 0.5, 0.8, 1 at falling thresholds: 0.8 and 1 are not within 0.1, they are within 0.25.
+    monkeypatch.setattr(metrics, "FLAT", 0.1)
+    assert metrics.operating_threshold(pictures) == pytest.approx(0.7)
+    monkeypatch.setattr(metrics, "FLAT", 0.25)
+    assert metrics.operating_threshold(pictures) == pytest.approx(0.8)
+
+
+def test_the_threshold_for_so_many_false_boxes():
+    scores = np.array([0.5, 0.29, 0.7, 0.2904])
+    for allowed, threshold in ((0, 0.701), (1, 0.501), (2, 0.291), (3, 0.291), (4, 0)):
+        assert metrics.threshold_for(scores, allowed) == threshold
+        assert (scores >= threshold).sum() <= allowed
+    assert metrics.threshold_for(np.float32([0.7]), 0) == 0.7  # which is a little less
+    assert metrics.threshold_for(np.empty(0), 0) == 0
