@@ -68,6 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
         task = make_task(args, device)
         if not task.steps_per_epoch:
             raise ValueError(f"{args.data} holds too few faces for one batch of {args.batch_size}")
+        if args.start:
+            starts = {model: hub.load(hub.find(model)) for model in args.start}
+            hub.copy_mean_weights({
+                model: stored.keypoint_network if args.what == "keypoints" else stored.face_detector.network
+                for model, stored in starts.items()
+            }, task.network)  # fmt: skip
     except (hub.WeightsError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
@@ -218,11 +224,16 @@ class Task(Protocol):
 def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
-        return face_training.FaceTask(args.data, batch_size=args.batch_size, seed=args.seed, device=device)
+        miner = None if args.mine is None else hub.load(hub.find(args.mine)).face_detector
+        return face_training.FaceTask(
+            args.data, batch_size=args.batch_size, seed=args.seed, device=device, miner=miner
+        )
+    turn, framing, photometry = args.augmentation
+    augmentation = keypoint_training.Augmentation().scaled(turn, framing, photometry)
     config = network.BASELINE if args.architecture == "baseline" else network.KEYPOINTNET
     return keypoint_training.KeypointTask(
         args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
-        all_faces=args.all_faces,
+        augmentation=augmentation, all_faces=args.all_faces,
     )  # fmt: skip
 
 
@@ -342,6 +353,17 @@ def device_named(name: str) -> torch.device:
     return device
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return number
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -360,7 +382,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                        help="epochs between pictures of predictions (at validations)")  # fmt: skip
     model = parser.add_argument_group("model")
     model.add_argument("--architecture", choices=("keypointnet", "baseline"), default="keypointnet")
+    model.add_argument("--start", metavar="MODEL", nargs="+",
+                       help="weights to start from: a folder or OWNER/NAME; the mean of several")  # fmt: skip
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
+    model.add_argument("--mine", metavar="MODEL",
+                       help="faces: its detector's false alarms become hard negatives")  # fmt: skip
     learning = parser.add_argument_group("learning")
     learning.add_argument("--epochs", type=int, default=100)
     learning.add_argument("--batch-size", type=int, default=64, help="over all processes")
@@ -369,6 +395,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     learning.add_argument("--warmup", type=float, default=0.03, help="share of the steps that warm up")
     learning.add_argument("--weight-decay", type=float, default=0.02)
     learning.add_argument("--clip", type=float, default=5.0, help="largest norm of the gradient")
+    learning.add_argument("--augmentation", type=share, nargs=3, default=(1.0, 1.0, 1.0),
+                          metavar=("TURN", "FRAMING", "PHOTOMETRY"),
+                          help="keypoints: share of the turning, of the shifting and zooming, and of "
+                               "the changes of pixels (default: 1 1 1)")  # fmt: skip
     learning.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights")
     learning.add_argument("--seed", type=int, default=0)
     machine = parser.add_argument_group("machine")

@@ -7,6 +7,7 @@ a grid. A box is the tight box of the 68 keypoints, xyxy, and may reach beyond t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,9 @@ STRIDES = (8, 16, 32)
 PRIOR = 4.0
 """A box whose log size is 0 is this many cells wide and high."""
 
+SMALLEST = 8.0
+"""Boxes of fewer pixels of the network's input on their longer side are not believed."""
+
 GREY = 127.5
 """The value that pads a picture, and the network's zero."""
 
@@ -35,12 +39,16 @@ GREY = 127.5
 class DetectorConfig:
     """What a detector's weights fit, and how its output is read; travels with the weights."""
 
-    widths: tuple[int, int, int, int, int] = (16, 32, 64, 96, 96)
+    widths: tuple[int, int, int, int, int] = (16, 32, 64, 96, 128)
     """Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's size."""
     neck_width: int = 64
     """Channels of the three grids that the head reads."""
-    input_size: int = 320
-    """The picture is scaled so that its longer side has this many pixels."""
+    least_size: int = 320
+    """A picture whose longer side has fewer pixels is enlarged to this many."""
+    input_size: int = 512
+    """A picture whose longer side has more pixels is shrunk to this many for the first look."""
+    fine_pixels: int = 4_320_000
+    """A big picture is looked at a second time, at up to this many pixels (2400×1800), for small faces."""
     min_score: float = 0.5
     """Boxes below it are dropped, unless a call says otherwise."""
     max_iou: float = 0.4
@@ -184,16 +192,57 @@ class Detector:
         `image` is (H,W,3) uint8 RGB; `min_score` is the least score kept, `config.min_score` by default.
         """
         at_least = self.config.min_score if min_score is None else min_score
-        picture, scale_xy = fit(image, self.config.input_size)
+        first, *fine = scales(image.shape[0], image.shape[1], self.config)
+        found = [self._look(image, first, at_least)]
+        # What is large here, the first look sees whole, and better.
+        found += [self._look(image, scale, at_least, largest=self.config.input_size / 2) for scale in fine]
+        boxes, scores = (torch.cat(some) for some in zip(*found, strict=True))
+        best = nms(boxes, scores, self.config.max_iou)
+        faces = best[~parts_of_faces(boxes[best])]
+        return boxes[faces].numpy(), scores[faces].numpy()
+
+    def _look(
+        self, image: np.ndarray, scale: float, min_score: float, largest: float = math.inf
+    ) -> tuple[Tensor, Tensor]:
+        """Boxes (n,4), pixels of the image, and scores (n,) of the image seen at a scale, many for each face.
+
+        None is smaller than SMALLEST or larger than `largest` pixels of the network's input.
+        """
+        picture, scale_xy = fit(image, scale)
         logits, offsets = map(torch.from_numpy, self.runner(picture[None]))
         scores = logits[0].sigmoid()
-        keep = scores >= at_least
-        at = _cells_once(*picture.shape[:2])
-        boxes, scores = decode(offsets[0][keep], at[keep]), scores[keep]
-        best = nms(boxes, scores, self.config.max_iou)
+        keep = scores >= min_score
+        boxes, scores = decode(offsets[0][keep], _cells_once(*picture.shape[:2])[keep]), scores[keep]
+        side = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1)
+        fits = (side >= SMALLEST) & (side <= largest)
         # Edges at −½: the inverse of how `fit` placed the picture.
-        in_image = (boxes[best].numpy() + 0.5) / np.tile(scale_xy, 2) - 0.5
-        return in_image.astype(np.float32), scores[best].numpy()
+        return (boxes[fits] + 0.5) / torch.from_numpy(np.tile(scale_xy, 2)).float() - 0.5, scores[fits]
+
+
+def scales(height: int, width: int, config: DetectorConfig) -> list[float]:
+    """The scales at which a picture is looked at: one, or two for a big one, the smaller first."""
+    longer = max(height, width)
+    first = min(max(longer, config.least_size), config.input_size) / longer
+    fine = min(1.0, math.sqrt(config.fine_pixels / (height * width)))
+    # A little more is not worth the time: the first look sees faces of SMALLEST pixels.
+    return [first, fine] if fine >= 1.5 * first else [first]
+
+
+def parts_of_faces(boxes: Tensor) -> Tensor:
+    """Which boxes (n,4), best scored first, are a part of a face, or are made up around one: (n,) bool.
+
+    A nostril or a pattern on a cheek may look like a face: of two boxes the lesser scored goes where the
+    smaller, at most half as wide, has its middle within the ellipse inscribed in the larger. A face beside a
+    cheek, in the corner of a box, stays.
+    """
+    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    # [i, j]: whether i is a part of j
+    within = ((centre[:, None] - centre) / (size / 2)).square().sum(-1) < 1
+    part = within & (size[:, None].amax(-1) <= size.amax(-1) / 2)
+    related, dropped = part | part.T, torch.zeros(len(boxes), dtype=torch.bool)
+    for i in range(1, len(boxes)):
+        dropped[i] = bool((related[i, :i] & ~dropped[:i]).any())
+    return dropped
 
 
 @lru_cache(64)
@@ -201,16 +250,15 @@ def _cells_once(height: int, width: int) -> Tensor:
     return cells(height, width)
 
 
-def fit(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The image (H,W,3) with its longer side scaled to `size`, padded with grey to multiples of 32.
+def fit(image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The image (H,W,3) scaled, and padded with grey to multiples of 32 on the right and at the bottom.
 
-    Padding is on the right and at the bottom. Also the scale (2,) that was applied to x and y.
+    Also the scale (2,) that was applied to x and y: whole pixels make it a little other than what was asked.
     """
     height, width = image.shape[:2]
-    factor = size / max(height, width)
-    new_wh = max(1, round(width * factor)), max(1, round(height * factor))
+    new_wh = max(1, round(width * scale)), max(1, round(height * scale))
     if new_wh != (width, height):
-        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         image = cv2.resize(image, new_wh, interpolation=how)
     step = STRIDES[-1]
     bottom, right = -new_wh[1] % step, -new_wh[0] % step

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import complete_box_iou_loss
+from tqdm import tqdm
 
 from fkp import data as facial_keypoints
-from fkp import detector, geometry, images
+from fkp import detector, geometry, images, metrics
 from fkp.detector import STRIDES, Detector, DetectorConfig, DetectorNetwork
 
 LABELLED = {source.folder: source for source in facial_keypoints.TRAINING_SOURCES}
@@ -32,19 +33,28 @@ LABELLED = {source.folder: source for source in facial_keypoints.TRAINING_SOURCE
 FACELESS = ("no_faces", "scenes")
 """Folders of photos without a labelled face: two thirds to learn from, a third to measure on."""
 
+WILDEST = "300w/afw"
+"""The folder with the most faces a photo and the strongest poses."""
+
 SHARES = {"ytf": 0.25, "300w": 0.35, "scenes": 0.3, "no_faces": 0.1}
 """How often a tile of a mosaic comes from each source."""
 
-LARGEST_PHOTO = 480
-"""Photos are kept in memory with at most this many pixels on the longer side (about 1.5 GB in all)."""
+LARGEST_PHOTO = 640
+"""Photos are kept in memory with at most this many pixels on the longer side (about 2.5 GB in all)."""
 
-SIZES, SIZE_SHARES = (0.6, 0.8, 1.0), (0.3, 0.4, 0.3)
-"""Sizes of the mosaics of a step, relative to the detector's input, and how often each is used.
+BAIT_SCORE = 0.1
+"""What a detector takes for a face at this score or more, where there is none, is a hard negative."""
 
-Small ones take a third of the time, and show the same faces: their size is drawn apart.
+SIZES, SIZE_SHARES = (256, 320, 448, 640), (0.3, 0.3, 0.25, 0.15)
+"""Sides of the mosaics of a step in pixels, and how often each is used; always as many pixels in all.
+
+Small ones show most faces for the time; only large ones show faces that fill a large picture.
 """
 
-SMALLEST_FACE = 8.0
+USUAL_SIZE = 320
+"""A step has `batch_size` mosaics of this side, fewer larger or more smaller ones."""
+
+SMALLEST_FACE = 10.0
 """A face of fewer pixels in the network's input is neither rewarded nor punished."""
 
 FACE, IGNORE, NOTHING = 1, -1, 0
@@ -129,15 +139,19 @@ def read_photos(folder: Path) -> list[Photo]:
                     "300w" if subfolder.startswith("300w") else subfolder.split("/")[0],
                     is_held_out(subfolder, name),
                     np.reshape(outlines, (-1, 68, 2)),
-                    boxes.get(("ignore", image), none),
+                    # People have looked at these: what a detector took for a face there is none.
+                    none if subfolder == "no_faces" else boxes.get(("ignore", image), none),
                 )
             )
     return photos
 
 
 def is_held_out(subfolder: str, name: str) -> bool:
-    """Whether a photo is for validation: by person (YTF), by photo (300-W), a third of the faceless ones."""
-    if subfolder in FACELESS:
+    """Whether a photo is for validation: by person (YTF), by photo (300-W), a third where faces are wildest.
+
+    A third of the photos of AFW and of those without faces, by a hash of their name.
+    """
+    if subfolder in (*FACELESS, WILDEST):
         return int(hashlib.sha1(name.encode()).hexdigest(), 16) % 3 == 0
     return facial_keypoints.is_held_out(LABELLED[subfolder].key(name))
 
@@ -147,8 +161,8 @@ def random_transform(
 ) -> geometry.CropTransform:
     """How a photo comes into a tile: scaled by one of its faces, turned, mirrored, moved.
 
-    The face gets a side between SMALLEST_FACE and the tile's, with every octave about equally likely; a
-    photo without a face roughly covers the tile.
+    The face gets a side between SMALLEST_FACE and the tile's, with every octave equally likely; a photo
+    without a face roughly covers the tile.
     """
     (width, height), (tile_w, tile_h) = (image.shape[1], image.shape[0]), size_wh
     if len(outlines):
@@ -156,13 +170,13 @@ def random_transform(
         x1, y1, x2, y2 = geometry.tight_boxes(face)
         centre = np.array([x1 + x2, y1 + y2]) / 2
         octaves = math.log(1.05 * max(size_wh) / SMALLEST_FACE)
-        side = SMALLEST_FACE * math.exp(octaves * rng.random() ** 0.75)
+        side = SMALLEST_FACE * math.exp(octaves * rng.random())
         # No more than four-fold: there is nothing to see in a face of ten pixels blown up to a hundred.
         scale = min(side / max(x2 - x1, y2 - y1), 4.0)
     else:
         centre = rng.uniform([0, 0], [width, height])
         scale = max(tile_w / width, tile_h / height) * math.exp(rng.uniform(math.log(0.6), math.log(2.5)))
-    angle = math.radians(rng.normal(0, 15) if rng.random() < 0.8 else rng.uniform(-50, 50))
+    angle = math.radians(rng.normal(0, 15) if rng.random() < 0.65 else rng.uniform(-60, 60))
     stretch = np.exp(rng.normal(0, 0.05))
     linear = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     linear = linear @ np.diag([stretch, 1 / stretch])
@@ -262,7 +276,9 @@ class FaceTask:
     def __init__(
         self, folder: Path, config: DetectorConfig | None = None, *,
         batch_size: int = 64, seed: int = 0, device: torch.device | None = None,
+        miner: Detector | None = None,
     ) -> None:  # fmt: skip
+        """`miner` is a detector whose false alarms on the training photos become hard negatives."""
         self.config = config or DetectorConfig()
         self.batch_size, self.seed = batch_size, seed
         # Batches are made on the CPU; pinned, they travel to a GPU beside the computation.
@@ -277,11 +293,14 @@ class FaceTask:
         self.shares = shares / shares.sum()
         self.validation = [p for p in photos if p.held_out]
         self._loaded: dict[Path, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self.baits = {source: self._mined(source, miner) for source in FACELESS if miner is not None}
 
     @property
     def hidden_kernels(self) -> list[nn.Parameter]:
-        """None: depthwise kernels are no matrices, and AdamW trains the rest well enough."""
-        return []
+        """What Muon trains: kernels that mix channels, but for the first and for those that put out boxes."""
+        ends = (next(self.network.parameters()), self.network.score.weight, self.network.box.weight)
+        mixing = [p for p in self.network.parameters() if p.ndim == 4 and p.shape[1] > 1]
+        return [p for p in mixing if all(p is not end for end in ends)]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -293,8 +312,8 @@ class FaceTask:
         Each of the `world` ranks draws its own share of `batch_size`.
         """
         rng = np.random.default_rng((self.seed, step, rank))
-        size = round(self.config.input_size * rng.choice(SIZES, p=SIZE_SHARES) / STRIDES[-1]) * STRIDES[-1]
-        share = math.ceil(self.batch_size / world)
+        size = int(rng.choice(SIZES, p=SIZE_SHARES))
+        share = math.ceil(self.batch_size * (USUAL_SIZE / size) ** 2 / world)
         pictures, found = zip(*(self.mosaic(rng, size) for _ in range(share)), strict=True)
         most = max(len(kinds) for _, kinds in found)
         boxes = np.zeros((len(found), most, 4), np.float32)
@@ -312,7 +331,7 @@ class FaceTask:
         self, rng: np.random.Generator, size: int
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """One training picture (size,size,3), and the boxes (m,4) and kinds (m,) in it."""
-        tiles = rng.choice([1, 2, 3, 4], p=[0.4, 0.4, 0.15, 0.05])
+        tiles = rng.choice([1, 2, 3, 4], p=[0.3, 0.35, 0.2, 0.15])
         picture = np.empty((size, size, 3), np.uint8)
         # Where the tiles meet, each line moved by up to 0.3 tiles.
         lines = np.arange(tiles + 1) + np.pad(rng.uniform(-0.3, 0.3, (2, tiles - 1)), ((0, 0), (1, 1)))
@@ -331,8 +350,14 @@ class FaceTask:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One photo of a mosaic (h,w,3), and the boxes (m,4) and kinds (m,) in it."""
         source = rng.choice(list(self.training), p=self.shares)
-        image, outlines, ignore = self._load(self._draw(rng, source))
-        transform = random_transform(rng, image, outlines, size_wh)
+        baits = self.baits.get(source, [])
+        if baits and rng.random() < 0.3:
+            photo, bait = baits[rng.integers(len(baits))]
+            image, outlines, ignore = self._load(photo)
+            transform = random_transform(rng, image, bait, size_wh)
+        else:
+            image, outlines, ignore = self._load(self._draw(rng, source))
+            transform = random_transform(rng, image, outlines, size_wh)
         tile = transform.crop(image)
         covered = transform.crop(np.full(image.shape[:2], 255, np.uint8))
         if covered.min() < 255:
@@ -402,6 +427,16 @@ class FaceTask:
             self._loaded[photo.path] = photo.load(LARGEST_PHOTO)
         return self._loaded[photo.path]
 
+    def _mined(self, source: str, miner: Detector) -> list[tuple[Photo, np.ndarray]]:
+        """The training photos of a source without any face where the miner finds some, and where (n,68,2)."""
+        found = []
+        for photo in tqdm(self.training.get(source, []), f"mining {source}", leave=False, unit="photo"):
+            if len(photo.outlines) + len(photo.ignore) == 0:
+                boxes, _ = miner(self._load(photo)[0], min_score=BAIT_SCORE)
+                if len(boxes):
+                    found.append((photo, ellipses(boxes)))
+        return found
+
     def _draw(self, rng: np.random.Generator, source: str) -> Photo:
         return self.training[source][rng.integers(len(self.training[source]))]
 
@@ -424,67 +459,10 @@ def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return both / (areas[0] + areas[1] - both).clamp_min(1e-6)
 
 
-@dataclass(frozen=True)
-class Match:
-    """What a detector found in one photo against what is there.
-
-    `scores` (n,) of its boxes · `overlaps` (n,) of each with the face that is its own, 0 for a false box;
-    boxes on something to ignore are left out · `faces` the number of faces there.
-    """
-
-    photo: Photo
-    scores: np.ndarray
-    overlaps: np.ndarray
-    faces: int
-
-    def above(self, min_score: float) -> Match:
-        """What remains at a threshold."""
-        keep = self.scores >= min_score
-        return replace(self, scores=self.scores[keep], overlaps=self.overlaps[keep])
-
-
-def match(photo: Photo, boxes: np.ndarray, scores: np.ndarray) -> Match:
-    """Give each face its box: the best scored of those that overlap it by half or more."""
-    truth = photo.boxes
-    overlap, free = geometry.iou(boxes, truth), np.ones(len(truth), bool)
+def match(photo: Photo, boxes: np.ndarray, scores: np.ndarray) -> metrics.Found:
+    """What boxes (n,4) with scores (n,) found in a photo; those on something to ignore do not count."""
     ignorable = geometry.iou(boxes, photo.ignore).max(axis=1, initial=0) > 0.3
-    overlaps, kept = np.zeros(len(boxes)), np.ones(len(boxes), bool)
-    for i in np.argsort(-scores, kind="stable"):
-        candidates = np.where(free, overlap[i], 0)
-        if candidates.max(initial=0) >= 0.5:
-            best = int(candidates.argmax())
-            overlaps[i], free[best] = candidates[best], False
-        else:
-            kept[i] = not ignorable[i]
-    return Match(photo, scores[kept], overlaps[kept], len(truth))
-
-
-def average_precision(matches: list[Match], least_iou: float) -> float:
-    """Area under the precision/recall curve, every recall at the best precision from there on, 0..1."""
-    scores = np.concatenate([m.scores for m in matches])
-    hits = np.concatenate([m.overlaps for m in matches])[np.argsort(-scores, kind="stable")] >= least_iou
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(best_from_here[hits].sum() / max(1, sum(m.faces for m in matches)))
-
-
-def operating_threshold(matches: list[Match]) -> float:
-    """The least score that serves best: highest in F1 and, where several nearly are, in precision.
-
-    F1 hardly changes over a wide range of thresholds, while false boxes become ever fewer: the highest
-    threshold counts whose F1 is within FLAT of the best. 0.5 when no face was found.
-    """
-    scores = np.concatenate([m.scores for m in matches])
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(np.concatenate([m.overlaps for m in matches])[order] > 0)
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + sum(m.faces for m in matches))
-    if not f1.any():
-        return 0.5
-    return float(scores[order][np.argmax(f1 >= f1.max() - FLAT)])
-
-
-FLAT = 0.002
-"""F1 values as close as this are the same: one face in three hundred."""
+    return metrics.found(geometry.iou(boxes, photo.boxes), scores, ignorable)
 
 
 def measure(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> dict[str, float]:
@@ -496,19 +474,17 @@ def measure(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> dict[str, floa
     · `faceless`: boxes in 100 photos without any.
     """
     matches = [match(*one) for one in found]
-    precisions = [100 * average_precision(matches, least) for least in (0.5, 0.6, 0.7, 0.8)]
-    min_score = operating_threshold(matches)
+    precisions = [100 * metrics.average_precision(matches, least) for least in (0.5, 0.6, 0.7, 0.8)]
+    min_score = metrics.operating_threshold(matches)
     result = {"ap": float(np.mean(precisions)), "ap50": precisions[0], "min_score": min_score}
-    matches = [m.above(min_score) for m in matches]
+    at_threshold = [(photo, m.above(min_score)) for (photo, *_), m in zip(found, matches, strict=True)]
     for source in ("ytf", "300w"):
-        some = [m for m in matches if m.photo.source == source]
-        hits = sum(int((m.overlaps > 0).sum()) for m in some)
-        result[f"recall_{source}"] = 100 * hits / max(1, sum(m.faces for m in some))
-    labelled = [m for m in matches if m.photo.source not in FACELESS]
+        result[f"recall_{source}"] = metrics.recall([m for p, m in at_threshold if p.source == source]) or 0.0
+    labelled = [m for p, m in at_threshold if p.source not in FACELESS]
     overlaps = np.concatenate([m.overlaps for m in labelled] or [np.empty(0)])
     result["iou"] = 100 * float(overlaps[overlaps > 0].mean()) if (overlaps > 0).any() else 0.0
     result["extra"] = 100 * int((overlaps == 0).sum()) / max(1, len(labelled))
-    faceless = [m for m in matches if m.photo.source in FACELESS and m.faces + len(m.photo.ignore) == 0]
+    faceless = [m for p, m in at_threshold if p.source in FACELESS and m.faces + len(p.ignore) == 0]
     result["faceless"] = 100 * sum(len(m.scores) for m in faceless) / max(1, len(faceless))
     return result
 

@@ -32,6 +32,21 @@ class Augmentation:
     style_dropout: float = 0.3
     """Share of faces whose labelling style is hidden from the network, so that `auto` is learnt too."""
 
+    def scaled(self, turn: float = 1.0, framing: float = 1.0, photometry: float = 1.0) -> Augmentation:
+        """Rotation, enlargement with shift, and what changes pixels, each by a factor: 0 is none of it."""
+        numbers = {
+            field.name: getattr(self.photometry, field.name) * photometry
+            for field in dataclasses.fields(self.photometry) if field.name != "least_resolution"
+        }  # fmt: skip
+        smallest, largest = self.scale
+        return dataclasses.replace(
+            self,
+            rotation=self.rotation * turn,
+            scale=(smallest**framing, largest**framing),
+            shift=self.shift * framing,
+            photometry=dataclasses.replace(self.photometry, **numbers),
+        )
+
 
 class KeypointTask:
     """Everything about training a keypoint network that is not the loop: see train.py.

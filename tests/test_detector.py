@@ -1,5 +1,7 @@
 """The detector: box coding, fitting a picture, and the callable; with untrained or set answers."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -61,15 +63,72 @@ def test_decode_inverts_encode() -> None:
 
 
 @pytest.mark.parametrize("shape_hw", [(480, 640), (640, 480), (90, 90), (1, 700), (2000, 37)])
-def test_fit_scales_the_longer_side_and_pads(shape_hw: tuple[int, int]) -> None:
+def test_fit_scales_and_pads(shape_hw: tuple[int, int]) -> None:
     image = np.zeros((*shape_hw, 3), np.uint8)
-    picture, scale_xy = detector.fit(image, 320)
+    picture, scale_xy = detector.fit(image, 320 / max(shape_hw))
     assert picture.shape[0] % 32 == picture.shape[1] % 32 == 0
     assert max(picture.shape) == 320
     used = np.round(np.array(shape_hw) * scale_xy[::-1]).astype(int)
     assert max(used) == 320
     assert not picture[: used[0], : used[1]].any()
     assert (picture[used[0] :] > 100).all() and (picture[:, used[1] :] > 100).all()
+
+
+@pytest.mark.parametrize(
+    ("shape_hw", "expected"),
+    [
+        ((1, 1), [320]),  # enlarged
+        ((120, 160), [2]),
+        ((480, 640), [0.8]),  # a second look would add little
+        ((576, 768), [2 / 3, 1]),
+        ((960, 1280), [0.4, 1]),
+        ((3000, 4000), [0.128, 0.6]),
+        ((1000, 7500), [0.512 / 7.5, math.sqrt(4.32 / 7.5)]),  # a panorama, by its pixels
+    ],
+)
+def test_how_often_and_how_large_a_picture_is_looked_at(
+    shape_hw: tuple[int, int], expected: list[float]
+) -> None:
+    assert detector.scales(*shape_hw, DetectorConfig()) == pytest.approx(expected)
+
+
+class Bright(torch.nn.Module):
+    """A network that sees a face of 20 pixels at every cell of the finest grid that is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, pictures: torch.Tensor) -> detector.Grids:
+        height, width = pictures.shape[2:]
+        at = detector.cells(height, width)
+        logits = torch.full((1, len(at)), -9.0)
+        means = torch.nn.functional.avg_pool2d(pictures.float().mean(1), 8).flatten()
+        logits[0, : len(means)] = torch.where(means > 200, 3.0, -9.0)
+        centre = at[:, :2]
+        return detector.Grids(logits, detector.encode(torch.cat([centre - 10, centre + 10], 1), at)[None])
+
+
+def test_a_second_look_finds_what_is_too_small_for_the_first() -> None:
+    image = np.zeros((960, 1280, 3), np.uint8)
+    image[400:408, 800:808] = 255  # one cell at full size, a quarter of one at half
+    boxes, _ = Detector(DetectorConfig(), Bright())(image)  # type: ignore[arg-type]
+    np.testing.assert_allclose(boxes, [[793.5, 393.5, 813.5, 413.5]], atol=0.01)
+    found = Detector(DetectorConfig(fine_pixels=300_000), Bright())(image)  # type: ignore[arg-type]
+    assert len(found[0]) == 0
+
+
+def test_parts_of_faces() -> None:
+    boxes = torch.tensor([
+        [0.0, 0, 100, 100],  # a face
+        [30.0, 30, 60, 60],  # its nose
+        [0.0, 0, 12, 12],  # someone behind its ear
+        [20.0, 20, 90, 90],  # another as large: not for this rule
+        [200.0, 0, 230, 30],  # a face
+        [180.0, 0, 250, 70],  # something around it that is less like one
+    ])  # fmt: skip
+    assert detector.parts_of_faces(boxes).tolist() == [False, True, False, False, False, True]
+    assert detector.parts_of_faces(boxes[:0]).tolist() == []
 
 
 def test_the_network_says_something_for_every_cell(network: DetectorNetwork) -> None:
@@ -79,7 +138,7 @@ def test_the_network_says_something_for_every_cell(network: DetectorNetwork) -> 
 
 
 def test_the_network_is_small(network: DetectorNetwork) -> None:
-    assert sum(p.numel() for p in network.parameters()) < 150_000
+    assert sum(p.numel() for p in network.parameters()) < 160_000
 
 
 def test_folding_changes_nothing(network: DetectorNetwork) -> None:
@@ -102,7 +161,7 @@ def test_no_face_is_two_empty_arrays(network: DetectorNetwork) -> None:
 def test_a_box_comes_back_in_pixels_of_the_image(shape_hw: tuple[int, int]) -> None:
     # A quarter of the picture's width and height, its upper left corner in the middle of the picture.
     height, width = shape_hw
-    scale = 320 / max(shape_hw)
+    scale = min(max(320, *shape_hw), 512) / max(shape_hw)
     truth = np.array([width / 2, height / 2, width * 3 / 4, height * 3 / 4]) - 0.5
     found = Detector(DetectorConfig(), OneFace(((truth + 0.5) * scale - 0.5).tolist(), cell=0))
     boxes, scores = found(np.zeros((height, width, 3), np.uint8))

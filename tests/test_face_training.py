@@ -1,5 +1,6 @@
 """Training the face detector: the photos, mosaics, targets, loss and figures, on painted pictures."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fkp import data, detector, face_training, geometry
+from fkp import data, detector, face_training, geometry, metrics
 from fkp.detector import DetectorConfig
 from fkp.face_training import FACE, IGNORE, FaceTask, Photo
 
@@ -102,18 +103,27 @@ def test_training_and_validation_share_no_person_and_no_test_set(shared_data: Pa
     folders = {p.path.parent.relative_to(shared_data).as_posix() for p in photos}
     labelled = {"ytf/training", "300w/lfpw_train", "300w/helen_train", "300w/afw"}
     assert folders == labelled | {"no_faces", "scenes"}
-    for source, key in (("ytf", data.person), ("300w", data.photo)):
-        training = {key(p.path.name) for p in photos if p.source == source and not p.held_out}
-        held_out = {key(p.path.name) for p in photos if p.source == source and p.held_out}
+    for subfolder, key, share in (
+        ("ytf/training", data.person, 7),
+        ("300w/lfpw_train", data.photo, 7),
+        ("300w/helen_train", data.photo, 7),
+        ("300w/afw", data.photo, 3),
+        ("no_faces", str, 3),
+        ("scenes", str, 3),
+    ):
+        some = [p for p in photos if p.path.parent == shared_data / subfolder]
+        training = {key(p.path.name) for p in some if not p.held_out}
+        held_out = {key(p.path.name) for p in some if p.held_out}
         assert not training & held_out
-        assert len(training) > 4 * len(held_out) > 0
+        assert share - 2 < (len(training) + len(held_out)) / len(held_out) < share + 2
 
 
 def test_a_batch_depends_on_seed_step_and_rank_alone(folder: Path, task: FaceTask) -> None:
     np.random.seed(1)
     first = task.batch(7)
-    assert first["pictures"].shape[:2] == (4, 3) and first["pictures"].dtype == torch.uint8
-    assert first["pictures"].shape[2] == first["pictures"].shape[3] in (64, 96, 128)
+    n, _, height, width = first["pictures"].shape
+    assert height == width in face_training.SIZES and first["pictures"].dtype == torch.uint8
+    assert n == math.ceil(4 * 320**2 / width**2)  # always about as many pixels
     assert first["boxes"].shape == (*first["kinds"].shape, 4)
     other = FaceTask(folder, batch_size=4, config=SMALL)
     with ThreadPoolExecutor(4) as pool:
@@ -122,6 +132,32 @@ def test_a_batch_depends_on_seed_step_and_rank_alone(folder: Path, task: FaceTas
         assert all(torch.equal(first[name], same[name]) for name in first)
     for changed in (batches[1], task.batch(7, rank=1)):
         assert not torch.equal(first["pictures"], changed["pictures"])
+
+
+def test_what_a_miner_takes_for_a_face_is_shown_more_often(folder: Path) -> None:
+    class Miner:
+        """Sees a face in the upper left corner of every picture."""
+
+        def __call__(self, image: np.ndarray, *, min_score: float) -> tuple[np.ndarray, np.ndarray]:
+            assert min_score == face_training.BAIT_SCORE
+            return np.array([[0.0, 0, 20, 20]], np.float32), np.ones(1, np.float32)
+
+    task = FaceTask(folder, config=SMALL, miner=Miner())  # type: ignore[arg-type]
+    for source in face_training.FACELESS:
+        mined = {photo.path.name for photo, _ in task.baits[source]}
+        # Never where there is a face, or may be one; never what is held out.
+        allowed = [p for p in task.training[source] if len(p.boxes) + len(p.ignore) == 0]
+        assert mined == {p.path.name for p in allowed} and "photo0.png" not in mined
+        assert all(bait.max() == pytest.approx(20) for _, bait in task.baits[source])
+    assert not FaceTask(folder, config=SMALL).baits
+    assert (task.batch(0)["kinds"] == FACE).any()
+
+
+def test_muon_trains_what_mixes_channels_but_not_the_ends(task: FaceTask) -> None:
+    hidden = {id(kernel) for kernel in task.hidden_kernels}
+    names = {name for name, p in task.network.named_parameters() if id(p) in hidden}
+    assert "stem.2.0.weight" in names and "stage16.0.pointwise.0.weight" in names
+    assert not names & {"stem.0.0.weight", "stage16.0.depthwise.0.weight", "score.weight", "box.weight"}
 
 
 def test_boxes_move_with_the_pixels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,14 +343,6 @@ def test_each_face_has_one_box() -> None:
     np.testing.assert_allclose(result.overlaps, [0, 0.9, 0])
 
 
-def test_average_precision_by_hand() -> None:
-    there = photo([[0, 0, 10, 10], [50, 50, 60, 60]], [])
-    boxes = np.array([[0, 0, 10, 10], [30, 30, 40, 40], [50, 50, 60, 60.0]])
-    result = [face_training.match(there, boxes, np.array([0.9, 0.8, 0.7]))]
-    # Recall ½ at precision 1, recall 1 at precision ⅔.
-    assert face_training.average_precision(result, 0.5) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-
-
 def test_the_operating_threshold_and_the_figures_at_it() -> None:
     box = np.array([[0, 0, 10, 10.0]])
     found = [(photo([[0, 0, 10, 9]], []), box, np.array([score])) for score in (0.9, 0.8, 0.7, 0.1)]
@@ -326,18 +354,8 @@ def test_the_operating_threshold_and_the_figures_at_it() -> None:
     assert figures["faceless"] == 25
 
 
-def test_of_nearly_equal_thresholds_the_highest_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(face_training, "FLAT", 0.1)
-    box = np.array([[0, 0, 10, 10.0]])
-    found = [(photo([[0, 0, 10, 10]], []), box, np.array([score])) for score in (0.9, 0.8, 0.7)]
-    # F1 is 0.5, 0.8, 1 at falling thresholds: 0.8 and 1 are not within 0.1, they are within 0.25.
-    assert face_training.measure(found)["min_score"] == pytest.approx(0.7)
-    monkeypatch.setattr(face_training, "FLAT", 0.25)
-    assert face_training.measure(found)["min_score"] == pytest.approx(0.8)
-
-
 def test_found_nothing_at_all() -> None:
-    assert face_training.operating_threshold([face_training.match(photo([[0, 0, 9, 9]], []), *EMPTY)]) == 0.5
+    assert metrics.operating_threshold([face_training.match(photo([[0, 0, 9, 9]], []), *EMPTY)]) == 0.5
 
 
 def test_validation_and_preview_run(task: FaceTask) -> None:

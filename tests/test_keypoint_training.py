@@ -53,6 +53,21 @@ def test_an_epoch_sees_every_face_at_most_once(task, monkeypatch):
     assert len(seen) == len(set(seen)) == task.steps_per_epoch * 8
 
 
+def test_augmentation_by_factors():
+    full = keypoint_training.Augmentation()
+    assert full.scaled() == full
+    some = full.scaled(turn=0.8, framing=0.5, photometry=0.25)
+    assert some.rotation == pytest.approx(0.8 * full.rotation) and some.shift == full.shift / 2
+    assert some.scale == pytest.approx((full.scale[0] ** 0.5, full.scale[1] ** 0.5))
+    assert some.photometry.blur == full.photometry.blur / 4
+    assert some.photometry.least_resolution == full.photometry.least_resolution
+    assert (some.mirror, some.style_dropout) == (full.mirror, full.style_dropout)
+    none = full.scaled(0, 0, 0)
+    image = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
+    assert none.photometry.change(image, np.random.default_rng(1)) is image
+    assert (none.rotation, none.scale, none.shift) == (0, (1, 1), 0)
+
+
 def test_batches_hold_what_the_faces_show(task):
     """A face of one colour at its right eye: after any transform the label still points at it."""
     plain = dataclasses.replace(task.augmentation, photometry=data.Photometry(*[0.0] * 9))

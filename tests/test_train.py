@@ -117,6 +117,42 @@ def test_training_faces_keeps_the_other_models_keypoint_network(folder, tmp_path
     assert stored.metrics["validation"]["faces"]["ap"] >= 0
 
 
+@pytest.mark.parametrize("what", ["keypoints", "faces"])
+def test_a_run_starts_from_the_weights_of_a_model(folder, tmp_path, what):
+    options = ("--start", str(folder / "other"), "--lr", "0", "--muon-lr", "0", "--epochs", "1")
+    assert train.main(command(folder, tmp_path, *options, what=what)) == 0
+    stored, other = (hub.load(place) for place in (tmp_path / what / "model", folder / "other"))
+    ours, theirs = (
+        dict((m.keypoint_network if what == "keypoints" else m.face_detector.network).named_parameters())
+        for m in (stored, other)
+    )
+    for name in theirs:  # statistics of normalisation move, weights do not; they are stored in half precision
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_the_mean_of_several_models_without_a_step(folder, tmp_path):
+    for i in range(2):
+        torch.manual_seed(i)
+        faces = detector.Detector(detector.DetectorConfig())
+        hub.save(tmp_path / str(i), network.build(network.KeypointConfig()), faces, graphs=False)
+    options = ("--start", str(tmp_path / "0"), str(tmp_path / "1"), "--epochs", "0")
+    assert train.main(command(folder, tmp_path, *options, what="faces")) == 0
+    first, second, mean = (
+        hub.load(place).face_detector.network.state_dict()
+        for place in (tmp_path / "0", tmp_path / "1", tmp_path / "faces" / "model")
+    )
+    for name in ("stem.0.0.weight", "box.weight"):
+        expected = (first[name] + second[name]) / 2
+        torch.testing.assert_close(mean[name], expected, atol=1e-3, rtol=1e-3)  # stored in half precision
+
+
+def test_weights_of_another_shape_are_no_start(folder, tmp_path, capsys):
+    options = ("--architecture", "baseline", "--start", str(folder / "other"))
+    assert train.main(command(folder, tmp_path, *options)) == 1
+    error = capsys.readouterr().err
+    assert "other" in error and "is missing" in error and "Traceback" not in error
+
+
 def test_a_run_is_not_overwritten_unasked(folder, tmp_path, capsys):
     assert train.main(command(folder, tmp_path, "--epochs", "1")) == 0
     assert train.main(command(folder, tmp_path, "--epochs", "1")) == 1
@@ -133,6 +169,7 @@ def test_a_run_is_not_overwritten_unasked(folder, tmp_path, capsys):
         (["--resume"], "nothing to resume"),
         (["--batch-size", "1000"], "too few faces for one batch of 1000"),
         (["--other", "/nowhere"], "/nowhere"),
+        (["--start", "/nowhere"], "/nowhere"),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_a_sentence(folder, tmp_path, capsys, change, reason):
@@ -146,6 +183,13 @@ def test_a_device_that_is_not_there_is_refused(folder, tmp_path, capsys, device)
     with pytest.raises(SystemExit):
         train.main(command(folder, tmp_path, "--device", device))
     assert "argument --device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["2", "-0.1", "much", "nan"])
+def test_augmentation_goes_from_none_to_all(folder, tmp_path, capsys, number):
+    with pytest.raises(SystemExit):
+        train.main(command(folder, tmp_path, "--augmentation", "1", number, "1"))
+    assert f"{number!r} is no number from 0 to 1" in capsys.readouterr().err
 
 
 def test_two_processes_train_one_network(folder, tmp_path, root):
