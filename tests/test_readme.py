@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from benchmarks import detection, speed_tables, tables
+from benchmarks import detection_tables, speed_tables, tables
 from benchmarks.published import between_marks
 from fkp import hub
 
@@ -57,17 +57,20 @@ def test_commands_exist(readme):
 
 def test_tables_are_those_of_the_measured_figures(readme, measured):
     assert tables.short(measured["accuracy"]) in readme
-    assert detection.table(measured["detection"]) in readme
+    assert detection_tables.short(measured["detection"]) in readme
     assert speed_tables.summary(measured["speed"]) in readme
 
 
-def test_page_of_accuracy_is_that_of_the_measured_figures(root, measured):
-    page = root / "docs" / "accuracy.md"
-    expected = {f"accuracy.{name}": table for name, table in tables.pages(measured["accuracy"]).items()}
-    assert page.read_text() == between_marks(page, "accuracy", expected)
+@pytest.mark.parametrize(
+    ("benchmark", "pages", "plots"), [("accuracy", tables.pages, 5), ("detection", detection_tables.pages, 1)]
+)
+def test_pages_are_those_of_the_measured_figures(root, measured, benchmark, pages, plots):
+    page = root / "docs" / f"{benchmark}.md"
+    expected = {f"{benchmark}.{name}": table for name, table in pages(measured[benchmark]).items()}
+    assert page.read_text() == between_marks(page, benchmark, expected)
     assert page.read_text().count("<!-- end of ") == len(expected)
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page.read_text())
-    assert len(pictures) == 5 and [p for p in pictures if not (page.parent / p).is_file()] == []
+    assert len(pictures) == plots and [p for p in pictures if not (page.parent / p).is_file()] == []
 
 
 def test_headline_is_that_of_the_measured_figures(readme, measured):
