@@ -1,177 +1,297 @@
-"""The demo page: a photo in, the 68 keypoints of every face out. Layout and events, no maths.
+"""The demo page: photos in, the 68 keypoints of every face out. Layout and events, no maths.
 
     python app.py                          opens http://127.0.0.1:7860
     python app.py --host 0.0.0.0 --port 8080
     FKP_MODEL=owner/name python app.py     other weights: a Hub repository or a folder
 
-Works without any network, and hosts unchanged on Hugging Face Spaces.
+Works without any network, and hosts unchanged on Hugging Face Spaces; `python app.py --help` tells more.
 """
 
 from __future__ import annotations
 
 import argparse
-import html
 import inspect
 import os
+import signal
 import sys
 import tempfile
-from abc import ABCMeta
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import cv2
-import gradio as gr
-import numpy as np
-from gradio.component_meta import ComponentMeta
-from gradio.data_classes import ImageData
+# Spinning threads make torch many times slower on shared cores; it reads this when it is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import fkp
-from fkp import draw, images, report
+import cv2  # noqa: E402
+import gradio as gr  # noqa: E402
+import httpx  # noqa: E402
+import torch  # noqa: E402
 
-EXAMPLES = Path(__file__).parent / "examples"
-EXAMPLE_PICTURES = [EXAMPLES / f"{name}.jpg" for name in ("eileen_collins", "grace_hopper", "four_faces")]
+import fkp  # noqa: E402
+from fkp import (  # noqa: E402
+    about,
+    batching,
+    components,
+    draw,
+    forgetting,
+    hub,
+    images,
+    photos,
+    report,
+    settings,
+    view,
+)
+from fkp.photos import Album  # noqa: E402
+from fkp.settings import Settings  # noqa: E402
 
-VIEWS = [
+HERE = Path(__file__).parent
+EXAMPLES = [
+    path
+    for name in ("eileen_collins", "grace_hopper", "four_faces")
+    if (path := HERE / "examples" / f"{name}.jpg").is_file()
+]
+
+SHOW = [
     ("Points", "points"),
     ("Contours", "contours"),
+    ("Mesh", "mesh"),
     ("Numbers", "numbers"),
     ("Boxes", "boxes"),
     ("Confidence", "confidence"),
 ]
-"""The view options: labels, and the arguments of `draw.draw` that they switch on."""
+"""What can be shown: labels, and the fields of `draw.Style` that they switch on."""
 SHOWN_AT_FIRST = ["points", "contours"]
 
-KEPT_SECONDS = 3600
-"""How long pictures and results stay on the server."""
+MAX_FILES = 20
+"""Photos that are taken at once."""
+AT_ONCE = 4
+"""Requests that are worked on at the same time; the rest wait in a queue of WAITING."""
+WAITING = 64
+SESSIONS = 1000
+"""Visitors and callers remembered at the same time; beyond that, those longest away are forgotten."""
 
 
-@dataclass(frozen=True)
-class Photo:
-    """What a visitor gave: a picture (H,W,3) uint8 RGB, or what is to be said about it instead."""
-
-    name: str
-    pixels: np.ndarray | None = None
-    problem: str = ""
-
-
-class _WithoutStub(ComponentMeta):
-    """Makes a component class as Gradio does, but for the file app.pyi that it would write next to this."""
-
-    def __new__(mcs, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> _WithoutStub:
-        return ABCMeta.__new__(mcs, name, bases, attributes)
-
-
-class PhotoInput(gr.Image, metaclass=_WithoutStub):
-    """An image input that reads its file as the rest of fkp does, and keeps what is wrong with it.
-
-    gr.Image itself opens the file before any function of ours runs: what is no picture ends in an internal
-    message, and a GIF arrives as the indices of its palette.
-    """
-
-    is_template = True
-
-    def preprocess(self, payload: ImageData | None) -> Photo | None:  # type: ignore[override]
-        if payload is None:
-            return None
-        # The upload's name on the server, which Gradio has made harmless, not what the browser claims.
-        path = Path(payload.path or "photo")
-        if not path.is_file():
-            return Photo(path.name, problem="is no longer here. Please choose it again.")
-        try:
-            return Photo(path.name, images.read(path))
-        except images.ImageError as error:
-            reason = str(error).replace(str(path), path.name).removeprefix(f"{path.name}: ")
-            return Photo(path.name, problem=f"{reason}. Please choose another photo.")
-
-
-def build(model: fkp.FaceKeypoints) -> gr.Blocks:
+def build(model: fkp.FaceKeypoints, limits: Settings | None = None) -> gr.Blocks:
     """The page around a model."""
-    # Served from where they are: copies among the uploads would be deleted with them.
-    gr.set_static_paths(EXAMPLE_PICTURES)
-
-    with gr.Blocks(title="Face keypoints", analytics_enabled=False, delete_cache=(300, KEPT_SECONDS)) as page:
+    limits = limits or Settings()
+    with gr.Blocks(
+        title="Face keypoints",
+        analytics_enabled=False,
+        delete_cache=(forgetting.SWEEP_SECONDS, forgetting.KEPT_SECONDS),
+    ) as page:
         gr.HTML(HEADER)
-        faces = gr.State(fkp.Faces.none())
-        with gr.Row():
-            with gr.Column(scale=5):
-                photo = PhotoInput(
-                    label="Photo",
-                    sources=["upload", "webcam", "clipboard"],
-                    # A mirrored snapshot would swap left and right for good.
-                    webcam_options=gr.WebcamOptions(mirror=False),
-                    placeholder="Drop a photo here\nor click to choose one",
-                    buttons=["fullscreen"],
-                    height=440,
-                    elem_id="photo",
-                )
-                gr.Examples(
-                    [[str(path)] for path in EXAMPLE_PICTURES],
-                    photo,
-                    label="Or try one of these",
-                    cache_examples=False,
-                    elem_id="examples",
-                    api_visibility="private",
-                )
-            with gr.Column(scale=6):
-                result = gr.Image(
-                    label="Keypoints",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    height=440,
-                    elem_id="result",
-                    **_known_to(gr.Image, alt_text="The photo with the keypoints drawn on every face"),
-                )
-                answer = gr.HTML(_answer(None, fkp.Faces.none()), elem_id="answer")
-                view = gr.CheckboxGroup(VIEWS, value=SHOWN_AT_FIRST, label="Show", elem_id="view")
-                legend = gr.HTML(_legend(SHOWN_AT_FIRST))
-                with gr.Row():
-                    png, json, csv = (
-                        gr.DownloadButton(label, interactive=False, size="md", min_width=90)
-                        for label in ("Save picture", "Save JSON", "Save CSV")
-                    )
+        with gr.Tabs():
+            with gr.Tab("Photo", id="photo"):
+                photo_tab(model, limits)
+            with gr.Tab("About", id="about") as tab:
+                about_tab(model, tab)
         gr.HTML(FOOTER)
-
-        shown = [answer, result, legend, png, json, csv]
-
-        def find(given: Photo | None, options: list[str]) -> tuple[Any, ...]:
-            """The faces of a new photo, and all that is shown of them."""
-            found = fkp.Faces.none()
-            if given is not None and given.pixels is not None:
-                found = model(given.pixels)
-            return found, *show(given, found, options)
-
-        def show(given: Photo | None, found: fkp.Faces, options: list[str]) -> tuple[Any, ...]:
-            """What there is to say, the faces drawn on their photo, the legend, and the files to save."""
-            if given is None or given.pixels is None or len(found) == 0:
-                nothing = gr.update(value=None, interactive=False)
-                return _answer(given, found), None, _legend(options), nothing, nothing, nothing
-            drawn = draw.draw(given.pixels, found, **{name: name in options for _, name in VIEWS})
-            files = _write_files(Path(photo.GRADIO_CACHE), given, found, drawn)
-            saves = [gr.update(value=file, interactive=True) for file in files]
-            return _answer(given, found), files[0], _legend(options), *saves
-
-        private: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 2}
-        photo.change(find, [photo, view], [faces, *shown], show_progress_on=result, **private).then(
-            js=SCROLL_TO_ANSWER, **private
-        )
-        view.change(show, [photo, faces, view], shown, show_progress_on=result, **private)
+        api(model, limits)
     return page
 
 
-def _write_files(cache: Path, photo: Photo, faces: fkp.Faces, drawn: np.ndarray) -> list[str]:
-    """The drawn picture as PNG, the JSON and the CSV, in a new folder of Gradio's cache, which expires."""
-    cache.mkdir(parents=True, exist_ok=True)
-    start = Path(tempfile.mkdtemp(dir=cache), f"{Path(photo.name).stem}_keypoints")
-    png, json, csv = (f"{start}.{kind}" for kind in ("png", "json", "csv"))
-    records = [report.record(photo.name, drawn.shape, faces)]
-    # OpenCV writes a large PNG six times as fast as Pillow.
-    Path(png).write_bytes(cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1].tobytes())
-    Path(json).write_text(report.to_json(records), encoding="utf-8")
-    with open(csv, "w", encoding="utf-8", newline="") as file:
-        report.write_csv(file, records)
-    return [png, json, csv]
+def photo_tab(model: fkp.FaceKeypoints, limits: Settings) -> None:
+    """Photos in; their faces drawn, one of them enlarged, and files to save."""
+    kept = gr.State(
+        Album(),
+        time_to_live=forgetting.KEPT_SECONDS,
+        delete_callback=lambda album: photos.forget(album, uploads_folder()),
+    )
+    with gr.Row(elem_classes="sides"):
+        with gr.Column(scale=4, min_width=300):
+            given = components.upload(EXAMPLES, limits, MAX_FILES, elem_id="photo")
+            strip = components.chooser(elem_id="photos")
+            with gr.Column(elem_id="options"):
+                options = gr.CheckboxGroup(SHOW, value=SHOWN_AT_FIRST, label="Show", elem_id="view")
+                legend = gr.HTML(view.legend(_style(SHOWN_AT_FIRST, 1)), elem_id="legend")
+                size = gr.Slider(0.5, 3, 1, step=0.25, label="Size of the points", buttons=[], elem_id="size")
+                with gr.Row(elem_id="save"):
+                    save_picture = gr.Button("Save picture", interactive=False, size="md", min_width=140)
+                    save_all = gr.Button("Save all pictures", visible=False, size="md", min_width=140)
+                    save_json = gr.Button("Save JSON", interactive=False, size="md", min_width=140)
+                    save_csv = gr.Button("Save CSV", interactive=False, size="md", min_width=140)
+                    clear = gr.Button("Clear", interactive=False, size="md", min_width=140)
+                    to_save = gr.DownloadButton(visible=False)
+        with gr.Column(scale=7, min_width=320):
+            answer = gr.HTML(view.answer(Album()), elem_id="answer")
+            picture = components.picture(elem_id="result")
+    one_face = components.chooser(elem_id="face")
+
+    def everything(album: Album, shown: list[str], size: float, left_out: int = 0) -> dict[Any, Any]:
+        """All that is shown of an album."""
+        style, photo = _style(shown, size), album.photo
+        overlay = photos.overlay(photo, style) if photo and len(photo.faces) else b""
+        some = any(len(each.faces) for each in album.photos)
+        return {
+            kept: album,
+            answer: view.answer(album, left_out),
+            picture: gr.HTML(**view.picture(album, overlay)),
+            strip: view.strip(album),
+            one_face: face_panel(album, style),
+            save_picture: gr.update(interactive=bool(overlay)),
+            save_all: gr.update(visible=len(album.photos) > 1),
+            save_json: gr.update(interactive=some),
+            save_csv: gr.update(interactive=some),
+            clear: gr.update(interactive=photo is not None),
+        }
+
+    def face_panel(album: Album, style: draw.Style) -> str:
+        if album.photo is None or album.face is None:
+            return ""
+        return view.face_panel(album, photos.enlarged(album.photo.enlarged[album.face], style))
+
+    def find(album: Album, sent: Any, shown: list[str], size: float) -> Iterator[dict[Any, Any]]:
+        """Look at what was sent, one after the other, and show the first as soon as it is done."""
+        try:
+            paths, left_out = components.sent(sent, uploads_folder(), MAX_FILES)
+        except images.ImageError as error:
+            raise components.error(error) from None
+        photos.forget(album, uploads_folder(), but=paths)
+        album = Album()
+        yield {answer: view.say("Looking for faces …")}
+        for path in paths:
+            album = album.with_photo(photos.look(model, path, limits))
+            if len(album.photos) == 1:
+                yield everything(album, shown, size) | {strip: view.strip(album, len(paths))}
+            else:
+                yield {strip: view.strip(album, len(paths))}
+        if len(paths) > 1 or left_out:
+            yield everything(album, shown, size, left_out)
+
+    def try_example(album: Album, shown: list[str], size: float, event: gr.EventData) -> dict[Any, Any]:
+        photos.forget(album, uploads_folder())
+        album = Album()
+        if photos.is_index(event.index, len(EXAMPLES)):
+            album = album.with_photo(photos.look(model, EXAMPLES[event.index], limits))
+        return everything(album, shown, size)
+
+    def go_to(album: Album, shown: list[str], size: float, event: gr.EventData) -> dict[Any, Any]:
+        return everything(album.go_to(event.index), shown, size)
+
+    def choose(album: Album, shown: list[str], size: float, event: gr.EventData) -> dict[Any, Any]:
+        album = album.choose(event.index)
+        faces = gr.HTML(value=view.picture(album, b"")["value"])
+        return {kept: album, picture: faces, one_face: face_panel(album, _style(shown, size))}
+
+    def draw_again(album: Album, shown: list[str], size: float) -> dict[Any, Any]:
+        """Another style for what was found before: no network runs."""
+        style = _style(shown, size)
+        changed: dict[Any, Any] = {legend: view.legend(style), one_face: face_panel(album, style)}
+        if album.photo and len(album.photo.faces):
+            overlay = photos.overlay(album.photo, style)
+            changed[picture] = gr.HTML(overlay=view.data_uri(overlay, "image/png"))
+        return changed
+
+    def start_again(album: Album, shown: list[str], size: float) -> dict[Any, Any]:
+        photos.forget(album, uploads_folder())
+        return everything(Album(), shown, size)
+
+    def saving(write: Callable[[Album, draw.Style], Path]) -> Callable[..., str]:
+        def save(album: Album, shown: list[str], size: float) -> str:
+            if album.photo is None:
+                raise gr.Error("There is no photo any more. Please choose it again.", print_exception=False)
+            try:
+                return str(write(album, _style(shown, size)))
+            except images.ImageError as error:
+                raise components.error(error) from None
+
+        return save
+
+    state = [kept, options, size]
+    all_shown = [kept, answer, picture, strip, one_face, save_picture, save_all, save_json, save_csv, clear]
+    private: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": AT_ONCE}
+    quick = private | {"show_progress": "hidden"}
+    working = quick | {"concurrency_id": "faces"}
+
+    finding = given.upload(
+        find, [kept, given, options, size], all_shown, trigger_mode="always_last", **working
+    )
+    finding.then(js=SCROLL, **private)
+    given.select(try_example, state, all_shown, cancels=finding, **working).then(js=SCROLL, **private)
+    clear.click(start_again, state, all_shown, cancels=finding, **quick)
+    strip.select(go_to, state, all_shown, **quick)
+    for chooser in (picture, one_face):
+        chooser.select(choose, state, [kept, picture, one_face], **quick)
+    for option in (options, size):
+        option.change(draw_again, state, [legend, one_face, picture], trigger_mode="always_last", **quick)
+
+    folder = uploads_folder()
+    for button, write in {
+        save_picture: lambda album, style: photos.save_picture(album, style, limits, folder),
+        save_all: lambda album, style: photos.save_pictures(album, style, limits, folder),
+        save_json: lambda album, style: photos.save_json(album, folder),
+        save_csv: lambda album, style: photos.save_csv(album, folder),
+    }.items():
+        saved = button.click(saving(write), state, to_save, show_progress_on=button, **private)
+        saved.success(None, to_save, js=DOWNLOAD, **private)
+
+
+def about_tab(model: fkp.FaceKeypoints, tab: gr.Tab) -> None:
+    """What the model is, how good, and what happens to photos; fetched when somebody looks."""
+    text = gr.HTML(elem_id="about", apply_default_css=False)
+
+    def tell() -> str:
+        plots = HERE / "docs" if model.source == hub.BUNDLED else None  # they are of these weights
+        return about.text(model.metrics, model.describe()[1:], plots)
+
+    tab.select(tell, None, text, api_visibility="private")
+
+
+def api(model: fkp.FaceKeypoints, limits: Settings) -> None:
+    """What programs may call: /detect and /annotate, and nothing else."""
+
+    def detect(picture: Path) -> dict[str, Any]:
+        """Find the faces in a picture and 68 keypoints on each.
+
+        Args:
+            picture: a photo, as a file
+
+        Returns:
+            {"image", "width", "height", "faces": [{"box": [x1, y1, x2, y2], "score", "keypoints": [[x, y]
+            for 68 points], "keypoint_scores": [68 numbers]}]}, in pixels of the picture, largest face first;
+            scores are 0 to 1.
+        """
+        pixels, faces = look(picture)
+        return report.record(picture.name, pixels.shape, faces)
+
+    def annotate(picture: Path) -> str:
+        """Draw the 68 keypoints of every face on a copy of a picture.
+
+        Args:
+            picture: a photo, as a file
+
+        Returns:
+            The same picture with points and contours drawn on every face, as PNG.
+        """
+        pixels, faces = look(picture)
+        name = f"{picture.stem}_keypoints.png"
+        return str(photos.write_png(uploads_folder(), name, draw.draw(pixels, faces)))
+
+    def look(picture: Path) -> tuple[Any, fkp.Faces]:
+        try:
+            pixels = photos.read(picture, limits)
+        except images.ImageError as error:
+            raise components.error(error) from None
+        return pixels, photos.find(model, pixels, limits)[0]
+
+    with gr.Column(visible=False):
+        given = components.PictureFile(label="Picture")
+        found = gr.JSON(label="Faces")
+        drawn = gr.Image(label="Picture with keypoints", format="png")
+        public: dict[str, Any] = {"concurrency_id": "faces", "concurrency_limit": AT_ONCE}
+        gr.Button("Detect").click(detect, given, found, api_name="detect", **public)
+        gr.Button("Annotate").click(annotate, given, drawn, api_name="annotate", **public)
+
+
+def _style(shown: list[str], size: float) -> draw.Style:
+    return draw.Style(**{name: name in shown for _, name in SHOW}, point_size=size)
+
+
+def uploads_folder() -> Path:
+    """Where Gradio puts what browsers send, and deletes it after a while."""
+    return Path(gr.utils.get_upload_folder())
 
 
 # --- how it looks -------------------------------------------------------------------------------------
@@ -185,71 +305,20 @@ HEADER = """
 
 FOOTER = f"""
 <footer id="foot">
-  Your photo is worked on by the computer that runs this page and goes nowhere else.
-  Photos and results are deleted there after {KEPT_SECONDS // 60} minutes.
+  Your photos are worked on by the computer that runs this page and go nowhere else; after
+  {forgetting.KEPT_SECONDS // 60} minutes at the latest nothing is left of them. More under About.
 </footer>
 """
 
-
-def _answer(photo: Photo | None, faces: fkp.Faces) -> str:
-    """One sentence on what was found, or why nothing was."""
-    if photo is None:
-        return _say("Choose a photo, and its keypoints appear here.")
-    if photo.pixels is None:
-        return _say(f"<b>{html.escape(photo.name)}</b> {html.escape(photo.problem)}", "problem")
-    if len(faces) == 0:
-        advice = "Small, dark, covered or averted faces are easily missed: try a closer or brighter photo."
-        return _say(f"<b>No face found.</b> {advice}", "problem")
-    return _say(f"<b>Found {len(faces)} face{'s' if len(faces) > 1 else ''}.</b>")
-
-
-def _say(sentence: str, kind: str = "fine") -> str:
-    return f'<p class="answer {kind}" role="status">{sentence}</p>'
-
-
-def _legend(options: list[str]) -> str:
-    """What the colours mean."""
-    if "confidence" in options:
-        stops = ", ".join(_css(colour) for colour in draw.CONFIDENCE_COLOURS)
-        scale = f'<i class="scale" style="background:linear-gradient(90deg,{stops})"></i>'
-        entries = f"<span>unsure</span>{scale}<span>sure</span>"
-    elif {"points", "contours", "numbers"} & set(options):
-        entries = "".join(
-            f'<span><i style="background:{_css(colour)}"></i>{name.replace("_", " ")}</span>'
-            for name, colour in draw.COLOURS.items()
-        )
-    else:
-        entries = ""
-    return f'<div class="legend">{entries}</div>'
-
-
-def _css(colour: draw.Colour) -> str:
-    return "rgb({},{},{})".format(*colour)
-
-
 # On a phone the result stands below the photo.
-SCROLL_TO_ANSWER = """() => {
-  if (document.querySelector("#photo img"))
-    document.querySelector("#answer").scrollIntoView({behavior: "smooth", block: "nearest"});
-}"""
+SCROLL = """() => document.querySelector("#answer").scrollIntoView({behavior: "smooth", block: "nearest"})"""
 
-CSS = """
-.gradio-container { width: 100%; max-width: 1180px !important; margin: 0 auto !important; }
-.html-container { padding: 0 !important; }
-#head { padding: 1rem 0 0.2rem; }
-#head h1 { font-size: 1.9rem; font-weight: 700; letter-spacing: -0.02em; margin: 0; }
-#head p { font-size: 1.05rem; opacity: 0.8; margin: 0.2rem 0 0; }
-#foot { font-size: 0.85rem; opacity: 0.8; padding: 0.6rem 0; }
-.answer { font-size: 1.05rem; margin: 0; padding: 0.65rem 0.9rem; border-radius: 0 8px 8px 0;
-  background: var(--block-background-fill); border-left: 4px solid var(--primary-500);
-  overflow-wrap: anywhere; }
-.answer.problem { border-left-color: #e0702a; }
-.legend { display: flex; flex-wrap: wrap; gap: 0.25rem 0.9rem; align-items: center; font-size: 0.85rem; }
-.legend span { display: inline-flex; align-items: center; gap: 0.35rem; }
-.legend i { width: 0.8rem; height: 0.8rem; border-radius: 50%; border: 1px solid rgba(0, 0, 0, 0.55); }
-.legend i.scale { width: 9rem; border-radius: 0.4rem; }
-@media (max-width: 640px) { #photo, #result { height: 340px !important; } }
-"""
+DOWNLOAD = """(file) => {
+  const link = document.createElement("a");
+  link.href = file.url;
+  link.download = file.orig_name ?? file.path.split(/[\\\\/]/).pop();
+  link.click();
+}"""
 
 # Fonts of the visitor's computer: none is fetched from anywhere.
 THEME = gr.themes.Soft(
@@ -260,55 +329,112 @@ THEME = gr.themes.Soft(
     radius_size="lg",
 ).set(
     background_fill_primary="*neutral_100",
+    checkbox_border_color="*neutral_500",
+    checkbox_border_color_dark="*neutral_400",
     # Darker than the theme has them, for enough contrast with white.
     checkbox_label_background_fill_selected="*primary_700",
     checkbox_label_background_fill_selected_dark="*primary_700",
+    block_label_background_fill_dark="*primary_700",
     block_label_text_color="*primary_700",
     block_title_text_color="*primary_700",
 )
 
 
 def _known_to(gradio_function: Callable[..., Any], **options: Any) -> dict[str, Any]:
-    """Those options that this version of Gradio has: run_history came with 6.24, alt_text with 6.27."""
+    """Those options that this version of Gradio has: run_history came with 6.24."""
     return {k: v for k, v in options.items() if k in inspect.signature(gradio_function).parameters}
 
 
-def launch(page: gr.Blocks, **options: Any) -> str:
+# --- starting it --------------------------------------------------------------------------------------
+
+
+def launch(page: gr.Blocks, limits: Settings | None = None, **options: Any) -> str:
     """Serve the page, as it promises to be; returns its address. `options` are those of Blocks.launch."""
-    _, address, _ = page.queue(max_size=64).launch(
+    limits = limits or Settings()
+    _, address, _ = page.queue(max_size=WAITING).launch(
         theme=THEME,
-        css=CSS,
+        css=components.css(),
         footer_links=[],
         **_known_to(gr.Blocks.launch, run_history=False),  # it would keep photos in the visitor's browser
         ssr_mode=False,
-        max_file_size="50mb",
+        max_file_size=limits.max_file_size,
+        mcp_server=limits.mcp,
+        state_session_capacity=SESSIONS,
+        app_kwargs={"lifespan": forgetting.sweeping(uploads_folder())},
         **options,
     )
     return address
 
 
+def load(limits: Settings) -> fkp.FaceKeypoints:
+    """The model, warmed up, its network shared by all requests. Raises hub.WeightsError."""
+    if limits.threads:
+        torch.set_num_threads(limits.threads)
+        cv2.setNumThreads(limits.threads)
+    model = fkp.FaceKeypoints.from_pretrained(limits.model, revision=limits.revision)
+    model.runner = batching.Shared(model.runner)  # type: ignore[assignment]
+    photos.warm_up(model)
+    return model
+
+
+def ask_once(address: str) -> None:
+    """A request of our own: Gradio gets much ready only at the first one, which takes a third of a second."""
+    api = f"{address}gradio_api/call/detect"
+    try:
+        event = httpx.post(api, json={"data": [{"url": view.NOTHING}]}, trust_env=False).json()["event_id"]
+        httpx.get(f"{api}/{event}", trust_env=False, timeout=30)
+    except (httpx.HTTPError, ValueError, KeyError):
+        return  # no reason not to serve others
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Open the face keypoints page in the browser.")
+    began = time.perf_counter()
+    parser = argparse.ArgumentParser(
+        description="Open the face keypoints page in the browser.",
+        epilog=f"environment:\n{settings.help_text()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--host", help="address to listen on, 0.0.0.0 for every network (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
-    parser.add_argument(
-        "--model",
-        default=os.environ.get("FKP_MODEL") or None,
-        help="weights: a folder or a Hub repository OWNER/NAME (default: FKP_MODEL, or those in the package)",
-    )
+    parser.add_argument("--model", help="weights: a folder or a Hub repository OWNER/NAME, before FKP_MODEL")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     args = parser.parse_args()
 
-    # Spinning threads make torch many times slower on shared cores; it reads this when it is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from fkp.hub import WeightsError
-
     try:
-        model = fkp.FaceKeypoints.from_pretrained(args.model)
-    except WeightsError as error:
+        limits = settings.from_environment(os.environ | ({"FKP_MODEL": args.model} if args.model else {}))
+        if limits.mcp and find_spec("mcp") is None:
+            raise settings.SettingsError("FKP_MCP needs a package: run 'pip install \"gradio[mcp]\"'")
+        model = load(limits)
+    except (settings.SettingsError, hub.WeightsError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    open_browser = not args.no_browser and _has_desktop()
-    launch(build(model), server_name=args.host, server_port=args.port, inbrowser=open_browser)
+    # A folder of its own, so that everything in it can go: after a while, and in the end all at once.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    within = os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()
+    os.makedirs(within, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fkp-", dir=within) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        page = build(model, limits)
+        try:
+            address = launch(
+                page,
+                limits,
+                server_name=args.host,
+                server_port=args.port,
+                inbrowser=not args.no_browser and _has_desktop(),
+                quiet=True,
+                prevent_thread_lock=True,
+            )
+        except OSError as error:  # no such address, or the port is taken
+            parser.exit(1, f"{parser.prog}: {error}\n")
+        ask_once(address)
+        print(f"Ready after {time.perf_counter() - began:.1f} s: {address} (Ctrl-C ends it)", flush=True)
+        try:
+            while True:
+                time.sleep(1)
+        except KeyboardInterrupt:
+            print()
+        finally:
+            page.close(verbose=False)
 
 
 def _has_desktop() -> bool:

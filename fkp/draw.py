@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -38,41 +40,77 @@ NEUTRAL: Colour = (245, 245, 245)
 RIM = (0, 0, 0, 165)
 """RGBA of the dark rim around every stroke."""
 
+MESH = (147, 147, 147, 153)
+"""RGBA of the mesh, its colour multiplied by alpha: fainter than what it joins."""
 
-def draw(
-    image: np.ndarray,
-    faces: Faces,
-    *,
-    points: bool = True,
-    contours: bool = True,
-    numbers: bool = False,
-    boxes: bool = False,
-    confidence: bool = False,
-) -> np.ndarray:
+FIRST_NUMBERED = (8, 30, 36, 45, 48, 54, 0, 16, 17, 26, 39, 42, 27, 33, 21, 22, 51, 57, 4, 12, 62, 66)
+"""Where not all numbers have room, these come first: chin, tip of the nose, corners of eyes and mouth, …"""
+
+
+@dataclass(frozen=True)
+class Style:
+    """What is drawn of a face.
+
+    `points` are dots, `contours` lines in the colour of their group (`COLOURS`), `mesh` the faint lines of
+    `scheme.MESH`; `numbers` are the points' indices 0..67, as many as have room without overlapping; `boxes`
+    come with the face's score in percent. `confidence` colours dots and numbers by `keypoint_scores` instead
+    (`CONFIDENCE_COLOURS`). `point_size` multiplies the radius of the dots.
+    """
+
+    points: bool = True
+    contours: bool = True
+    mesh: bool = False
+    numbers: bool = False
+    boxes: bool = False
+    confidence: bool = False
+    point_size: float = 1.0
+
+
+def draw(image: np.ndarray, faces: Faces, style: Style | None = None, **changes: Any) -> np.ndarray:
     """A copy of an image (H,W,3) uint8 RGB with its faces drawn on it; the input stays as it is.
 
-    `points` are dots and `contours` lines, in the colour of their group (`COLOURS`); `numbers` are the
-    points' indices 0..67; `boxes` come with the face's score in percent. `confidence` colours dots and
-    numbers by `keypoint_scores` instead (`CONFIDENCE_COLOURS`). No face gives an equal copy.
+    `changes` are fields of `style`, as in `draw(image, faces, numbers=True)`. No face gives an equal copy.
     Raises ValueError for an image of another shape or type.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image has shape {image.shape} and type {image.dtype}, (H,W,3) uint8 is needed")
     picture = image.copy()
-    for i in range(len(faces)):
-        keypoints = faces.keypoints[i]
-        colours = _by_confidence(faces.keypoint_scores[i]) if confidence else _BY_GROUP
-        sheet = _Sheet(picture.shape[:2], keypoints, faces.boxes[i])
-        if boxes:
-            sheet.box(faces.boxes[i], f"{100 * faces.scores[i]:.0f}%")
-        if contours:
-            sheet.contours(keypoints, [NEUTRAL] * scheme.COUNT if confidence else _BY_GROUP)
-        if points:
-            sheet.dots(keypoints, colours)
-        if numbers:
-            sheet.numbers(keypoints, colours)
+    for sheet in _sheets(picture.shape[:2], faces, replace(style or Style(), **changes)):
         sheet.lay_on(picture)
     return picture
+
+
+def overlay(
+    shape_hw: tuple[int, int], faces: Faces, style: Style | None = None, **changes: Any
+) -> np.ndarray:
+    """What `draw` would add to a picture of that size, on nothing: (H,W,4) uint8 RGBA, not premultiplied."""
+    canvas = np.zeros((*shape_hw, 4), np.uint8)
+    for sheet in _sheets(shape_hw, faces, replace(style or Style(), **changes)):
+        sheet.lay_on(canvas)
+    touched = canvas[..., 3] > 0
+    strokes = canvas[touched].astype(np.uint16)
+    alpha = strokes[:, 3:]
+    strokes[:, :3] = (strokes[:, :3] * 255 + alpha // 2) // alpha
+    canvas[touched] = strokes.clip(0, 255)
+    return canvas
+
+
+def _sheets(shape_hw: tuple[int, int], faces: Faces, style: Style) -> Iterator[_Sheet]:
+    for i in range(len(faces)):
+        keypoints = faces.keypoints[i]
+        colours = _by_confidence(faces.keypoint_scores[i]) if style.confidence else _BY_GROUP
+        sheet = _Sheet(shape_hw, keypoints, faces.boxes[i], style.point_size)
+        if style.mesh:
+            sheet.mesh(keypoints)
+        if style.boxes:
+            sheet.box(faces.boxes[i], f"{100 * faces.scores[i]:.0f}%")
+        if style.contours:
+            sheet.contours(keypoints, [NEUTRAL] * scheme.COUNT if style.confidence else _BY_GROUP)
+        if style.points:
+            sheet.dots(keypoints, colours)
+        if style.numbers:
+            sheet.numbers(keypoints, colours)
+        yield sheet
 
 
 _BY_GROUP: list[Colour] = [COLOURS[scheme.group_of(point)] for point in range(scheme.COUNT)]
@@ -87,6 +125,9 @@ def _by_confidence(keypoint_scores: np.ndarray) -> list[Colour]:
 _SHIFT = 4
 """Fractional bits of the coordinates given to cv2."""
 
+_AROUND = [(angle, distance) for distance in (1.0, 1.6) for angle in (0, 40, -40, 80, -80)]
+"""Where a number may stand: degrees off the outward direction, and distance from the dot in heights."""
+
 
 class _Sheet:
     """A transparent sheet over the part of a picture that shows one face, finer than the picture's pixels.
@@ -95,21 +136,33 @@ class _Sheet:
     a pixel wide. It holds RGBA, the colours multiplied by alpha: cv2's smooth edges then come out right.
     """
 
-    def __init__(self, shape_hw: tuple[int, int], keypoints: np.ndarray, box: np.ndarray) -> None:
+    def __init__(
+        self, shape_hw: tuple[int, int], keypoints: np.ndarray, box: np.ndarray, point_size: float = 1.0
+    ) -> None:
         face_size = float(np.ptp(keypoints, axis=0).max())
         # Photos are looked at about 500 to 1000 pixels wide: thinner strokes would vanish, unless the face is
         # so small that they would hide it.
         self.stroke = max(face_size / 180, min(max(shape_hw) / 500, face_size / 90), 0.5)
-        self.number_height = max(face_size / 54, 4.6)
+        self.dot_radius = 1.75 * point_size * self.stroke
+        # Likewise: digits that can be read on a screen, unless they would leave room for a few only.
+        self.number_height = max(face_size / 54, min(max(shape_hw) / 105, face_size / 14), 6.0)
         self.label_height = max(face_size / 22, 9.0)
         corners = np.concatenate([keypoints, box.reshape(2, 2)])
-        room, size_wh = 2 * self.label_height + 1, np.array(shape_hw[::-1])
+        room = 2 * max(self.label_height, self.dot_radius + self.number_height) + 1
+        size_wh = np.array(shape_hw[::-1])
         # At least one pixel, even for a face beyond the picture's edge.
         self.start_xy = np.clip(np.floor(corners.min(axis=0) - room), 0, size_wh - 1).astype(int)
         self.stop_xy = np.clip(np.ceil(corners.max(axis=0) + room), self.start_xy + 1, size_wh).astype(int)
         self.detail = int(np.clip(1000 / max(face_size, 1), 1, 8))
         width, height = (self.stop_xy - self.start_xy) * self.detail
         self.pixels = np.zeros((height, width, 4), np.uint8)
+
+    def mesh(self, keypoints: np.ndarray) -> None:
+        on_sheet = self._fixed_point(keypoints)
+        width = max(1, round(0.45 * self.stroke * self.detail))
+        # One call for all of them, so that they do not add up where they meet.
+        lines = [on_sheet[list(pair)] for pair in scheme.MESH]
+        cv2.polylines(self.pixels, lines, False, MESH, width, cv2.LINE_AA, _SHIFT)
 
     def contours(self, keypoints: np.ndarray, colours: list[Colour]) -> None:
         on_sheet = self._fixed_point(keypoints)
@@ -129,23 +182,53 @@ class _Sheet:
 
     def dots(self, keypoints: np.ndarray, colours: list[Colour]) -> None:
         for rim in (True, False):
-            radius = (2.4 if rim else 1.75) * self.stroke * self.detail * 2**_SHIFT
+            radius = (self.dot_radius + (0.65 * self.stroke if rim else 0)) * self.detail * 2**_SHIFT
             for centre, colour in zip(self._fixed_point(keypoints).tolist(), colours, strict=True):
                 rgba = RIM if rim else (*colour, 255)
                 cv2.circle(self.pixels, centre, round(radius), rgba, -1, cv2.LINE_AA, _SHIFT)
 
     def numbers(self, keypoints: np.ndarray, colours: list[Colour]) -> None:
-        centres = keypoints + _outward(keypoints) * (1.75 * self.stroke + 1.0 * self.number_height)
-        self._write([str(point) for point in range(scheme.COUNT)], centres, colours, self.number_height)
+        places = self.number_places(keypoints)
+        if places:
+            points = list(places)
+            texts, chosen = [str(point) for point in points], [colours[point] for point in points]
+            self._write(texts, np.stack([places[point] for point in points]), chosen, self.number_height)
+
+    def number_places(self, keypoints: np.ndarray) -> dict[int, np.ndarray]:
+        """The middle (2,) of each point's number; points whose number finds no room are left out.
+
+        Beside the point, away from the middle of its group or else a little to a side of that, and where
+        no other number stands.
+        """
+        height = self.number_height
+        outward = _outward(keypoints)
+        places: dict[int, np.ndarray] = {}
+        taken = np.empty((0, 4))
+        for point in (*FIRST_NUMBERED, *(i for i in range(scheme.COUNT) if i not in FIRST_NUMBERED)):
+            # A digit is about 0.8 times as wide as tall; the rim adds to all sides.
+            half = np.array([0.4 * len(str(point)) + 0.3, 0.5 + 0.3]) * height
+            for angle, distance in _AROUND:
+                cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+                direction = np.array([[cos, -sin], [sin, cos]]) @ outward[point]
+                centre = keypoints[point] + direction * (self.dot_radius + distance * height)
+                box = np.concatenate([centre - half, centre + half])
+                apart = (taken[:, 2:] <= box[:2]) | (box[2:] <= taken[:, :2])
+                if apart.any(axis=1).all():
+                    places[point], taken = centre, np.vstack([taken, box])
+                    break
+        return places
 
     def lay_on(self, picture: np.ndarray) -> None:
-        """Average the sheet down to the picture's pixels and lay it on the picture, in place."""
+        """Average the sheet down to the picture's pixels and lay it on the picture, in place.
+
+        The picture is RGB, or RGBA with its colours multiplied by alpha.
+        """
         (left, top), (right, bottom) = self.start_xy, self.stop_xy
         sheet = cv2.resize(self.pixels, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
         touched = sheet[..., 3] > 0
-        part = picture[top:bottom, left:right]
+        part, channels = picture[top:bottom, left:right], picture.shape[2]
         above, below = sheet[touched].astype(np.uint16), part[touched].astype(np.uint16)
-        part[touched] = (above[:, :3] + (below * (255 - above[:, 3:]) + 127) // 255).clip(0, 255)
+        part[touched] = (above[:, :channels] + (below * (255 - above[:, 3:]) + 127) // 255).clip(0, 255)
 
     def _fixed_point(self, points: np.ndarray) -> np.ndarray:
         """Points (n,2) of the picture in pixels of the sheet, as whole numbers of 1/2**_SHIFT pixel."""

@@ -1,203 +1,504 @@
-"""The page's own code, without a browser (tests/browser has one) and with a stand-in for the model."""
+"""The page's own code, without a browser (tests/browser has one), with a stand-in for the model."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
-import csv
-import io
+import base64
 import json
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
+import cv2
+import gradio as gr
+import httpx
 import pytest
-from gradio.data_classes import ImageData
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from fkp import Faces, images
-from fkp.geometry import tight_boxes
+from fkp import batching, forgetting, hub, images, report
+from fkp.photos import Album
+from fkp.settings import Settings
+from tests.stand_in import TWO_FACES, FacesInColour
 
-UPRIGHT = 6  # EXIF: turn by 90 degrees clockwise to see the picture upright
-
-
-class AFaceInEveryPicture:
-    """Stands in for the model: one face, its points anywhere, in pictures that are not black."""
-
-    def __call__(self, image: np.ndarray) -> Faces:
-        if not image.any():
-            return Faces.none()
-        height, width = image.shape[:2]
-        keypoints = np.random.default_rng(0).random((1, 68, 2)) * (width, height)
-        return Faces(tight_boxes(keypoints), np.array([0.9]), keypoints, np.full((1, 68), 0.8))
+LOOKS = (["points", "contours"], 1)
 
 
-@pytest.fixture
-def page(tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-
+def built(model, limits: Settings | None = None) -> gr.Blocks:
     async def build():
-        return app.build(AFaceInEveryPicture())
+        return app.build(model, limits)
 
     # In a running event loop: without one Gradio makes its own and never closes them.
     return asyncio.run(build())
 
 
 @pytest.fixture
-def events(page):
-    """The page's functions by name."""
-    return {event.name: event.fn for event in page.fns.values()}
+def uploads(tmp_path, monkeypatch) -> Path:
+    """The folder of uploads, with a picture."""
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
+    Image.new("RGB", (160, 120), (200, 90, 40)).save(folder / "holiday.jpg")
+    return folder
 
 
-def give(path: Path) -> app.Photo | None:
-    """What the page's functions get when a visitor uploads a file."""
-    payload = ImageData(path=str(path), orig_name="../../etc/passwd")
-    return app.PhotoInput(render=False).preprocess(payload)
+@pytest.fixture
+def model() -> FacesInColour:
+    return FacesInColour(*TWO_FACES)
 
 
-def test_no_photo_is_none():
-    assert app.PhotoInput(render=False).preprocess(None) is None
+@pytest.fixture
+def page(uploads, model):
+    return built(model, Settings(max_file_size=1_000_000))
 
 
-def test_a_photo_is_read_upright(tmp_path):
-    turned = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
-    exif = Image.Exif()
-    exif[0x0112] = UPRIGHT
-    turned.save(tmp_path / "turned.jpg", exif=exif)
-    photo = give(tmp_path / "turned.jpg")
-    assert photo.name == "turned.jpg"
-    assert photo.pixels.shape == (30, 20, 3)
+class Visitor:
+    """Calls the page's functions as a browser makes Gradio call them; `shown` is what it would show."""
+
+    def __init__(self, page: gr.Blocks) -> None:
+        self.functions = {event.name: event.fn for event in page.fns.values() if event.fn}
+        self.album, self.shown = Album(), {}
+
+    def __call__(self, name: str, *given, **event) -> Visitor:
+        extra = [gr.EventData(None, event)] if event else []
+        results = self.functions[name](self.album, *given, *extra)
+        for result in [results] if isinstance(results, dict) else results:
+            for component, value in result.items():
+                if isinstance(component, gr.State):
+                    self.album = value
+                else:
+                    self._show(component, value)
+        return self
+
+    def _show(self, component, value) -> None:
+        name = component.elem_id or component.value
+        if isinstance(value, gr.HTML):
+            value = {key: each for key, each in value.constructor_args.items() if key != "elem_id"}
+        kept = self.shown.get(name)
+        self.shown[name] = kept | value if isinstance(kept, dict) and isinstance(value, dict) else value
+
+    def find(self, *paths: Path, left_out: int = 0) -> Visitor:
+        return self("find", {"paths": [str(path) for path in paths], "left_out": left_out}, *LOOKS)
 
 
-def test_a_gif_is_read_as_colours(tmp_path):
-    Image.new("RGB", (8, 6), (200, 40, 40)).convert("P").save(tmp_path / "red.gif")
-    photo = give(tmp_path / "red.gif")
-    assert photo.pixels.shape == (6, 8, 3)
-    assert photo.pixels[0, 0, 0] > 150 > photo.pixels[0, 0, 1]
+@pytest.fixture
+def visitor(page) -> Visitor:
+    return Visitor(page)
 
 
-@pytest.mark.parametrize("content", [b"", b"milk, bread", b"\xff\xd8\xff\xe0 and no more"])
-def test_what_is_no_picture_is_told_without_a_path_of_the_server(tmp_path, content):
-    path = tmp_path / "holiday.jpg"
-    path.write_bytes(content)
-    photo = give(path)
-    assert photo.pixels is None
-    assert photo.problem.endswith("Please choose another photo.")
-    assert str(tmp_path) not in photo.problem
+# --- Photos ---------------------------------------------------------------------------------------------
 
 
-def test_an_expired_photo_is_told(tmp_path):
-    assert give(tmp_path / "gone.jpg").problem == "is no longer here. Please choose it again."
+def test_faces_are_shown_and_can_be_saved(visitor, uploads):
+    shown = visitor.find(uploads / "holiday.jpg").shown
+    assert "Found 2 faces" in shown["answer"] and "Face 1 of 2" in shown["face"]
+    assert shown["result"]["hidden"] == "" and shown["result"]["overlay"].startswith("data:image/png")
+    for button in ("Save picture", "Save JSON", "Save CSV", "Clear"):
+        assert shown[button]["interactive"] is True
+    assert shown["Save all pictures"]["visible"] is False and shown["photos"] == ""
 
 
-def test_nothing_is_shown_before_the_first_photo(events):
-    faces, answer, result, _, *saves = events["find"](None, ["points"])
-    assert len(faces) == 0 and "Choose a photo" in answer and result is None
-    assert all(save["interactive"] is False and save["value"] is None for save in saves)
+def test_looking_writes_no_file(visitor, uploads):
+    before = sorted(uploads.rglob("*"))
+    visitor.find(uploads / "holiday.jpg")("choose", *LOOKS, index=1)("draw_again", ["mesh"], 2)
+    assert sorted(uploads.rglob("*")) == before
 
 
-def test_no_face_is_told_and_nothing_is_shown(events):
-    black = app.Photo("night.png", np.zeros((40, 40, 3), np.uint8))
-    faces, answer, result, _, *saves = events["find"](black, ["points"])
-    assert len(faces) == 0 and "No face found." in answer and result is None
-    assert not any(save["interactive"] for save in saves)
+def test_no_face_is_told_and_there_is_nothing_to_save(visitor, uploads):
+    Image.new("RGB", (40, 40)).save(uploads / "night.png")
+    shown = visitor.find(uploads / "night.png").shown
+    assert "No face found" in shown["answer"] and shown["face"] == ""
+    assert shown["result"]["hidden"] == ""
+    assert not shown["Save picture"]["interactive"] and not shown["Save JSON"]["interactive"]
+    assert shown["Clear"]["interactive"] is True
 
 
-def test_a_problem_is_told_and_names_are_escaped(events):
-    photo = app.Photo("<img src=x onerror=alert(1)>.jpg", problem="is empty. Please choose another photo.")
-    _, answer, result, *_ = events["find"](photo, ["points"])
-    assert "<img" not in answer and "&lt;img" in answer and "is empty." in answer
-    assert result is None
+def test_what_is_no_picture_is_told(visitor, uploads):
+    (uploads / "note.jpg").write_text("milk, bread")
+    shown = visitor.find(uploads / "note.jpg").shown
+    assert "<b>note.jpg</b> is no picture" in shown["answer"] and shown["result"]["hidden"] == "hidden"
+    assert str(uploads) not in str(shown)
 
 
-def test_a_face_is_shown_and_can_be_saved(events, tmp_path):
-    photo = app.Photo("holiday.2.jpg", np.full((120, 160, 3), 90, np.uint8))
-    faces, answer, result, _, *saves = events["find"](photo, ["points", "contours"])
-    assert "Found 1 face." in answer
-    png, points, table = (Path(save["value"]) for save in saves)
-    assert result == str(png)
-    assert all(save["interactive"] for save in saves)
-    assert all(path.is_relative_to(tmp_path / "uploads") for path in (png, points, table))
-    assert [path.name for path in (png, points, table)] == [
-        f"holiday.2_keypoints.{kind}" for kind in ("png", "json", "csv")
-    ]
-
-    drawn = images.read(png)
-    assert drawn.shape == photo.pixels.shape and (drawn != photo.pixels).any()
-    with Image.open(png) as picture:
-        assert not picture.getexif()
-
-    (record,) = json.loads(points.read_text(encoding="utf-8"))
-    assert (record["image"], record["width"], record["height"]) == ("holiday.2.jpg", 160, 120)
-    np.testing.assert_allclose(record["faces"][0]["keypoints"], faces.keypoints[0], atol=0.01)
-    (row,) = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8")))
-    assert float(row["x8"]) == record["faces"][0]["keypoints"][8][0]
+def test_too_large_a_file_is_told(visitor, uploads):
+    (uploads / "large.jpg").write_bytes(bytes(1_000_001))
+    assert "<b>large.jpg</b> is larger than 1 MB." in visitor.find(uploads / "large.jpg").shown["answer"]
 
 
-def test_colours_survive_saving(events):
-    photo = app.Photo("red.png", np.full((100, 100, 3), (200, 30, 10), np.uint8))
-    _, _, result, *_ = events["find"](photo, [])
-    np.testing.assert_array_equal(images.read(result), photo.pixels)
+def test_too_many_faces_are_told(uploads, model):
+    visitor = Visitor(built(model, Settings(max_faces=1)))
+    assert "More than 1 face</b>" in visitor.find(uploads / "holiday.jpg").shown["answer"]
 
 
-def test_view_options_draw_again_without_the_model(events):
-    photo = app.Photo("holiday.jpg", np.full((300, 300, 3), 90, np.uint8))
-    faces, _, plain, *_ = events["find"](photo, [])
-    pictures = [images.read(plain)]
-    for _, option in app.VIEWS[:-1]:
-        answer, result, *_ = events["show"](photo, faces, [option])
-        assert "Found 1 face." in answer
-        pictures.append(images.read(result))
-    flat = {picture.tobytes() for picture in pictures}
-    assert len(flat) == len(app.VIEWS)
+def test_several_photos_come_one_after_the_other_and_can_be_gone_through(visitor, uploads):
+    Image.new("RGB", (40, 40)).save(uploads / "night.png")
+    paths = [uploads / "holiday.jpg", uploads / "night.png", uploads / "gone.jpg"]
+    given = {"paths": [str(path) for path in paths], "left_out": 4}
+    steps = list(visitor.functions["find"](Album(), given, *LOOKS))
+    # Each photo is shown as soon as it is done, and can be gone to in the end.
+    told = ["Looking for faces …", "1 of 3 done …", "2 of 3 done …", "gone.jpg", "3 photos were taken"]
+    assert [text in str(step) for step, text in zip(steps, told, strict=True)] == [True] * 5
+    assert [str(step).count("disabled") for step in steps] == [0, 1, 2, 0, 0]
+    shown = visitor.find(*paths, left_out=4).shown
+    assert "Found 2 faces" in shown["answer"] and "first 3 photos were taken, 4 were left" in shown["answer"]
+    assert shown["photos"].count("<button") == 3 and shown["Save all pictures"]["visible"] is True
+    shown = visitor("go_to", *LOOKS, index=2).shown
+    assert "<b>gone.jpg</b> is no longer here" in shown["answer"] and shown["result"]["hidden"] == "hidden"
+    assert not shown["Save picture"]["interactive"] and shown["Save JSON"]["interactive"]
+    assert "Found 2 faces" in visitor("go_to", *LOOKS, index=0).shown["answer"]
 
 
-@pytest.mark.parametrize(
-    "options, said", [(["points"], "right eyebrow"), (["points", "confidence"], "unsure"), (["boxes"], "")]
-)
-def test_the_legend_explains_the_colours(events, options, said):
-    photo = app.Photo("holiday.jpg", np.full((100, 100, 3), 90, np.uint8))
-    legend = events["find"](photo, options)[3]
-    assert said in legend
-    assert ("<i" in legend) == bool(said)
+def test_no_more_photos_are_taken_than_are_allowed(visitor, uploads):
+    assert len(visitor.find(*[uploads / "holiday.jpg"] * 50).album.photos) == app.MAX_FILES
+
+
+def test_view_options_draw_again_without_the_model(visitor, uploads, model):
+    visitor.find(uploads / "holiday.jpg")
+    overlays = {visitor.shown["result"]["overlay"]}
+    for size, (_, option) in enumerate(app.SHOW[:-1], start=1):
+        shown = visitor("draw_again", [option], size / 2).shown
+        overlays.add(shown["result"]["overlay"])
+        assert "Found 2 faces" in shown["answer"]
+    overlays.add(visitor("draw_again", ["points"], 2).shown["result"]["overlay"])
+    assert len(overlays) == 1 + len(app.SHOW) and model.calls == 1
+    assert "confidence" in visitor("draw_again", ["points", "confidence"], 1).shown["legend"]
+
+
+def test_a_face_is_chosen(visitor, uploads, model):
+    visitor.find(uploads / "holiday.jpg")
+    overlay = visitor.shown["result"]["overlay"]
+    shown = visitor("choose", *LOOKS, index=1).shown
+    assert "Face 2 of 2" in shown["face"] and shown["result"]["overlay"] == overlay and model.calls == 1
+    assert shown["result"]["value"].index('aria-pressed="true"') > shown["result"]["value"].index("Face 1")
+    assert "Face 2 of 2" in visitor("choose", *LOOKS, index=7).shown["face"]
+
+
+def test_examples_are_shown_and_never_deleted(visitor, uploads):
+    visitor.find(uploads / "holiday.jpg")
+    for number, path in enumerate(app.EXAMPLES):
+        assert path.name in visitor("try_example", *LOOKS, index=number).shown["answer"]
+    assert "Choose a photo" in visitor("try_example", *LOOKS, index=99).shown["answer"]
+    visitor("try_example", *LOOKS, index=0)("start_again", *LOOKS)
+    assert all(path.is_file() for path in app.EXAMPLES)
+
+
+def test_photos_are_deleted_by_clear_and_by_new_ones(visitor, uploads):
+    visitor.find(uploads / "holiday.jpg")("start_again", *LOOKS)
+    assert not (uploads / "holiday.jpg").exists() and "Choose a photo" in visitor.shown["answer"]
+    assert visitor.shown["Clear"]["interactive"] is False and visitor.album.photos == ()
+    for name in ("one.png", "two.png"):
+        Image.new("RGB", (40, 40)).save(uploads / name)
+        visitor.find(uploads / name)
+    assert not (uploads / "one.png").exists() and (uploads / "two.png").exists()
+
+
+def test_the_same_file_can_be_given_again(visitor, uploads):
+    """Gradio puts equal files under the same name."""
+    shown = visitor.find(uploads / "holiday.jpg").find(uploads / "holiday.jpg").shown
+    assert "Found 2 faces" in shown["answer"]
+
+
+@pytest.mark.parametrize("sent", [None, [], "x", {"paths": "/etc/passwd"}, {"paths": ["/etc/passwd"]}])
+def test_a_browser_that_sends_something_else_is_refused(visitor, sent):
+    with pytest.raises(gr.Error, match="What was sent is no") as caught:
+        visitor("find", sent, *LOOKS)
+    assert caught.value.print_exception is False
+
+
+def saves(page: gr.Blocks) -> dict:
+    """The functions of the buttons that save, by what is written on them."""
+    events = [event for event in page.fns.values() if event.name == "save"]
+    return {page.blocks[event.targets[0][0]].value: event.fn for event in events}
+
+
+def test_saving(page, visitor, uploads):
+    album = visitor.find(uploads / "holiday.jpg").album
+    written = {button: Path(save(album, ["points", "boxes"], 2)) for button, save in saves(page).items()}
+    assert {button: path.name for button, path in written.items()} == {
+        "Save picture": "holiday_keypoints.png",
+        "Save JSON": "holiday_keypoints.json",
+        "Save CSV": "holiday_keypoints.csv",
+        "Save all pictures": "keypoints.zip",
+    }
+    assert all(path.is_relative_to(uploads) and path.stat().st_size for path in written.values())
+    assert images.read(written["Save picture"]).shape == (120, 160, 3)
+
+
+def test_saving_what_is_no_longer_there_is_told(page, visitor, uploads):
+    album = visitor.find(uploads / "holiday.jpg").album
+    (uploads / "holiday.jpg").unlink()
+    with pytest.raises(gr.Error, match="holiday.jpg is no longer here. Please choose it again."):
+        saves(page)["Save picture"](album, *LOOKS)
+    for save in saves(page).values():
+        with pytest.raises(gr.Error, match="There is no photo any more. Please choose it again."):
+            save(Album(), *LOOKS)
+
+
+def test_about_tells_the_figures_only_of_the_model_that_runs(page, model):
+    (tell,) = [event.fn for event in page.fns.values() if event.name == "tell"]
+    assert "came without figures" in tell() and "<img" not in tell() and "keypoints on nothing" in tell()
+    assert "weights from" not in tell()  # it would tell a folder
+    model.source, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
+    assert "<table>" in tell() and "<img" in tell()
 
 
 def test_the_page_reports_to_nobody_and_keeps_nothing_for_long(page):
     assert page.analytics_enabled is False
-    frequency, age = page.delete_cache
-    assert frequency <= 600 and age == app.KEPT_SECONDS
-    assert f"after {app.KEPT_SECONDS // 60} minutes" in app.FOOTER
+    assert page.delete_cache == (forgetting.SWEEP_SECONDS, forgetting.KEPT_SECONDS)
+    (state,) = [block for block in page.blocks.values() if isinstance(block, gr.State)]
+    assert state.time_to_live == forgetting.KEPT_SECONDS
+    assert f"{forgetting.KEPT_SECONDS // 60} minutes" in app.FOOTER
 
 
-def test_no_function_of_the_page_is_public(page):
-    assert page.get_api_info() == {"named_endpoints": {}, "unnamed_endpoints": {}}
+def test_the_state_deletes_its_files_when_it_goes(page, visitor, uploads):
+    (state,) = [block for block in page.blocks.values() if isinstance(block, gr.State)]
+    state.delete_callback(visitor.find(uploads / "holiday.jpg").album)
+    assert not (uploads / "holiday.jpg").exists()
+
+
+# --- The API, over HTTP ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, root):
+    """The page in a process of its own: its address, its folder of uploads, and the process."""
+    folder = tmp_path_factory.mktemp("uploads")
+    command = [sys.executable, str(root / "tests" / "serve_stand_in.py"), str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        address = next(line.strip() for line in process.stdout if line.startswith("http://127.0.0.1:"))
+        yield SimpleNamespace(address=address, folder=folder, process=process)
+        process.communicate("\n", timeout=30)
+    assert process.returncode == 0
+
+
+@pytest.fixture
+def client(served, tmp_path):
+    return Client(served.address, verbose=False, download_files=tmp_path / "downloads")
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker of cameras"
+    Image.new("RGB", (160, 120), (200, 90, 40)).save(tmp_path / "holiday.jpg", exif=exif)
+    return tmp_path / "holiday.jpg"
+
+
+def test_the_public_endpoints_are_exactly_these(client):
+    told = client.view_api(return_format="dict", print_info=False)
+    assert told["unnamed_endpoints"] == {}
+    picture = {"parameter_name": "picture", "component": "Image", "parameter_has_default": False}
+    returned = {"/detect": ["Json"], "/annotate": ["Image"]}
+    assert told["named_endpoints"].keys() == returned.keys()
+    for name, endpoint in told["named_endpoints"].items():
+        (parameter,) = endpoint["parameters"]
+        assert {key: parameter[key] for key in picture} == picture
+        assert {"path", "url", "orig_name"} <= parameter["type"]["properties"].keys()
+        assert [each["component"] for each in endpoint["returns"]] == returned[name]
+        assert endpoint["description"]
+
+
+def test_detect_gives_what_the_command_line_writes(client, photo):
+    record = client.predict(handle_file(photo), api_name="/detect")
+    pixels = images.read(photo)
+    faces = FacesInColour(*TWO_FACES)(pixels)
+    assert record == report.record("holiday.jpg", pixels.shape, faces)
+
+
+def test_annotate_gives_the_picture_with_nothing_of_the_camera(client, photo):
+    drawn = Path(client.predict(handle_file(photo), api_name="/annotate"))
+    assert drawn.name == "holiday_keypoints.png" and b"Maker" not in drawn.read_bytes()
+    with Image.open(drawn) as picture:
+        assert picture.format == "PNG" and not picture.getexif() and not picture.info
+    changed = (images.read(drawn) != images.read(photo)).any(axis=2)
+    assert changed[30:110, 40:120].mean() > 0.05 and not changed[:15, :30].any()
+
+
+@pytest.mark.parametrize("endpoint", ["/detect", "/annotate"])
+def test_what_is_no_picture_is_told_to_callers(client, tmp_path, endpoint):
+    (tmp_path / "note.jpg").write_text("milk, bread")
+    with pytest.raises(AppError, match=r"^note\.jpg is no picture of a known kind"):
+        client.predict(handle_file(tmp_path / "note.jpg"), api_name=endpoint)
+    with pytest.raises(AppError, match="A picture is needed."):
+        client.predict(None, api_name=endpoint)
+
+
+@pytest.mark.parametrize("picture", [{"path": "/etc/hostname"}, {"url": "http://127.0.0.1:1/a.png"}])
+def test_callers_reach_no_file_and_no_address_of_the_server(served, picture):
+    answer = call(served.address, "detect", picture)
+    assert answer.startswith("event: error") and "hostname" not in answer and "Traceback" not in answer
+
+
+def test_too_large_a_file_is_refused_at_the_door(served):
+    response = httpx.post(f"{served.address}gradio_api/upload", files={"files": ("a.jpg", bytes(1_000_001))})
+    assert response.status_code == 413
+
+
+def call(address: str, name: str, picture: dict) -> str:
+    """What a caller without gradio_client does, as README tells for curl; the last event as text."""
+    started = httpx.post(f"{address}gradio_api/call/v2/{name}", json={"picture": picture})
+    return httpx.get(f"{address}gradio_api/call/{name}/{started.json()['event_id']}", timeout=30).text
+
+
+def test_callers_without_the_client(served, photo):
+    files = {"files": ("holiday.jpg", photo.read_bytes())}
+    (path,) = httpx.post(f"{served.address}gradio_api/upload", files=files).json()
+    answer = call(served.address, "detect", {"path": path, "meta": {"_type": "gradio.FileData"}})
+    assert answer.startswith("event: complete")
+    (record,) = json.loads(answer.split("data: ", 1)[1])
+    assert record["image"] == "holiday.jpg" and len(record["faces"]) == 2
+
+
+def blocks(root: Path, language: str, address: str) -> list[str]:
+    """The code of docs/api.md in a language, for the page at another address."""
+    text = (root / "docs" / "api.md").read_text(encoding="utf-8")
+    found = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return [block.replace("http://127.0.0.1:7860", address.rstrip("/")) for block in found]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_documented_curl_commands_work(served, root):
+    commands, *_ = blocks(root, "sh", served.address)
+    done = subprocess.run(["bash", "-c", commands], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("event: complete"), done
+    (record,) = json.loads(done.stdout.split("data: ", 1)[1])
+    assert record["image"] == "four_faces.jpg"
+
+
+def test_the_documented_python_code_works(served, root):
+    (code,) = blocks(root, "python", served.address)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith(".png")
+
+
+@pytest.mark.parametrize("name", ["find", "save", "choose", "draw_again", "tell"])
+def test_nothing_else_can_be_called_by_name(client, name):
+    with pytest.raises(ValueError, match="Cannot find a function"):
+        client.predict(api_name=f"/{name}")
+
+
+@pytest.mark.skipif(find_spec("mcp") is None, reason="needs the MCP server: pip install 'gradio[mcp]'")
+def test_the_tools_of_the_mcp_server(served, photo):
+    from mcp import ClientSession
+    from mcp.client import streamable_http
+
+    old = "streamablehttp_client"  # its name before mcp 1.24
+    connect = getattr(streamable_http, "streamable_http_client", None) or getattr(streamable_http, old)
+    encoded = "data:image/jpeg;base64," + base64.b64encode(photo.read_bytes()).decode()
+
+    async def run():
+        async with connect(f"{served.address}gradio_api/mcp/") as (read, write, _):
+            async with ClientSession(read, write) as session:
+                await session.initialize()
+                tools = (await session.list_tools()).tools
+                calls = [await session.call_tool(tool.name, {"picture": encoded}) for tool in tools]
+                return [(tool, result) for tool, result in zip(tools, calls, strict=True)]
+
+    results = {tool.name: result for tool, result in asyncio.run(run())}
+    assert results.keys() == {"detect", "annotate"}
+    assert not any(result.isError for result in results.values())
+    # Gradio writes what a tool returns as Python does, not as JSON.
+    assert len(ast.literal_eval(results["detect"].content[0].text)["faces"]) == 2
+    assert results["annotate"].content[0].mimeType == "image/png"
+
+
+def test_files_and_sessions_are_gone_after_their_time(served, client, photo):
+    client.predict(handle_file(photo), api_name="/annotate")
+    assert {path.name for path in served.folder.rglob("*.*")} >= {"holiday.jpg", "holiday_keypoints.png"}
+    served.process.stdin.write("forget\n")
+    served.process.stdin.flush()
+    assert served.process.stdout.readline() == "0 0\n"
+
+
+# --- Starting it ----------------------------------------------------------------------------------------
+
+
+def run_main(monkeypatch, capsys, *arguments: str) -> tuple[int, str]:
+    monkeypatch.setattr("sys.argv", ["app.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    told = capsys.readouterr()
+    return ended.value.code, told.out + told.err
+
+
+def test_help_tells_the_options_and_the_environment(monkeypatch, capsys):
+    status, told = run_main(monkeypatch, capsys, "--help")
+    names = ("MODEL", "REVISION", "THREADS", "MAX_FACES", "MAX_PIXELS", "MAX_FILE_SIZE", "MCP")
+    assert status == 0
+    assert all(name in told for name in ("--host", "--port", "--model", *(f"FKP_{name}" for name in names)))
+
+
+@pytest.mark.parametrize(
+    "name, value, told",
+    [
+        ("FKP_MODEL", "/nothing/there", "/nothing/there"),
+        ("FKP_THREADS", "two", "FKP_THREADS is 'two', where a whole number from 1 is needed"),
+        ("FKP_MAX_FILE_SIZE", "huge", "FKP_MAX_FILE_SIZE is 'huge'"),
+    ],
+)
+def test_what_cannot_be_used_ends_in_one_sentence(monkeypatch, capsys, name, value, told):
+    monkeypatch.setenv(name, value)
+    status, said = run_main(monkeypatch, capsys, "--no-browser")
+    assert status == 1 and said.startswith("app.py: ") and told in said and said.count("\n") == 1
+
+
+def test_the_mcp_server_without_its_package_ends_in_one_sentence(monkeypatch, capsys):
+    monkeypatch.setenv("FKP_MCP", "1")
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    status, said = run_main(monkeypatch, capsys, "--no-browser")
+    assert status == 1 and said == "app.py: FKP_MCP needs a package: run 'pip install \"gradio[mcp]\"'\n"
+
+
+def test_the_model_is_loaded_as_the_settings_say(monkeypatch):
+    import torch
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(cv2, "setNumThreads", lambda n: counts.append(n))
+    counts: list[int] = []
+    try:
+        model = app.load(Settings(model=str(hub.BUNDLED), threads=1))
+        assert torch.get_num_threads() == 1 and counts == [1]
+    finally:
+        torch.set_num_threads(threads)
+    assert isinstance(model.runner, batching.Shared) and "1 thread" in model.describe()[1]
+
+
+def test_the_page_works_without_the_folders_beside_it(root, tmp_path, monkeypatch):
+    """As where only app.py was copied, and fkp is installed: no examples, no plots, but figures."""
+    (tmp_path / "app.py").write_bytes((root / "app.py").read_bytes())
+    specification = spec_from_file_location("app_alone", tmp_path / "app.py")
+    alone = module_from_spec(specification)
+    specification.loader.exec_module(alone)
+    assert alone.EXAMPLES == []
+    model = FacesInColour()
+    model.source, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
+
+    async def build():
+        return alone.build(model)
+
+    (tell,) = [event.fn for event in asyncio.run(build()).fns.values() if event.name == "tell"]
+    assert "<table>" in tell() and "<img" not in tell()
 
 
 def test_examples_are_small_and_documented(root):
     sources = (root / "examples" / "SOURCES.md").read_text(encoding="utf-8")
     pictures = sorted((root / "examples").glob("*.jpg"))
-    assert sorted(app.EXAMPLE_PICTURES) == pictures
+    assert sorted(app.EXAMPLES) == pictures
     for path in pictures:
         assert path.name in sources
         assert path.stat().st_size < 300_000
         with Image.open(path) as picture:
             assert not picture.getexif()
-
-
-def test_help_tells_the_options(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["app.py", "--help"])
-    with pytest.raises(SystemExit, match="0"):
-        app.main()
-    told = capsys.readouterr().out
-    assert all(option in told for option in ("--host", "--port", "--model", "FKP_MODEL"))
-
-
-def test_weights_that_are_not_there_end_in_one_sentence(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("sys.argv", ["app.py", "--no-browser"])
-    monkeypatch.setenv("FKP_MODEL", str(tmp_path / "nothing"))
-    with pytest.raises(SystemExit, match="1"):
-        app.main()
-    told = capsys.readouterr().err
-    assert told.startswith("app.py: ") and told.count("\n") == 1
 
 
 def test_importing_the_page_writes_no_file(root):

@@ -15,36 +15,54 @@ ALLOWED: dict[str, set[str]] = {
     "scheme": set(),
     "images": set(),
     "runs": set(),
+    "settings": set(),
+    "batching": set(),
+    "forgetting": set(),
     "muon": set(),
     "codec": {"scheme"},
     "metrics": {"scheme"},
     "draw": {"scheme"},
     "report": {"scheme"},
     "geometry": {"scheme"},
+    "smoothing": set(),
+    "clips": {"images"},
     "data": {"geometry", "scheme", "images"},
     "network": {"codec", "scheme"},
     "runtime": {"network"},
     "detector": {"geometry", "runtime", "scheme"},
     "export": {"network", "detector", "runtime", "scheme"},
     "hub": {"network", "detector", "export", "scheme"},
-    "pipeline": {"images", "detector", "geometry", "network", "codec", "hub", "runtime", "scheme"},
+    "yunet": {"hub"},
+    "whole": {"geometry"},
+    "pipeline": {
+        "images", "detector", "geometry", "network", "codec", "hub", "runtime", "scheme", "yunet", "whole",
+    },
+    "tracking": {"geometry", "pipeline", "smoothing"},
+    "video": {"clips", "draw", "report", "tracking"},
     "evaluation": {"data", "geometry", "metrics", "pipeline", "scheme"},
     "keypoint_training": {"codec", "data", "geometry", "metrics", "network", "scheme"},
-    "face_training": {"data", "detector", "geometry", "images"},
+    "face_training": {"data", "detector", "geometry", "images", "metrics"},
     "__init__": {"pipeline"},
     "__main__": {
-        "data", "draw", "evaluation", "export", "geometry", "hub", "images", "pipeline", "report", "runtime",
-        "scheme",
+        "clips", "data", "draw", "evaluation", "export", "geometry", "hub", "images", "pipeline", "report",
+        "runtime", "scheme", "video",
     },
     "train": {
         "data", "network", "detector", "codec", "metrics", "hub",
         "keypoint_training", "face_training", "runs", "muon",
     },
-    "app": {"pipeline", "draw", "report", "images", "hub"},
+    "photos": {"draw", "geometry", "images", "pipeline", "report", "settings"},
+    "view": {"draw", "photos", "scheme"},
+    "components": {"images", "photos", "settings", "view"},
+    "about": {"forgetting", "view"},
+    "app": {
+        "about", "batching", "components", "draw", "forgetting", "hub", "images", "photos", "pipeline",
+        "report", "settings", "view",
+    },
 }
 # fmt: on
 
-WITHOUT_TORCH = {"scheme", "geometry", "images", "draw", "metrics", "report"}
+WITHOUT_TORCH = {"scheme", "geometry", "images", "draw", "metrics", "report", "smoothing", "clips"}
 
 
 def rooms() -> dict[str, Path]:

@@ -59,3 +59,20 @@ def test_eye_corners_and_inner_points() -> None:
 
 def test_group_of() -> None:
     assert [scheme.group_of(i) for i in (0, 36, 47, 67)] == ["jaw", "right_eye", "left_eye", "inner_lips"]
+
+
+def test_the_mesh_is_a_triangulation_of_all_points() -> None:
+    sides = [pair for a, b, c in scheme.TRIANGLES for pair in ((a, b), (a, c), (b, c))]
+    assert {point for triangle in scheme.TRIANGLES for point in triangle} == set(range(scheme.COUNT))
+    assert set(scheme.MESH) == set(sides) and len(set(scheme.MESH)) == len(scheme.MESH)
+    assert all(a < b for a, b in scheme.MESH)
+    # A side belongs to two triangles, or to one on the rim; Euler: corners - sides + faces = 2.
+    counts = [sides.count(side) for side in scheme.MESH]
+    assert set(counts) == {1, 2}
+    assert scheme.COUNT - len(scheme.MESH) + len(scheme.TRIANGLES) + 1 == 2
+
+
+def test_the_mesh_has_the_contours_and_equals_its_mirror_image() -> None:
+    assert {tuple(sorted(pair)) for pair in scheme.EDGES} <= set(scheme.MESH)
+    mirrored = {tuple(sorted(scheme.FLIP[point] for point in triangle)) for triangle in scheme.TRIANGLES}
+    assert mirrored == set(scheme.TRIANGLES)

@@ -52,7 +52,8 @@ def address(root: Path, tmp_path_factory: pytest.TempPathFactory, chromium_path:
         "LOOPBACK_ONLY_LOG": str(refused),
         "GRADIO_TEMP_DIR": str(folder / "uploads"),
     }
-    environment.pop("FKP_MODEL", None)
+    for name in [name for name in environment if name.startswith("FKP_")]:
+        del environment[name]
     command = [sys.executable, "app.py", "--no-browser", "--host", "127.0.0.1", "--port", str(port)]
     with open(log, "wb") as output:
         process = subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=output)
@@ -64,6 +65,9 @@ def address(root: Path, tmp_path_factory: pytest.TempPathFactory, chromium_path:
         process.terminate()
         process.wait(10)
     assert refused.read_text() == "", "the page's process tried to reach beyond this computer"
+    assert "Traceback" not in log.read_text(), log.read_text()
+    left = [path for path in (folder / "uploads").rglob("*") if path.is_file() or path.name.startswith("fkp")]
+    assert left == [], "something is left when the program has ended"
 
 
 def wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -106,16 +110,20 @@ def browser(chromium_path: str, webcam_film: Path):
 
 
 @pytest.fixture
-def page(browser, address: str):
-    """The page, opened anew; at the end no request may have gone elsewhere and no script may have failed."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+def page(browser, address: str, request: pytest.FixtureRequest):
+    """The page, opened anew; at the end no request may have gone elsewhere and no script may have failed.
+
+    A parameter, if any, holds options of a browser context, as {"color_scheme": "dark"}.
+    """
+    options = {"viewport": {"width": 1280, "height": 900}} | getattr(request, "param", {})
+    context = browser.new_context(**options)
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     hosts, failures = set(), []
     page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
     page.on("pageerror", lambda error: failures.append(str(error)))
     page.goto(address)
-    page.get_by_text("Drop a photo here").wait_for()
+    page.get_by_text("Drop photos here").wait_for()
     yield page
     context.close()
     assert hosts - {None} == {"127.0.0.1"}, "a request left this computer"  # None: data: and blob: addresses

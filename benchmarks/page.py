@@ -1,0 +1,187 @@
+"""How fast the page is: start, requests, a photo of 12 megapixels in a browser, and several callers at once.
+
+    python benchmarks/page.py                     # everything; the part with a browser needs Chromium
+    python benchmarks/page.py --seconds 2 --no-browser
+
+It starts the page itself, as `python app.py` does, and talks to it over loopback. Where nothing else runs on
+the machine, the figures are worth something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from gradio_client import Client, handle_file  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from fkp import FaceKeypoints, batching, images  # noqa: E402
+
+PHOTO = ROOT / "examples" / "four_faces.jpg"
+MEGAPIXELS_12 = (4000, 3000)
+CALLERS = (1, 4, 16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=10, help="for each number of callers (default: 10)")
+    parser.add_argument("--no-browser", action="store_true", help="leave out the part with Chromium")
+    args = parser.parse_args()
+    print("| what | |\n| --- | --: |")
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as address:
+        single_requests(address)
+        for callers in CALLERS:
+            many_requests(address, callers, args.seconds)
+        if not args.no_browser:
+            in_a_browser(address, Path(folder))
+    for callers in CALLERS[1:]:
+        shared_runs(callers, args.seconds / 4)
+
+
+def tell(what: str, figure: str) -> None:
+    print(f"| {what} | {figure} |", flush=True)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The page in a process of its own; tells how long it took to get ready."""
+    command = [sys.executable, str(ROOT / "app.py"), "--no-browser", "--host", "127.0.0.1"]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"GRADIO_TEMP_DIR": str(folder)}
+    )
+    try:
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if line.startswith("Ready after "))
+        tell("start to ready, imports included", f"{time.perf_counter() - began:.1f} s")
+        tell("start to ready after imports", f"{line.split()[2]} s")
+        yield line.split()[4]
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def single_requests(address: str) -> None:
+    """The first request and later ones, of the same client."""
+    client = Client(address, verbose=False)
+    times = [timed(lambda: client.predict(handle_file(PHOTO), api_name="/detect")) for _ in range(20)]
+    tell("/detect, 840×840, 4 faces: first request", f"{1e3 * times[0]:.0f} ms")
+    tell("the same: median of the 10th to 20th", f"{1e3 * statistics.median(times[9:]):.0f} ms")
+
+
+def many_requests(address: str, callers: int, seconds: float) -> None:
+    """So many callers, each with its next request as soon as the last is answered."""
+    end = time.perf_counter() + seconds
+
+    def call(_: int) -> list[float]:
+        client, times = Client(address, verbose=False), []
+        while time.perf_counter() < end:
+            times.append(timed(lambda: client.predict(handle_file(PHOTO), api_name="/detect")))
+        return times
+
+    with ThreadPoolExecutor(callers) as pool:
+        times = sorted(1e3 * t for some in pool.map(call, range(callers)) for t in some)
+    p50, p95 = np.percentile(times, [50, 95])
+    rate = len(times) / seconds
+    tell(f"/detect, {callers} at once", f"{rate:.1f} requests/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms")
+
+
+def in_a_browser(address: str, folder: Path) -> None:
+    """What a visitor waits for with a photo of 12 megapixels: from choosing the file to what is seen."""
+    from playwright.sync_api import sync_playwright
+
+    large = folder / "large.jpg"
+    Image.fromarray(cv2.resize(images.read(PHOTO), MEGAPIXELS_12)).save(large, quality=95)
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(address)
+        page.get_by_text("Drop photos here").wait_for()
+        overlay = "document.querySelector('#result .overlay')"
+
+        def changed(act: Callable[[], None]) -> float:
+            """Seconds until another overlay is there and decoded."""
+            before = page.evaluate(f"{overlay}.src")
+            began = time.perf_counter()
+            act()
+            page.wait_for_function(f"before => {overlay}.src !== before && {overlay}.complete", arg=before)
+            return time.perf_counter() - began
+
+        def choose() -> None:
+            page.locator("#photo input[type=file]").set_input_files(large)
+
+        photos = []
+        for _ in range(5):
+            photos.append(changed(choose))
+            page.get_by_role("button", name="Clear", exact=True).click()
+            page.locator("#result .viewer").wait_for(state="hidden")
+        tell("photo of 12 megapixels, 4 faces: chosen to shown, first", f"{photos[0]:.2f} s")
+        tell("the same: median of 5", f"{statistics.median(photos):.2f} s")
+        choose()
+        page.locator("#face h2").wait_for()
+        options = [page.get_by_label(name, exact=True) for name in ("Mesh", "Boxes", "Contours")]
+        again = [changed(option.click) for option in options]
+        tell("drawn again with another option, median", f"{statistics.median(again):.2f} s")
+        began = time.perf_counter()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save picture", exact=True).click()
+        download.value.path()
+        tell("its PNG at full size, made and downloaded", f"{time.perf_counter() - began:.2f} s")
+        browser.close()
+
+
+def shared_runs(threads: int, seconds: float) -> None:
+    """Faces per second of the keypoint network alone, called by several threads, shared and not."""
+    model = FaceKeypoints.from_pretrained()
+    alone = model.runner
+    image = images.read(PHOTO)
+    boxes = model(image).boxes[:1]
+
+    def rate(runner: object) -> float:
+        model.runner = runner  # type: ignore[assignment]
+        end = time.perf_counter() + seconds
+
+        def call(_: int) -> int:
+            done = 0
+            while time.perf_counter() < end:
+                model.keypoints_at(image, boxes)
+                done += 1
+            return done
+
+        with ThreadPoolExecutor(threads) as pool:
+            return sum(pool.map(call, range(threads))) / seconds
+
+    rate(alone)  # warm
+    by_itself, shared = rate(alone), rate(batching.Shared(alone))
+    what = f"keypoints of one face a call, {threads} threads: each for itself → runs shared"
+    tell(what, f"{by_itself:.0f} → {shared:.0f} faces/s")
+
+
+def timed(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What visitors leave on the server, and how it is forgotten: files in one folder, sessions in memory.
+
+Gradio deletes the files that it knows of by itself (`delete_cache`). It does not delete those that it has
+lost sight of, as when an upload breaks off, nor the folders around them, nor what a session holds in memory
+besides `gr.State`: the values last shown, which here are pictures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+KEPT_SECONDS = 3600
+"""How long, at most, anything of a visitor stays on the server after it came or was last used."""
+SWEEP_SECONDS = 60
+"""How often what has stayed that long is looked for; sessions that hold no state go as soon as that."""
+
+
+def sweeping(folder: Path) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """A lifespan for the server's app: as long as it runs, whatever is old in a folder and in memory goes."""
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        task = asyncio.create_task(_sweep_now_and_then(folder, app.state_holder))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    return lifespan
+
+
+async def _sweep_now_and_then(folder: Path, sessions: Any) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        await asyncio.to_thread(forget_files, folder, KEPT_SECONDS)
+        forget_sessions(sessions, KEPT_SECONDS, SWEEP_SECONDS)
+
+
+def forget_files(folder: Path, seconds: float) -> None:
+    """Delete every file in a folder, however deep, that came more than so many seconds ago.
+
+    So are folders that are empty, and links, which are not followed.
+    """
+    oldest = time.time() - seconds
+    for parent, folders, files in os.walk(folder, topdown=False):
+        for path in [os.path.join(parent, name) for name in files + folders]:
+            with suppress(OSError):  # gone already, or a folder that is not empty
+                if os.path.isdir(path) and not os.path.islink(path):
+                    if os.lstat(path).st_ctime < oldest:
+                        os.rmdir(path)
+                elif os.lstat(path).st_ctime < oldest:
+                    os.unlink(path)
+
+
+def forget_sessions(sessions: Any, seconds: float, stateless_seconds: float) -> None:
+    """Drop the sessions (a `gradio.state_holder.StateHolder`) that nobody has used for so many seconds.
+
+    Those that hold no state, as of calls of the API, go after `stateless_seconds`.
+    """
+    now = time.time()
+    for name, last_used in list(sessions.time_last_used.items()):
+        session = sessions.session_data.get(name)
+        limit = seconds if session is not None and session.state_data else stateless_seconds
+        if now - last_used.timestamp() > limit:
+            sessions.delete_state(name)  # calls what is to be done when a state goes
+            sessions.session_data.pop(name, None)
+            sessions.time_last_used.pop(name, None)

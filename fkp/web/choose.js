@@ -1,0 +1,6 @@
+// A row of buttons, each with the number of what it chooses. Gradio gives this script element and trigger.
+
+element.addEventListener("click", (event) => {
+  const { photo, face } = event.target.closest("button")?.dataset ?? {};
+  if (photo ?? face) trigger("select", { index: Number(photo ?? face) });
+});

@@ -1,0 +1,125 @@
+// The ways to give photos: choosing, dropping, pasting, the camera. Files go to Gradio's upload route one after
+// the other, then their paths are the component's value and "upload" is triggered. Gradio gives this script
+// element, props, trigger and upload.
+
+const find = (selector) => element.querySelector(selector);
+const told = find(".told");
+const camera = find(".camera");
+const video = find("video");
+let stream = null;
+let busy = false;
+
+const say = (sentence) => { told.textContent = sentence; };
+const megabytes = (bytes) => `${Math.round(bytes / 1e5) / 10} MB`;
+
+async function take(files) {
+  const given = [...files];
+  if (!given.length || busy) return;
+  busy = true;
+  element.classList.add("busy");
+  const problems = [], paths = [];
+  for (const [number, file] of given.slice(0, props.max_files).entries()) {
+    if (file.size > props.max_file_size) {
+      problems.push(`${file.name} has ${megabytes(file.size)}, which is more than the limit of ` +
+        `${megabytes(props.max_file_size)}.`);
+      continue;
+    }
+    say(given.length > 1 ? `Sending photo ${number + 1} of ${given.length} …` : "Sending the photo …");
+    try {
+      paths.push((await upload(file)).path);
+    } catch (error) {
+      problems.push(`${file.name} could not be sent. Please try again.`);
+    }
+  }
+  busy = false;
+  element.classList.remove("busy");
+  say(problems.join(" "));
+  if (paths.length) {
+    props.value = { paths, left_out: Math.max(0, given.length - props.max_files) };
+    trigger("upload");
+  }
+}
+
+async function open_camera() {
+  if (!navigator.mediaDevices) {
+    say("The browser gives the camera only to pages that are opened over https or on this computer.");
+    return;
+  }
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 } }, audio: false });
+  } catch (error) {
+    say(error.name === "NotAllowedError"
+      ? "The browser was not allowed to use the camera."
+      : "No camera was found, or another program uses it.");
+    return;
+  }
+  say("");
+  video.srcObject = stream;
+  camera.hidden = false;
+  await video.play();
+  find("[data-way=shoot]").focus();
+}
+
+function close_camera() {
+  for (const track of stream?.getTracks() ?? []) track.stop();
+  stream = video.srcObject = null;
+  camera.hidden = true;
+}
+
+function shoot() {
+  if (!video.videoWidth) return;
+  // The preview is mirrored, as in a mirror; the picture is not, for left and right would change sides.
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  close_camera();
+  canvas.toBlob((blob) => take([new File([blob], "snapshot.jpg", { type: blob.type })]), "image/jpeg", 0.95);
+}
+
+async function paste() {
+  const files = [];
+  try {
+    for (const item of await navigator.clipboard.read()) {
+      const kind = item.types.find((type) => type.startsWith("image/"));
+      if (kind) files.push(new File([await item.getType(kind)], `pasted.${kind.slice(6)}`, { type: kind }));
+    }
+  } catch (error) {
+    say("The browser does not let this button read the clipboard: press Ctrl+V instead.");
+    return;
+  }
+  if (files.length) take(files);
+  else say("There is no picture in the clipboard.");
+}
+
+const ways = { camera: open_camera, shoot, close: close_camera, paste };
+
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.way) ways[button.dataset.way]();
+  else if (button.dataset.example) { say(""); trigger("select", { index: Number(button.dataset.example) }); }
+});
+
+element.addEventListener("change", (event) => {
+  if (event.target.type !== "file") return;
+  take(event.target.files);
+  event.target.value = "";  // so that the same file can be chosen again
+});
+
+const drop = find(".drop");
+for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
+  drop.addEventListener(name, (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", name === "dragenter" || name === "dragover");
+    if (name !== "drop") return;
+    if (event.dataTransfer.files.length) take(event.dataTransfer.files);
+    else say("Only files can be dropped here: save the picture first.");
+  });
+}
+
+document.addEventListener("paste", (event) => {
+  const files = event.clipboardData?.files;
+  if (!files?.length || !element.offsetParent) return;  // no picture, or another tab is open
+  event.preventDefault();
+  take(files);
+});

@@ -1,0 +1,113 @@
+"""Files and sessions that are old enough go, the others stay."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import os
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from gradio.state_holder import StateHolder
+
+from fkp import forgetting
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two files in folders of their own, as Gradio and `photos` lay them."""
+    for name in ("a/holiday.jpg", "b/deeper/holiday_keypoints.png"):
+        path = tmp_path / "uploads" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"pixels")
+    return tmp_path / "uploads"
+
+
+def test_what_is_young_stays(folder):
+    forgetting.forget_files(folder, seconds=60)
+    assert len([path for path in folder.rglob("*") if path.is_file()]) == 2
+
+
+def test_what_is_old_goes_with_its_folders_but_the_folder_itself_stays(folder):
+    forgetting.forget_files(folder, seconds=-1)
+    forgetting.forget_files(folder, seconds=-1)  # what has just become empty is as young as that
+    assert folder.is_dir() and list(folder.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_no_error(tmp_path):
+    forgetting.forget_files(tmp_path / "none", seconds=0)
+
+
+def test_links_are_not_followed(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept.txt").write_text("kept")
+    os.symlink(elsewhere, folder / "link")
+    os.symlink(elsewhere / "kept.txt", folder / "a" / "link.txt")
+    forgetting.forget_files(folder, seconds=-1)
+    assert (elsewhere / "kept.txt").read_text() == "kept"
+    assert not (folder / "link").exists() and not (folder / "a").exists()
+
+
+@pytest.fixture
+def sessions():
+    """A holder with a session that has state, and one without."""
+
+    async def build():
+        with gr.Blocks() as page:
+            state = gr.State("nothing", delete_callback=deleted.append)
+        return page, state
+
+    deleted: list = []
+    page, state = asyncio.run(build())
+    page.state_session_capacity = 10
+    holder = StateHolder()
+    holder.set_blocks(page)
+    holder["visitor"][state._id] = "photos"
+    holder["caller"]
+    return holder, deleted
+
+
+def age(holder, seconds):
+    for name in holder.time_last_used:
+        holder.time_last_used[name] -= datetime.timedelta(seconds=seconds)
+
+
+def test_young_sessions_stay(sessions):
+    holder, _ = sessions
+    forgetting.forget_sessions(holder, 3600, 60)
+    assert set(holder.session_data) == {"visitor", "caller"}
+
+
+def test_sessions_without_state_go_early(sessions):
+    holder, deleted = sessions
+    age(holder, 100)
+    forgetting.forget_sessions(holder, 3600, 60)
+    assert set(holder.session_data) == set(holder.time_last_used) == {"visitor"} and deleted == []
+
+
+def test_old_sessions_go_and_what_they_hold_is_disposed_of(sessions):
+    holder, deleted = sessions
+    age(holder, 4000)
+    forgetting.forget_sessions(holder, 3600, 60)
+    assert not holder.session_data and not holder.time_last_used and deleted == ["photos"]
+
+
+def test_sweeping_goes_on_as_long_as_the_app_runs(folder, sessions, monkeypatch):
+    holder, deleted = sessions
+    age(holder, 4000)
+    monkeypatch.setattr(forgetting, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(forgetting, "KEPT_SECONDS", 0)
+
+    async def run():
+        async with forgetting.sweeping(folder)(SimpleNamespace(state_holder=holder)):
+            for _ in range(500):
+                await asyncio.sleep(0.01)
+                if not list(folder.iterdir()) and not holder.session_data:
+                    break
+        (folder / "later").write_text("after the end")
+        await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+    assert [path.name for path in folder.iterdir()] == ["later"] and deleted == ["photos"]
