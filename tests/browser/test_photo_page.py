@@ -323,6 +323,15 @@ def test_about_tells_figures_and_shows_plots(page):
     expect(page.get_by_text("60 minutes after it came at the latest")).to_be_visible()
 
 
+def test_the_browser_is_asked_to_remember_nothing(page, portrait):
+    choose(page, portrait)
+    expect_answer(page, "Found 1 face")
+    save(page, "Save JSON")
+    kept = "[...Object.keys(localStorage), ...Object.keys(sessionStorage)]"
+    assert page.evaluate(kept) == [] and page.context.cookies() == []
+    assert page.evaluate("async () => (await indexedDB.databases()).map(each => each.name)") == []
+
+
 # --- For everybody --------------------------------------------------------------------------------------
 
 
