@@ -155,7 +155,7 @@ def photo_tab(model: fkp.FaceKeypoints, limits: Settings) -> None:
             album = album.with_photo(photos.look(model, path, limits))
             if len(album.photos) == 1:
                 yield everything(album, shown, size) | {strip: view.strip(album, len(paths))}
-            else:
+            elif len(album.photos) < len(paths):
                 yield {strip: view.strip(album, len(paths))}
         if len(paths) > 1 or left_out:
             yield everything(album, shown, size, left_out)

@@ -143,9 +143,9 @@ def test_several_photos_come_one_after_the_other_and_can_be_gone_through(visitor
     given = {"paths": [str(path) for path in paths], "left_out": 4}
     steps = list(visitor.functions["find"](Album(), given, *LOOKS))
     # Each photo is shown as soon as it is done, and can be gone to in the end.
-    told = ["Looking for faces …", "1 of 3 done …", "2 of 3 done …", "gone.jpg", "3 photos were taken"]
-    assert [text in str(step) for step, text in zip(steps, told, strict=True)] == [True] * 5
-    assert [str(step).count("disabled") for step in steps] == [0, 1, 2, 0, 0]
+    told = ["Looking for faces …", "1 of 3 done …", "2 of 3 done …", "3 photos were taken"]
+    assert [text in str(step) for step, text in zip(steps, told, strict=True)] == [True] * 4
+    assert [str(step).count("disabled") for step in steps] == [0, 1, 2, 0] and "gone.jpg" in str(steps[-1])
     shown = visitor.find(*paths, left_out=4).shown
     assert "Found 2 faces" in shown["answer"] and "first 3 photos were taken, 4 were left" in shown["answer"]
     assert shown["photos"].count("<button") == 3 and shown["Save all pictures"]["visible"] is True
