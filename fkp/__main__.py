@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -174,8 +174,6 @@ def _predict(args: argparse.Namespace) -> int:
         raise _Stop("--csv needs a file's name, only --json takes -")
     _check_writable(args.json, args.csv)
     model = _load(args)
-    if args.verbose:
-        print("\n".join(f"fkp: {line}" for line in model.describe()), file=sys.stderr)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     outputs = annotated_names(args.pictures)
@@ -193,7 +191,7 @@ def _predict(args: argparse.Namespace) -> int:
         faces = model(image, min_score=args.min_score, max_faces=args.max_faces)
         took = 1e3 * (time.perf_counter() - began)
         if args.verbose:
-            tqdm.write(f"fkp: {_printable(name)}: {_count_faces(faces)}, {took:.1f} ms", file=sys.stderr)
+            tqdm.write(f"fkp: {_printable(name)}: {_count_faces(len(faces))}, {took:.1f} ms", file=sys.stderr)
         records.append(report.record(name, image.shape, faces))
         if args.out:
             Image.fromarray(draw.draw(image, faces)).save(args.out / outputs[name])
@@ -219,8 +217,6 @@ def _video(args: argparse.Namespace) -> int:
     if STDOUT in (args.json, args.csv):
         raise _Stop("--json and --csv need a file's name")
     model = _load(args)
-    if args.verbose:
-        print("\n".join(f"fkp: {line}" for line in model.describe()), file=sys.stderr)
     steps = room.annotate(
         args.clip, args.out, model, json_file=args.json, csv_file=args.csv, numbers=not args.no_numbers,
         smoothing=not args.no_smoothing, min_score=args.min_score, max_faces=args.max_faces,
@@ -235,8 +231,7 @@ def _video(args: argparse.Namespace) -> int:
     except clips.ClipError as error:
         raise _Stop(str(error)) from error
     if args.verbose and done:
-        faces = f"{done.faces or 'no'} face{'' if done.faces == 1 else 's'}"
-        frames = f"{done.frames} frames in {done.elapsed:.1f} s, {faces}"
+        frames = f"{done.frames} frames in {done.elapsed:.1f} s, {_count_faces(done.faces)}"
         print(f"fkp: {frames}; the detector looked at {done.looks}", file=sys.stderr)
     return 0
 
@@ -295,10 +290,10 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> FaceKeypoints:
-    """The model with the options that `_add_options` adds."""
+    """The model with the options that `_add_options` adds; with `--verbose`, what runs is said on stderr."""
     from fkp import FaceKeypoints
 
-    return FaceKeypoints.from_pretrained(
+    model = FaceKeypoints.from_pretrained(
         args.model,
         label_style=args.label_style,
         backend=args.backend,
@@ -306,6 +301,9 @@ def _load(args: argparse.Namespace) -> FaceKeypoints:
         passes=args.passes,
         detector=args.detector,
     )
+    if getattr(args, "verbose", False):
+        print("\n".join(f"fkp: {line}" for line in model.describe()), file=sys.stderr)
+    return model
 
 
 def annotated_names(pictures: Sequence[str]) -> dict[str, str]:
@@ -325,7 +323,7 @@ def annotated_names(pictures: Sequence[str]) -> dict[str, str]:
 
 def _in_words(record: dict[str, Any]) -> str:
     faces = record["faces"]
-    lines = [f"{_printable(record['image'])}: {_count_faces(faces)}"]
+    lines = [f"{_printable(record['image'])}: {_count_faces(len(faces))}"]
     for face in faces:
         x1, y1, x2, y2 = (round(v) for v in face["box"])
         points = sum(face["keypoint_scores"]) / len(face["keypoint_scores"])
@@ -333,8 +331,8 @@ def _in_words(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _count_faces(faces: Sized) -> str:
-    return f"{len(faces) or 'no'} face{'' if len(faces) == 1 else 's'}"
+def _count_faces(count: int) -> str:
+    return f"{count or 'no'} face{'' if count == 1 else 's'}"
 
 
 def _printable(name: str) -> str:
