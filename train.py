@@ -38,7 +38,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from fkp import face_training, hub, keypoint_training, network
+from fkp import detector, face_training, hub, keypoint_training, network
 from fkp.muon import Muon
 from fkp.runs import RunFolder
 
@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         if args.start:
             starts = {model: hub.load(hub.find(model)) for model in args.start}
             hub.copy_mean_weights({
-                model: stored.keypoint_network if args.what == "keypoints" else stored.face_detector.network
+                model: stored.keypoint_network if args.what == "keypoints"
+                else detector.deepened(stored.face_detector, tuple(args.depths))
                 for model, stored in starts.items()
             }, task.network)  # fmt: skip
     except (hub.WeightsError, ValueError, OSError) as error:
@@ -226,8 +227,9 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     if args.what == "faces":
         miner = None if args.mine is None else hub.load(hub.find(args.mine)).face_detector
         return face_training.FaceTask(
-            args.data, batch_size=args.batch_size, seed=args.seed, device=device, miner=miner
-        )
+            args.data, detector.DetectorConfig(depths=tuple(args.depths)), batch_size=args.batch_size,
+            seed=args.seed, device=device, miner=miner,
+        )  # fmt: skip
     turn, framing, photometry = args.augmentation
     augmentation = keypoint_training.Augmentation().scaled(turn, framing, photometry)
     config = network.BASELINE if args.architecture == "baseline" else network.KEYPOINTNET
@@ -384,6 +386,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--architecture", choices=("keypointnet", "baseline"), default="keypointnet")
     model.add_argument("--start", metavar="MODEL", nargs="+",
                        help="weights to start from: a folder or OWNER/NAME; the mean of several")  # fmt: skip
+    model.add_argument("--depths", type=int, nargs=3, default=detector.DetectorConfig().depths,
+                       metavar=("AT8", "AT16", "AT32"),
+                       help="faces: blocks at 1/8, 1/16 and 1/32; what --start lacks begins by "
+                            "changing nothing")  # fmt: skip
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
     model.add_argument("--mine", metavar="MODEL",
                        help="faces: its detector's false alarms become hard negatives")  # fmt: skip

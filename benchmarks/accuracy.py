@@ -26,9 +26,9 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from benchmarks import plots, robustness, tables, worst  # noqa: E402
+from benchmarks import plots, published, robustness, tables, worst  # noqa: E402
 from benchmarks.faces import HELD_OUT, SETS, Labelled, Placed, detect, hits, place, read, row  # noqa: E402
-from benchmarks.published import DOCS, arguments, publish, sheets  # noqa: E402
+from benchmarks.published import DOCS, arguments, publish  # noqa: E402
 from fkp import evaluation, geometry, metrics, pipeline, scheme  # noqa: E402
 
 DROPPED = tuple(round(0.1 * i, 1) for i in range(10))
@@ -179,7 +179,7 @@ def weak(placed: Placed, truth: np.ndarray) -> list[dict[str, Any]]:
 
 
 def main(given: list[str] | None = None) -> int:
-    args = parse(given)
+    args = published.parse(command_line(), given, sheets="worst")
     if args.worst:
         count, folder = args.worst
         model = pipeline.FaceKeypoints.from_pretrained(args.model)
@@ -200,23 +200,11 @@ def main(given: list[str] | None = None) -> int:
     return 0
 
 
-def parse(given: list[str] | None) -> argparse.Namespace:
-    """The command line; a wrong one ends the program with status 2 and a sentence."""
+def command_line() -> argparse.ArgumentParser:
     parser = arguments(str(__doc__))
     parser.add_argument("--baseline", metavar="DIR", help="folder of a model with the baseline network")
-    parser.add_argument("--limit", metavar="N", type=int, help="a trial with N faces of each set")
-    parser.add_argument("--plots", metavar="DIR", type=Path, help="write the plots (with --write: docs)")
     parser.add_argument("--worst", metavar=("N", "DIR"), nargs=2, help="instead: sheets of the N worst faces")
-    args = parser.parse_args(given)
-    if args.limit is not None and args.limit < 2:
-        parser.error("--limit needs two faces or more")
-    if args.write and args.limit is not None:
-        parser.error("--write with --limit: figures of a part of the faces are not published")
-    if args.write and args.worst:
-        parser.error("--write with --worst: the sheets show people of the data sets and are not published")
-    if args.worst:
-        args.worst = sheets(parser, "--worst", args.worst)
-    return args
+    return parser
 
 
 if __name__ == "__main__":

@@ -37,9 +37,10 @@ from benchmarks import (  # noqa: E402
     detector_speed,
     hard,
     photo_sets,
+    published,
     speed,
 )
-from benchmarks.published import DOCS, arguments, publish, sheets  # noqa: E402
+from benchmarks.published import DOCS, arguments, publish  # noqa: E402
 from fkp import hub, yunet  # noqa: E402
 from fkp.pipeline import FaceDetector  # noqa: E402
 
@@ -135,22 +136,12 @@ def parse(given: list[str] | None) -> argparse.Namespace:
     parser = arguments(str(__doc__))
     parser.add_argument("--yunet", metavar="FILE", type=Path, help="YuNet's file, to measure it as well")
     parser.add_argument("--haar", metavar="PYTHON", help="a Python with OpenCV 4.x, to time Haar cascades")
-    parser.add_argument("--limit", metavar="N", type=int, help="a trial with N photos of each set")
-    parser.add_argument("--plots", metavar="DIR", type=Path, help="write the plot (with --write: docs)")
     parser.add_argument("--hard", metavar=("N", "DIR"), nargs=2, help="instead: sheets of N hard cases")
-    args = parser.parse_args(given)
-    if args.limit is not None and args.limit < 2:
-        parser.error("--limit needs two photos or more")
-    if args.write and args.limit is not None:
-        parser.error("--write with --limit: figures of a part of the photos are not published")
-    if args.write and args.hard:
-        parser.error("--write with --hard: the sheets show people of the data sets and are not published")
+    args = published.parse(parser, given, sheets="hard")
     if args.yunet and not args.yunet.is_file():
         parser.error(f"--yunet: there is no file {args.yunet}")
     if args.haar and shutil.which(args.haar) is None:
         parser.error(f"--haar: {args.haar} is no program that can be started")
-    if args.hard:
-        args.hard = sheets(parser, "--hard", args.hard)
     return args
 
 

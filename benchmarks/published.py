@@ -19,27 +19,39 @@ DOCS = ROOT / "docs"
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """What every benchmark takes: the data, the model, and whether to publish."""
+    """What every benchmark takes: the data, the model, whether it is a trial, and whether to publish."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with ytf/, 300w/ and no_faces/")
     parser.add_argument("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
+    parser.add_argument("--limit", metavar="N", type=int, help="a trial with N pictures of each set")
+    parser.add_argument("--plots", metavar="DIR", type=Path, help="write the plots (with --write: docs)")
     parser.add_argument("--write", action="store_true", help="write metrics.json and README.md's table")
     return parser
 
 
-def sheets(parser: argparse.ArgumentParser, flag: str, given: list[str]) -> tuple[int, Path]:
-    """How many pictures of the data sets a flag's `N DIR` asks for, and where they may go.
+def parse(parser: argparse.ArgumentParser, given: list[str] | None, sheets: str) -> argparse.Namespace:
+    """The command line; a wrong one ends the program with status 2 and a sentence.
 
-    Ends the program with status 2 and a sentence where N is no number or DIR lies inside the project.
+    `sheets` is the flag, of the benchmark's own, that asks for sheets of pictures by `N DIR`.
     """
-    count, folder = given[0], Path(given[1]).resolve()
-    if not count.isdecimal() or not int(count):
-        parser.error(f"{flag}: {count!r} is not a number of faces")
-    if folder.is_relative_to(ROOT):
-        parser.error(f"{flag}: {given[1]} is inside the project, where no picture of the data sets may be")
-    return int(count), folder
+    args = parser.parse_args(given)
+    asked: list[str] | None = getattr(args, sheets)
+    if args.limit is not None and args.limit < 2:
+        parser.error("--limit needs two pictures or more")
+    if args.write and args.limit is not None:
+        parser.error("--write with --limit: figures of a part of the pictures are not published")
+    if args.write and asked:
+        parser.error(f"--write with --{sheets}: sheets show people of the data sets and are not published")
+    if asked:
+        count, folder = asked[0], Path(asked[1]).resolve()
+        if not count.isdecimal() or not int(count):
+            parser.error(f"--{sheets}: {count!r} is not a number of faces")
+        if folder.is_relative_to(ROOT):
+            parser.error(f"--{sheets}: {asked[1]} is inside the project, where no picture of the data may be")
+        setattr(args, sheets, (int(count), folder))
+    return args
 
 
 def publish(

@@ -349,8 +349,8 @@ def test_lists_of_numbers_stay_on_a_line():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--write", "--limit", "9"], "figures of a part of the faces are not published"),
-        (["--limit", "1"], "two faces or more"),
+        (["--write", "--limit", "9"], "figures of a part of the pictures are not published"),
+        (["--limit", "1"], "two pictures or more"),
         (["--worst", "0", "/tmp/x"], "'0' is not a number of faces"),
         (["--worst", "9", str(accuracy.ROOT / "docs" / "worst")], "inside the project"),
         (["--worst", "9", "/tmp/x", "--write"], "not published"),

@@ -457,8 +457,8 @@ def test_haar_needs_an_older_opencv():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--write", "--limit", "9"], "figures of a part of the photos are not published"),
-        (["--limit", "1"], "two photos or more"),
+        (["--write", "--limit", "9"], "figures of a part of the pictures are not published"),
+        (["--limit", "1"], "two pictures or more"),
         (["--yunet", "nowhere.onnx"], "there is no file nowhere.onnx"),
         (["--haar", "no-such-python"], "no-such-python is no program"),
         (["--hard", "0", "/tmp/x"], "'0' is not a number of faces"),

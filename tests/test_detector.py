@@ -151,6 +151,22 @@ def test_folding_changes_nothing(network: DetectorNetwork) -> None:
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
 
 
+def test_a_deeper_network_begins_by_saying_the_same(network: DetectorNetwork) -> None:
+    shallow = Detector(DetectorConfig(), network)
+    deeper = detector.deepened(shallow, (5, 4, 4)).eval()
+    assert [len(s) for s in (deeper.stage8, deeper.stage16, deeper.stage32)] == [5, 4, 4]
+    assert len(network.stage8) == 3  # as it was
+    pictures = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    for ours, theirs in zip(deeper(pictures), network(pictures), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    # The blocks added learn from the first step on.
+    deeper(pictures).logits.sum().backward()
+    assert all(deeper.stage8[i].pointwise[1].weight.grad.abs().sum() > 0 for i in (3, 4))
+    # Tensors have the names that the configuration gives them.
+    same = DetectorNetwork(DetectorConfig(depths=(5, 4, 4)))
+    same.load_state_dict(deeper.state_dict())
+
+
 def test_no_face_is_two_empty_arrays(network: DetectorNetwork) -> None:
     boxes, scores = Detector(DetectorConfig(), network)(np.zeros((50, 70, 3), np.uint8), min_score=1.0)
     assert boxes.shape == (0, 4) and scores.shape == (0,)
