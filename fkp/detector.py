@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import nms
 
-from fkp import runtime
+from fkp import geometry, runtime
 
 STRIDES = (8, 16, 32)
 """Pixels of the network's input per cell, for each of its three grids."""
@@ -29,8 +28,9 @@ STRIDES = (8, 16, 32)
 PRIOR = 4.0
 """A box whose log size is 0 is this many cells wide and high."""
 
-SMALLEST = 8.0
-"""Boxes of fewer pixels of the network's input on their longer side are not believed."""
+SMALLEST = 12.0
+"""Boxes of fewer pixels on their longer side, of the picture or of the network's input, are not believed:
+nearly all are false, and there is not enough to see for 68 keypoints."""
 
 GREY = 127.5
 """The value that pads a picture, and the network's zero."""
@@ -205,7 +205,7 @@ class Detector:
         # What is large here, the first look sees whole, and better.
         found += [self._look(image, scale, at_least, largest=self.config.input_size / 2) for scale in fine]
         boxes, scores = (torch.cat(some) for some in zip(*found, strict=True))
-        best = nms(boxes, scores, self.config.max_iou)
+        best = torch.from_numpy(geometry.suppress(boxes.numpy(), scores.numpy(), self.config.max_iou))
         faces = best[~parts_of_faces(boxes[best])]
         return boxes[faces].numpy(), scores[faces].numpy()
 
@@ -214,7 +214,7 @@ class Detector:
     ) -> tuple[Tensor, Tensor]:
         """Boxes (n,4), pixels of the image, and scores (n,) of the image seen at a scale, many for each face.
 
-        None is smaller than SMALLEST or larger than `largest` pixels of the network's input.
+        None is smaller than SMALLEST, or larger than `largest` pixels of the network's input.
         """
         picture, scale_xy = fit(image, scale)
         logits, offsets = map(torch.from_numpy, self.runner(picture[None]))
@@ -222,7 +222,7 @@ class Detector:
         keep = scores >= min_score
         boxes, scores = decode(offsets[0][keep], _cells_once(*picture.shape[:2])[keep]), scores[keep]
         side = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1)
-        fits = (side >= SMALLEST) & (side <= largest)
+        fits = (side >= SMALLEST * max(1.0, scale)) & (side <= largest)
         # Edges at −½: the inverse of how `fit` placed the picture.
         return (boxes[fits] + 0.5) / torch.from_numpy(np.tile(scale_xy, 2)).float() - 0.5, scores[fits]
 

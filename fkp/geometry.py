@@ -34,6 +34,19 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
+def suppress(boxes: np.ndarray, scores: np.ndarray, max_iou: float) -> np.ndarray:
+    """Indices of boxes (n,4), best scored first, without those whose IoU with a better one is over `max_iou`.
+
+    Gives what torchvision.ops.nms does; to import that takes as long as to import torch.
+    """
+    boxes, left, kept = boxes.astype(np.float64), np.argsort(-scores, kind="stable"), []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        left = left[iou(boxes[best], boxes[left])[0] <= max_iou]
+    return np.array(kept, np.int64)
+
+
 def inter_ocular(keypoints: np.ndarray) -> np.ndarray:
     """Distance (...) between the outer eye corners of keypoints (...,68,2)."""
     right, left = scheme.RIGHT_EYE_OUTER_CORNER, scheme.LEFT_EYE_OUTER_CORNER

@@ -173,7 +173,7 @@ def test_no_face_is_two_empty_arrays(network: DetectorNetwork) -> None:
     assert boxes.dtype == scores.dtype == np.float32
 
 
-@pytest.mark.parametrize("shape_hw", [(480, 640), (640, 480), (120, 160), (1, 1)])
+@pytest.mark.parametrize("shape_hw", [(480, 640), (640, 480), (120, 160), (50, 50)])
 def test_a_box_comes_back_in_pixels_of_the_image(shape_hw: tuple[int, int]) -> None:
     # A quarter of the picture's width and height, its upper left corner in the middle of the picture.
     height, width = shape_hw
@@ -183,6 +183,15 @@ def test_a_box_comes_back_in_pixels_of_the_image(shape_hw: tuple[int, int]) -> N
     boxes, scores = found(np.zeros((height, width, 3), np.uint8))
     np.testing.assert_allclose(boxes, truth[None], atol=0.01)
     assert scores == pytest.approx([1 / (1 + np.exp(-3.0))], abs=1e-5)
+
+
+@pytest.mark.parametrize(("side", "n"), [(11.9, 0), (12.1, 1)])
+@pytest.mark.parametrize("shape_hw", [(320, 320), (160, 160)])
+def test_what_is_too_small_to_be_seen_is_no_face(shape_hw: tuple[int, int], side: float, n: int) -> None:
+    # Pixels of the picture count, however much it is enlarged.
+    side *= 320 / shape_hw[0]
+    found = Detector(DetectorConfig(), OneFace([40, 40, 40 + side, 40 + side / 2], cell=0))
+    assert len(found(np.zeros((*shape_hw, 3), np.uint8))[0]) == n
 
 
 def test_the_same_face_told_twice_is_one_box() -> None:

@@ -48,6 +48,25 @@ def test_iou(box: list[float], other: list[float], expected: float) -> None:
     assert geometry.iou(np.array([other]), np.array([box])) == pytest.approx(np.array([[expected]]))
 
 
+def test_the_best_of_boxes_that_overlap_stay() -> None:
+    assert geometry.suppress(np.empty((0, 4)), np.empty(0), 0.5).tolist() == []
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 8], [20, 0, 30, 10], [0, 2, 10, 12]], np.float32)
+    scores = np.array([0.7, 0.9, 0.3, 0.8], np.float32)
+    # Box 0 overlaps box 1 by 0.8, box 3 does so by 0.5 (60 of 120).
+    assert geometry.suppress(boxes, scores, 0.5).tolist() == [1, 3, 2]
+    assert geometry.suppress(boxes, scores, 0.4).tolist() == [1, 2]
+
+
+def test_suppression_is_that_of_torchvision() -> None:
+    torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 100, (300, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(5, 40, (300, 2))], axis=1).astype(np.float32)
+    scores = rng.permutation(300).astype(np.float32)
+    expected = ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), 0.4)
+    assert geometry.suppress(boxes, scores, 0.4).tolist() == expected.tolist()
+
+
 def test_iou_of_many() -> None:
     boxes = np.array([[0, 0, 2, 2], [10, 10, 12, 12]], np.float32)
     others = np.array([[1, 0, 3, 2], [10, 10, 12, 12], [0, 0, 2, 2]], np.float32)
