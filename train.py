@@ -38,7 +38,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from fkp import detector, face_training, hub, keypoint_training, network
+from fkp import FaceKeypoints, __version__, detector, face_training, hub, keypoint_training, network, remote
 from fkp.muon import Muon
 from fkp.runs import RunFolder
 
@@ -64,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if args.batch_size % world:
             raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
+        if args.push_to and rank == 0:
+            remote.check_push(args.push_to)
         other = hub.load(hub.find(args.other))  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
         if not task.steps_per_epoch:
@@ -186,8 +188,18 @@ def main(arguments: list[str] | None = None) -> int:
         result, validation = task.finish(average.module), task.validate(average.module)
         keypoints = result if args.what == "keypoints" else other.keypoint_network
         faces = result if args.what == "faces" else other.face_detector
-        hub.save(run.path / "model", keypoints, faces, {"validation": {args.what: validation}})
+        record = {"command": command(args, world), "seed": args.seed, "fkp_version": __version__}
+        training = {**other.metrics.get("training", {}), args.what: record}
+        metrics = {"validation": {args.what: validation}, "training": training}
+        hub.save(run.path / "model", keypoints, faces, metrics)
         print(f"{run.path / 'model'}: " + ", ".join(f"{k} {v:.3f}" for k, v in validation.items()))
+        if args.push_to:
+            try:
+                print(FaceKeypoints.from_pretrained(run.path / "model").push_to_hub(args.push_to))
+            except (hub.WeightsError, OSError) as error:
+                again = f"fkp push {args.push_to} --model {run.path / 'model'}"
+                print(f"train.py: {error}. The weights are saved; '{again}' tries it again", file=sys.stderr)
+                return 1
     return 0
 
 
@@ -337,9 +349,24 @@ def descend(
 
 def settings(args: argparse.Namespace) -> dict[str, str]:
     """What must not change between a run and its resumption."""
-    free = {"resume", "overwrite", "data", "other", "device", "threads", "workers"}
+    free = {"resume", "overwrite", "data", "other", "device", "threads", "workers", "push_to"}
     free |= {"save_minutes", "preview_every", "validate_every"}
     return {name: str(value) for name, value in vars(args).items() if name not in free}
+
+
+def command(args: argparse.Namespace, world: int) -> str:
+    """The command that trains these weights anew, for their metrics; it names no place on this machine."""
+    usual = vars(parse([args.what, "--data", "DATA"]))
+    places = {"what", "data", "runs", "name", "other", "resume", "overwrite", "save_minutes", "push_to"}
+    parts = ["python train.py" if world == 1 else f"torchrun --nproc-per-node {world} train.py"]
+    parts += [args.what, "--data DATA"]
+    for name, value in vars(args).items():
+        if name in places | {"device"} or value == usual[name]:
+            continue
+        values = value if isinstance(value, list | tuple) else [] if value is True else [value]
+        words = ["MODEL" if name in ("start", "mine") and Path(v).exists() else str(v) for v in values]
+        parts.append(" ".join([f"--{name.replace('_', '-')}", *words]))
+    return " ".join(parts)
 
 
 def device_named(name: str) -> torch.device:
@@ -377,6 +404,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     where.add_argument("--name", help="folder of this run (default: what is trained)")
     where.add_argument("--other", help="model to take the other network from (default: bundled)")
     where.add_argument("--resume", action="store_true", help="go on from the run's checkpoint, exactly")
+    where.add_argument("--push-to", metavar="OWNER/NAME",
+                       help="upload the model to the Hub when it is trained")  # fmt: skip
     where.add_argument("--overwrite", action="store_true", help="start anew where a run of this name lies")
     where.add_argument("--save-minutes", type=float, default=5, help="checkpoint this often within an epoch")
     where.add_argument("--validate-every", type=int, default=1, help="epochs between rows of log.csv")

@@ -1,4 +1,4 @@
-"""The command line: `fkp predict`, `video`, `evaluate`, `push` and `export`; also `python -m fkp`.
+"""The command line: `fkp predict`, `video`, `evaluate`, `push`, `space` and `export`; also `python -m fkp`.
 
 Results go to stdout, everything else to stderr. The exit status is 0 when all went well, 1 when something
 could not be done (a sentence says what), 2 for a wrong command line.
@@ -11,7 +11,9 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from fkp import hub, images, runtime
 
     try:
-        return args.command(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return args.command(args)
     except BrokenPipeError:
         # Whoever read our output has gone, as `| head` does: nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(f"fkp: {sentence}", file=sys.stderr)
     return 1
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Without the line of code that it came from."""
+    print(f"fkp: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,6 +118,20 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("repo_id", metavar="OWNER/NAME")
     _add_model(push)
     push.add_argument("--private", action="store_true", help="for your eyes only, if it is a new one")
+    push.add_argument("--out", metavar="DIR", type=Path, help="keep the folder there")
+    push.add_argument("--dry-run", action="store_true", help="upload nothing, only show the files")
+
+    space = add("space", _space, "build and upload a Hugging Face Space that serves the page")
+    space.add_argument("repo_id", metavar="OWNER/NAME")
+    space.add_argument("--model", metavar="M", help="OWNER/NAME on the Hub of its weights (default: bundled)")
+    space.add_argument("--revision", metavar="REV", help="commit, branch or tag of the model")
+    space.add_argument(
+        "--hardware", metavar="NAME", default="zero-a10g",
+        help="what it runs on, as cpu-basic (default: zero-a10g, a GPU that is lent when it is needed)",
+    )  # fmt: skip
+    space.add_argument("--private", action="store_true", help="for your eyes only, if it is a new one")
+    space.add_argument("--out", metavar="DIR", type=Path, help="keep the folder there")
+    space.add_argument("--dry-run", action="store_true", help="upload nothing, only show the files")
 
     export = add("export", _export, "write the keypoint network as ONNX")
     export.add_argument("file", metavar="FILE.onnx", type=Path)
@@ -268,9 +291,38 @@ All in percent, errors of the distance between the outer eye corners."""
 
 
 def _push(args: argparse.Namespace) -> int:
-    from fkp import FaceKeypoints
+    from fkp import FaceKeypoints, hub, remote
 
-    print(FaceKeypoints.from_pretrained(args.model).push_to_hub(args.repo_id, private=args.private))
+    if not args.dry_run:
+        remote.check_push(args.repo_id)
+    elif not remote.is_id(args.repo_id):
+        raise _Stop(f"{args.repo_id!r} is no Hub id of the form OWNER/NAME")
+    if args.out and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise _Stop(f"{args.out} is there already: name a new or an empty folder")
+    model = FaceKeypoints.from_pretrained(args.model)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.out or Path(temporary)
+        model.save_pretrained(folder, repo_id=args.repo_id)
+        _show_files(hub.files(folder))
+        if not args.dry_run:
+            print(hub.push(folder, args.repo_id, private=args.private))
+    return 0
+
+
+def _space(args: argparse.Namespace) -> int:
+    from fkp import space
+
+    try:
+        wanted = space.Space(args.repo_id, args.model, args.revision, args.hardware)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = args.out or Path(temporary)
+            _show_files(space.build(wanted, folder))
+            for name, value in wanted.variables.items():
+                print(f"variable {name}={value}")
+            if not args.dry_run:
+                print(space.push(wanted, folder, private=args.private))
+    except space.SpaceError as error:
+        raise _Stop(str(error)) from error
     return 0
 
 
@@ -338,6 +390,13 @@ def _count_faces(count: int) -> str:
 def _printable(name: str) -> str:
     """A file's name, which need not be text."""
     return os.fsencode(name).decode(errors="replace")
+
+
+def _show_files(files: dict[str, int]) -> None:
+    """The sizes in bytes of files by their names."""
+    for name, size in files.items():
+        print(f"{size:>9}  {name}")
+    print(f"{sum(files.values()):>9}  bytes in {len(files)} files")
 
 
 def _check_writable(*paths: Path | None) -> None:

@@ -2,36 +2,40 @@
 
 A folder, and a Hub repository alike, holds `config.json` (what the networks are made of and how they are
 fed), `model.safetensors` (both networks' tensors, under "keypoints." and "detector."), `metrics.json` (what
-was measured), `README.md` (the model card) and perhaps `onnx/` (both networks as ONNX graphs, which `runtime`
-runs when they are of these weights). Nothing is ever unpickled.
+was measured, and the commands that trained), `README.md` (the model card, see `card`) with pictures in
+`card/`, and perhaps `onnx/` (both networks as ONNX graphs, which `runtime` runs when they are of these
+weights). Nothing is ever unpickled.
+
+The metadata of model.safetensors are `fkp_format`, `fkp_version` and `scheme` as in the config, and
+`training_sha256` (see `training_hash`) where the training's commands are known.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import functools
+import hashlib
 import json
-import re
-import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, Unpack, get_args, get_origin, get_type_hints
 
-import huggingface_hub
 import safetensors
 import safetensors.torch
 import torch
-from huggingface_hub import constants, errors
 from torch import Tensor, nn
 
-from fkp import __version__, detector, export, network, scheme
+from fkp import __version__, card, detector, export, network, remote, scheme
+from fkp.remote import WeightsError
 
 CONFIG, WEIGHTS, METRICS, CARD = "config.json", "model.safetensors", "metrics.json", "README.md"
 
 KEYPOINTS_GRAPH, DETECTOR_GRAPH = "onnx/keypoints.onnx", "onnx/detector.onnx"
+
+_GRAPHS = (KEYPOINTS_GRAPH, DETECTOR_GRAPH)
+_PICTURES = (card.POINTS_FIGURE, card.EXAMPLE)
 
 FORMAT = 2
 """Version of the layout above that is written; this one and older ones can be read.
@@ -45,17 +49,10 @@ DTYPES = ("float16", "float32")
 BUNDLED = Path(__file__).parent / "weights"
 """The weights that come with the package."""
 
-PATIENCE = 2.5
-"""Seconds that the Hub's first answer may take; without a network huggingface_hub itself tries for 23."""
-
-_REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-_COMMIT = re.compile("[0-9a-f]{40}")
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+"""Endings of files that may run any code when they are loaded, and so never are."""
 
 Config = TypeVar("Config", network.KeypointConfig, detector.DetectorConfig)
-
-
-class WeightsError(RuntimeError):
-    """Weights that cannot be had, do not fit or cannot be pushed: one sentence, and what to do."""
 
 
 class Stored(NamedTuple):
@@ -78,13 +75,15 @@ def save(
     *,
     repo_id: str = "OWNER/NAME",
     graphs: bool = True,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write the files into a folder, which is made if need be; `load` gives the same back.
 
     Floating tensors are rounded to float16, in the file only. The ONNX graphs are written, in some seconds,
     where onnx and onnxscript are installed and `graphs` is not False; otherwise older ones are taken away.
-    `repo_id` is the name that the model card tells people to load. Raises OSError as writing files does; a
-    graph that cannot be made is a warning, for the model works without.
+    `repo_id` is the name that the model card tells people to load, `pictures` are those of `card.pictures`.
+    Raises OSError as writing files does; a graph that cannot be made is a warning, for the model works
+    without.
     """
     folder, metrics = Path(folder), metrics or {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +91,14 @@ def save(
         name: _rounded(tensor.detach().cpu()).clone(memory_format=torch.contiguous_format)
         for name, tensor in _both(keypoint_network, face_detector).state_dict().items()
     }
-    metadata = {"format": "pt", "scheme": scheme.NAME, "fkp_version": __version__}
+    metadata = {
+        "format": "pt",  # what other software looks for
+        "fkp_format": str(FORMAT),
+        "fkp_version": __version__,
+        "scheme": scheme.NAME,
+    }
+    if trained := training_hash(metrics):
+        metadata["training_sha256"] = trained
     # Not save_file, which makes a file that nobody else may read.
     (folder / WEIGHTS).write_bytes(safetensors.torch.save(tensors, metadata))
     config = {
@@ -106,7 +112,41 @@ def save(
     }
     for name, content in ((CONFIG, config), (METRICS, metrics)):
         (folder / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(card(keypoint_network, face_detector, metrics, repo_id), encoding="utf-8")
+    for name in _PICTURES:
+        _write_or_remove(folder / name, (pictures or {}).get(name))
+    parameters = {
+        card.NETWORKS["keypoints"]: _count(keypoint_network),
+        card.NETWORKS["faces"]: _count(face_detector.network),
+    }
+    sizes = {name: size for name, size in files(folder).items() if name == WEIGHTS or name in _GRAPHS}
+    text = card.text(card.Weights(config, metrics, parameters, sizes), repo_id, files(folder))
+    (folder / CARD).write_text(text, encoding="utf-8")
+
+
+def training_hash(metrics: Mapping[str, Any]) -> str | None:
+    """SHA-256, in hex, of the training commands that `metrics` tell of; None where they tell of none.
+
+    It ties weights to the record of their making: `metrics["training"]` holds the command of each network, as
+    `{"keypoints": {"command": …}, "faces": {"command": …}}`, hashed as JSON with sorted keys.
+    """
+    if not (training := metrics.get("training")):
+        return None
+    return hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _write_or_remove(path: Path, content: bytes | None) -> None:
+    """Write a file in a folder of its own; where there is nothing to write, none is left."""
+    if content is not None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return
+    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or something else is in it
+        path.parent.rmdir()
 
 
 def _rounded(tensor: Tensor) -> Tensor:
@@ -138,11 +178,11 @@ def _write_graphs(
             export.write_detector_onnx(face_detector, faces)
             return True
         except Exception as error:  # whatever the exporter of some version raises
-            warnings.warn(f"no ONNX graphs were written to {folder}: {_first_line(error)}", stacklevel=3)
-    keypoints.unlink(missing_ok=True)
-    faces.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not there, or something of the user's is in it
-        keypoints.parent.rmdir()
+            warnings.warn(
+                f"no ONNX graphs were written to {folder}: {remote.first_line(error)}", stacklevel=3
+            )
+    for graph in (keypoints, faces):
+        _write_or_remove(graph, None)
     return False
 
 
@@ -153,6 +193,9 @@ def load(folder: str | Path) -> Stored:
     from a newer fkp, when the config has an unknown key, or when a tensor is missing, extra or misshapen.
     """
     folder = Path(folder)
+    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
+    if pickles and not (folder / WEIGHTS).exists():
+        raise WeightsError(f"{folder} holds {_refused_pickle(pickles[0])}")
     config = _read_config(folder / CONFIG)
     keypoint_config = _rebuild(network.KeypointConfig, config["keypoints"], folder / CONFIG)
     detector_config = _rebuild(detector.DetectorConfig, config["detector"], folder / CONFIG)
@@ -163,10 +206,15 @@ def load(folder: str | Path) -> Stored:
     except Exception as error:  # whatever impossible sizes lead to
         raise WeightsError(f"{folder / CONFIG} describes networks that cannot be built: {error}") from error
     both = _both(keypoint_network, face_detector)
-    tensors = _read_tensors(folder / WEIGHTS)
+    metadata, tensors = _read_tensors(folder / WEIGHTS)
+    _check_metadata(metadata, config, folder / WEIGHTS)
     _check_fit(tensors, both.state_dict(), folder / WEIGHTS)
     both.load_state_dict(tensors)
     metrics = _read_json(folder / METRICS) if (folder / METRICS).exists() else {}
+    if (trained := metadata.get("training_sha256")) and (told := training_hash(metrics)) and trained != told:
+        raise WeightsError(
+            f"{folder / METRICS} tells of another training than that of {WEIGHTS}: get both files anew"
+        )
     graph = folder / KEYPOINTS_GRAPH
     return Stored(keypoint_network.eval(), face_detector, metrics, graph if graph.is_file() else None)
 
@@ -258,13 +306,25 @@ def _has_type(value: Any, hint: Any) -> bool:
     return len(kinds) == len(value) and all(map(_has_type, value, kinds))
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file."""
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError:
         raise WeightsError(f"{path} does not exist: that is no folder of fkp weights") from None
     except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{path} is damaged or incomplete ({error}): get the file anew") from error
+
+
+def _check_metadata(metadata: Mapping[str, str], config: Mapping[str, Any], path: Path) -> None:
+    """Files of fkp before 0.1.0 lack some of it, or all."""
+    if metadata.get("scheme", scheme.NAME) != scheme.NAME:
+        raise WeightsError(f"{path} is for the scheme {metadata['scheme']!r}, fkp knows {scheme.NAME!r} only")
+    if metadata.get("fkp_format", str(config["format"])) != str(config["format"]):
+        raise WeightsError(
+            f"{path} has format {metadata['fkp_format']}, {CONFIG} {config['format']}: get both files anew"
+        )
 
 
 def _check_fit(tensors: dict[str, Tensor], needed: dict[str, Tensor], path: Path) -> None:
@@ -294,204 +354,91 @@ def _misfits(tensors: dict[str, Tensor], needed: dict[str, Tensor]) -> str:
 # --- The Hub ------------------------------------------------------------------------------------------------
 
 
-def find(source: str | Path | None = None, revision: str | None = None, **hub_options: Any) -> Path:
+def find(
+    source: str | Path | None = None, revision: str | None = None, **hub_options: Unpack[remote.Options]
+) -> Path:
     """The folder of `source`: None for the bundled weights, a folder, or a Hub id "owner/name".
 
     A Hub id is downloaded into the local cache, at `revision` (commit, branch or tag; the default branch if
-    None); with no network, or `local_files_only=True`, the cache must have it. A commit that is in the cache
-    needs no request. `hub_options` are those of `huggingface_hub.hf_hub_download`.
-    Raises WeightsError when it is none of these or cannot be had.
+    None). A commit that is in the cache needs no request; without a network, or with `local_files_only=True`,
+    the cache must have it, and what it has is used with a warning where that need not be the newest.
+    Raises WeightsError when it is none of these or cannot be had, TypeError for an unknown option.
     """
+    remote.check(hub_options)
     if source is None or (str(source) and Path(source).is_dir()):
         if revision is not None:
             what = source or "the bundled weights"
             raise WeightsError(f"revision {revision!r} goes with a Hub id, not with {what}")
         return BUNDLED if source is None else Path(source)
-    if isinstance(source, Path) or not _REPO_ID.fullmatch(source):
+    if Path(source).is_file():
+        raise WeightsError(f"{source} is a file: name the folder that holds {CONFIG} and {WEIGHTS}")
+    if isinstance(source, Path) or not remote.is_id(source):
         raise WeightsError(f"{str(source)!r} is neither a folder here nor a Hub id of the form OWNER/NAME")
-    lacking = f"no fkp weights: {CONFIG} and {WEIGHTS} are needed"
-    return _download(source, revision, _snapshot, CONFIG, lacking, **hub_options)
+    absent = "is neither a folder here nor in the local cache"
+    return remote.download(source, revision, _snapshot, CONFIG, _lacking, absent, **hub_options)
 
 
-def fetch_file(repo_id: str, name: str, commit: str, **hub_options: Any) -> Path:
-    """One file of any Hub repository at a commit (40 hex digits), from the local cache where it is in there.
-
-    `hub_options` and errors are those of `find`.
-    """
-
-    def fetch(repo_id: str, revision: str | None, commit: str | None, **options: Any) -> Path:
-        return Path(huggingface_hub.hf_hub_download(repo_id, name, revision=commit, **options))
-
-    return _download(repo_id, commit, fetch, name, f"no {name}", **hub_options)
+def files(folder: str | Path) -> dict[str, int]:
+    """What of a folder belongs on the Hub: names and sizes in bytes."""
+    folder = Path(folder)
+    names = (CARD, CONFIG, METRICS, WEIGHTS, *_GRAPHS, *_PICTURES)
+    return {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
 
 
 def push(
+    folder: str | Path,
     repo_id: str,
-    keypoint_network: network.KeypointNetwork,
-    face_detector: detector.Detector,
-    metrics: dict[str, Any] | None = None,
     *,
     private: bool = False,
     token: str | None = None,
     commit_message: str = "Upload fkp weights",
 ) -> str:
-    """Upload what `save` writes to the Hub repository "owner/name", made if need be, as one commit; its URL.
+    """Upload `files` of a folder to the Hub repository "owner/name", made if need be, as one commit; its URL.
 
-    `token` is that of `hf auth login` if None. Raises WeightsError when the Hub refuses or cannot be reached.
+    Graphs and pictures that the repository has and the folder has not are deleted there. `token` is that of
+    `hf auth login` if None. Raises WeightsError when the Hub refuses or cannot be reached, or when the
+    folder's weights cannot be loaded.
     """
-    if not _REPO_ID.fullmatch(repo_id):
-        raise WeightsError(f"{repo_id!r} is no Hub id of the form OWNER/NAME")
-    try:
-        api = huggingface_hub.HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            save(folder, keypoint_network, face_detector, metrics, repo_id=repo_id)
-            return api.upload_folder(
-                repo_id=repo_id, folder_path=folder, commit_message=commit_message
-            ).commit_url
-    except errors.HfHubHTTPError as error:
-        if error.response.status_code in (401, 403):
-            raise WeightsError(
-                f"the Hub does not let you write {repo_id}: run 'hf auth login' with a token that may write"
-            ) from error
-        raise WeightsError(f"{repo_id} could not be pushed: {_first_line(error)}") from error
-    except (errors.HTTPError, OSError, ValueError) as error:
-        raise WeightsError(f"{repo_id} could not be pushed: {_first_line(error)}") from error
+    load(folder)
+    return remote.push(
+        Path(folder), list(files(folder)), repo_id, private=private, token=token, message=commit_message,
+        outdated=("onnx/*", "card/*"),
+    )  # fmt: skip
 
 
-def _download(
-    repo_id: str,
-    revision: str | None,
-    fetch: Callable[..., Path],
-    probed: str,
-    lacking: str,
-    *,
-    local_files_only: bool = False,
-    **hub_options: Any,
-) -> Path:
-    """What `fetch`, called as `_snapshot` is, finds in the local cache or puts there from the network.
-
-    `probed` is the file that is asked for first, `lacking` what the repository holds when that is not there.
-    """
-    where = f"{repo_id} at revision {revision}" if revision else repo_id
-    why_cached = "the network is switched off" if local_files_only or constants.HF_HUB_OFFLINE else ""
-    try:
-        if revision and _COMMIT.fullmatch(revision) and not why_cached:
-            with contextlib.suppress(errors.LocalEntryNotFoundError):
-                return fetch(repo_id, revision, revision, local_files_only=True, **hub_options)
-        commit = revision
-        if not why_cached:
-            # One quick request first, or every file would be retried for long where there is no network.
-            try:
-                commit = _commit(repo_id, probed, revision, hub_options.get("token"))
-            except errors.HfHubHTTPError as error:
-                if error.response.status_code < 500:
-                    raise
-                why_cached = f"the Hub answers with error {error.response.status_code}"
-            except errors.HTTPError as error:
-                why_cached = f"the Hub cannot be reached ({_first_line(error)})"
-        return fetch(repo_id, revision, commit, local_files_only=bool(why_cached), **hub_options)
-    except errors.RevisionNotFoundError:
-        raise WeightsError(f"{repo_id} has no revision {revision!r} on the Hub") from None
-    except errors.RepositoryNotFoundError:
-        raise WeightsError(
-            f"there is neither a folder {repo_id} here nor a model {repo_id} on the Hub that you may read: "
-            "check the name, and for a private model run 'hf auth login'"
-        ) from None
-    except errors.LocalEntryNotFoundError as error:
-        reason = why_cached or f"the Hub fell silent ({_first_line(error)})"
-        raise WeightsError(f"{where} is not in the local cache, and {reason}") from None
-    except errors.EntryNotFoundError:
-        raise WeightsError(f"{where} holds {lacking}") from None
-    except (errors.HTTPError, OSError, ValueError) as error:
-        raise WeightsError(f"{where} could not be downloaded: {_first_line(error)}") from error
-
-
-def _commit(repo_id: str, probed: str, revision: str | None, token: str | bool | None) -> str | None:
-    """The commit that a revision stands for on the Hub."""
-    url = huggingface_hub.hf_hub_url(repo_id, probed, revision=revision)
-    return huggingface_hub.get_hf_file_metadata(url, token=token, timeout=PATIENCE).commit_hash
-
-
-def _snapshot(repo_id: str, revision: str | None, commit: str | None, **hub_options: Any) -> Path:
-    """The cache's folder of one commit with all files in it; raises what hf_hub_download does."""
-    fetch = functools.partial(huggingface_hub.hf_hub_download, repo_id, **hub_options)
+def _snapshot(wanted: remote.Files, revision: str | None, commit: str | None) -> Path:
+    """The cache's folder of one commit with all files in it."""
     # The config says whether there are graphs: asking for what is not there would cost a request each.
-    graphs = _read_json(Path(fetch(CONFIG, revision=commit))).get("onnx") is True
-    weights = Path(fetch(WEIGHTS, revision=commit))
-    for name in (METRICS, *((KEYPOINTS_GRAPH, DETECTOR_GRAPH) if graphs else ())):
-        with contextlib.suppress(errors.EntryNotFoundError):  # weights without figures or graphs are weights
-            fetch(name, revision=commit)
+    graphs = _read_json(wanted.get(CONFIG, commit, _is_json)).get("onnx") is True
+    weights = wanted.get(WEIGHTS, commit)
+    wanted.get_if_any(METRICS, commit, _is_json)  # weights without figures or graphs are weights
+    for name in _GRAPHS if graphs else ():
+        wanted.get_if_any(name, commit)
     # By the revision's own name, and last: the cache then knows the name once everything is there.
-    config = Path(fetch(CONFIG, revision=revision))
+    config = wanted.mark(CONFIG, revision)
     if config.parent != weights.parent:
-        raise WeightsError(f"{repo_id} changed on the Hub while it was downloaded: try again")
+        raise WeightsError(f"{wanted.repo_id} changed on the Hub while it was downloaded: try again")
     return config.parent
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+def _lacking(names: Sequence[str]) -> str:
+    """In words, what a repository of these files has instead of weights."""
+    pickles = sorted(name for name in names if name.endswith(PICKLES))
+    if pickles and WEIGHTS not in names:
+        return _refused_pickle(pickles[0])
+    return f"no fkp weights: {CONFIG} and {WEIGHTS} are needed"
 
 
-# --- The model card -----------------------------------------------------------------------------------------
-
-_CARD = """\
-# 68 facial keypoints
-
-Finds every face in a picture and places the 68 keypoints of the iBUG / 300-W mark-up on each, with a
-confidence for every point. One repository holds both networks: the face detector ({detector_size:.2f} million
-parameters) and the keypoint network ({keypoints_size:.2f} million).
-
-```python
-from fkp import FaceKeypoints
-
-model = FaceKeypoints.from_pretrained("{repo_id}")
-faces = model("group.jpg")  # faces.boxes, faces.scores, faces.keypoints, faces.keypoint_scores
-```
-
-## Data and terms
-
-Trained on YouTube Faces (with the keypoints of Udacity's course) and 300-W (LFPW, HELEN, AFW), which their
-owners publish for research. The pictures are not part of this repository.
-
-## Use
-
-For placing keypoints on faces: alignment, effects, measuring expression. Not for telling who a person is.
-Turned, covered, blurred and very small faces get less accurate points, which their confidence shows.
-
-The jaw of a turned face is marked in the style `{style}` unless another is asked for: `300w` follows the
-visible outline, `ytf` the hidden side of the head, `auto` what the picture looks like
-(`FaceKeypoints.from_pretrained("{repo_id}", label_style="ytf")`).
-
-## Measured
-
-NME is the mean error of the points, in percent of the distance between the outer eye corners.
-
-```json
-{metrics}
-```
-"""
-
-
-def card(
-    keypoint_network: network.KeypointNetwork,
-    face_detector: detector.Detector,
-    metrics: dict[str, Any],
-    repo_id: str,
-) -> str:
-    """The model card, README.md of the Hub repository."""
-    data = huggingface_hub.ModelCardData(
-        library_name="fkp",
-        license="mit",
-        pipeline_tag="keypoint-detection",
-        tags=["face-landmarks", "facial-keypoints", "face-detection"],
+def _refused_pickle(name: str) -> str:
+    return (
+        f"{name} but no {WEIGHTS}: that may run any code when it is loaded, so fkp never does; ask for "
+        f"{CONFIG} and {WEIGHTS} as 'fkp push' uploads them"
     )
-    text = _CARD.format(
-        repo_id=repo_id,
-        keypoints_size=sum(p.numel() for p in keypoint_network.parameters()) / 1e6,
-        detector_size=sum(p.numel() for p in face_detector.network.parameters()) / 1e6,
-        style=keypoint_network.config.label_style,
-        metrics=json.dumps(metrics.get("accuracy", {}).get("figures", metrics), indent=2),
-    )
-    return f"---\n{data.to_yaml()}\n---\n\n{text}"
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        _read_json(path)
+    except WeightsError:
+        return False
+    return True

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import math
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, Unpack
 
 import numpy as np
 
-from fkp import codec, detector, geometry, hub, images, network, runtime, scheme, whole, yunet
+from fkp import card, codec, detector, geometry, hub, images, network, remote, runtime, scheme, whole, yunet
 
 BATCH = 64
 """Crops that go through the keypoint network at once; more only costs memory."""
@@ -162,7 +163,7 @@ class FaceKeypoints:
         mirrored: bool = False,
         passes: int = 1,
         detector: str | FaceDetector = "fkp",
-        **hub_options: Any,
+        **hub_options: Unpack[remote.Options],
     ) -> FaceKeypoints:
         """The model of `source`: None for the bundled weights, a directory, or a Hub id "owner/name".
 
@@ -174,7 +175,7 @@ class FaceKeypoints:
         at a crop straightened and framed by the first one's keypoints: each doubles the time a face.
         `detector` finds the faces: one of `DETECTORS` by name, or a `FaceDetector` of your own; whichever it
         is, the weights' own is what `save_pretrained` saves.
-        `hub_options` are those of `huggingface_hub.hf_hub_download` (cache_dir, token, local_files_only).
+        `hub_options` are those of `remote.Options` (cache_dir, token, local_files_only, …).
         Raises `hub.WeightsError` with one sentence when the weights, or YuNet's, cannot be had or do not fit,
         `runtime.BackendError` when the backend asked for cannot be had, and ValueError for a detector that is
         none.
@@ -308,12 +309,15 @@ class FaceKeypoints:
         keypoints, spreads = self.runner(crops, np.array([scheme.LABEL_STYLES.index(self.label_style)]))
         return keypoints, spreads
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, repo_id: str = "OWNER/NAME") -> None:
         """Write `config.json`, `model.safetensors`, `metrics.json`, the model card and the ONNX graphs.
 
-        The graphs, which take some seconds, only where onnx and onnxscript are installed; see `hub.save`.
+        The card shows what the weights find in a picture, and `repo_id` as their name on the Hub. The graphs,
+        which take some seconds, only where onnx and onnxscript are installed; see `hub.save`.
         """
-        hub.save(folder, self.keypoint_network, self._detector_to_save(), self.metrics)
+        own = self._detector_to_save()
+        pictures = card.pictures(FaceKeypoints(self.keypoint_network, own))
+        hub.save(folder, self.keypoint_network, own, self.metrics, repo_id=repo_id, pictures=pictures)
 
     def push_to_hub(
         self,
@@ -325,17 +329,14 @@ class FaceKeypoints:
     ) -> str:
         """Save, and upload as one commit to the Hub repository "owner/name"; returns the commit's URL.
 
+        `private` is for a repository that does not exist yet, `token` by default that of `hf auth login`.
         Raises `hub.WeightsError` with one sentence when the Hub refuses or cannot be reached.
         """
-        return hub.push(
-            repo_id,
-            self.keypoint_network,
-            self._detector_to_save(),
-            self.metrics,
-            private=private,
-            token=token,
-            commit_message=commit_message,
-        )
+        self._detector_to_save()
+        remote.check_push(repo_id, token)  # before the graphs, which take seconds
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, repo_id=repo_id)
+            return hub.push(folder, repo_id, private=private, token=token, commit_message=commit_message)
 
     def _detector_to_save(self) -> detector.Detector:
         if self._own_detector is None:

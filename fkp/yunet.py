@@ -11,12 +11,12 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import cv2
 import numpy as np
 
-from fkp import hub
+from fkp import remote
 
 VARIABLE = "FKP_YUNET"
 """The environment variable that may name YuNet's file."""
@@ -59,18 +59,17 @@ STEP, LEAST_SIDE = 32, 64
 row, OpenCV 4.10 and 4.12 read memory that nobody has written, and find faces of any size there."""
 
 
-def find(**hub_options: Any) -> Path:
+def find(**hub_options: Unpack[remote.Options]) -> Path:
     """YuNet's file: the one that `FKP_YUNET` names, or the Hub's at `COMMIT`, which the local cache keeps.
 
-    `hub_options` are those of `huggingface_hub.hf_hub_download`. Raises `hub.WeightsError` when the Hub's
-    cannot be had.
+    `hub_options` are `remote.Options`. Raises `remote.WeightsError` when the Hub's cannot be had.
     """
     if named := os.environ.get(VARIABLE):
         return Path(named)
     try:
-        return hub.fetch_file(REPOSITORY, FILE, COMMIT, **hub_options)
-    except hub.WeightsError as error:
-        raise hub.WeightsError(
+        return remote.fetch_file(REPOSITORY, FILE, COMMIT, **hub_options)
+    except remote.WeightsError as error:
+        raise remote.WeightsError(
             f"YuNet's file cannot be had: {error}; get {FILE} and let {VARIABLE} name it"
         ) from error
 
@@ -78,22 +77,22 @@ def find(**hub_options: Any) -> Path:
 class YuNet:
     """The face detector of a YuNet file, see `pipeline.FaceDetector`. Any number of threads may call it.
 
-    Raises `hub.WeightsError` with one sentence where the file cannot be read or is no YuNet.
+    Raises `remote.WeightsError` with one sentence where the file cannot be read or is no YuNet.
     """
 
     def __init__(self, file: str | Path) -> None:
         self.file = file = Path(file)
         if not hasattr(cv2, "FaceDetectorYN"):
-            raise hub.WeightsError(
+            raise remote.WeightsError(
                 f"the OpenCV {cv2.__version__} here has no FaceDetectorYN, which runs YuNet: "
                 "run 'pip install -U opencv-python-headless'"
             )
         try:
             self._content = np.frombuffer(file.read_bytes(), np.uint8)
         except OSError as error:
-            raise hub.WeightsError(f"YuNet's file {file} cannot be read: {error.strerror}") from error
+            raise remote.WeightsError(f"YuNet's file {file} cannot be read: {error.strerror}") from error
         if self._content[:8].tobytes() == b"version ":
-            raise hub.WeightsError(
+            raise remote.WeightsError(
                 f"{file} only says where Git LFS keeps YuNet's file: download the file itself, of 233 kB"
             )
         # OpenCV's detector remembers a picture's size between two calls, so each call has one to itself.
@@ -102,7 +101,7 @@ class YuNet:
             self(np.zeros((LEAST_SIDE, LEAST_SIDE, 3), np.uint8))
         except cv2.error as error:
             reason = getattr(error, "err", str(error)).strip().splitlines()[0].rstrip(".")
-            raise hub.WeightsError(
+            raise remote.WeightsError(
                 f"{file} is no YuNet that OpenCV {cv2.__version__} can run ({reason})"
             ) from error
 

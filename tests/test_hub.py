@@ -1,8 +1,7 @@
 """Weights saved, loaded, damaged in every way, and taken to a Hub on loopback and back."""
 
 import json
-import os
-import subprocess
+import re
 import sys
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from fkp import detector, export, hub, network
+from fkp import __main__ as command_line
+from fkp import __version__, card, detector, export, hub, network, remote
 from fkp.hub import WeightsError
-from tests.loopback_hub import LoopbackHub, Repository
+from tests.loopback_hub import Client, LoopbackHub
 
 KEYPOINTS = network.KeypointConfig(
     crop_size=64, widths=(4, 4, 4, 4, 8), depths=(1, 1, 1, 1), top_down_width=4, temperatures=(1.0, 1.25, 1.0)
@@ -80,7 +80,9 @@ def test_saved_and_loaded(folder: Path) -> None:
     assert (config["format"], config["dtype"], config["onnx"]) == (2, "float16", False)
     assert first.keypoints_graph is None and first.face_detector.runner.graph is None
     with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
-        assert file.metadata() == {"format": "pt", "scheme": "ibug-68", "fkp_version": "0.1.0"}
+        assert file.metadata() == {
+            "format": "pt", "fkp_format": "2", "scheme": "ibug-68", "fkp_version": __version__,
+        }  # fmt: skip
     assert (folder / "model.safetensors").stat().st_mode & 0o044 == 0o044
 
 
@@ -239,10 +241,72 @@ def test_weights_of_another_size_are_not_taken(folder: Path) -> None:
     assert "model.safetensors does not fit its config.json" in refused(folder)
 
 
-def test_the_card(folder: Path) -> None:
-    text = (folder / "README.md").read_text()
-    assert text.startswith("---\n") and "pipeline_tag: keypoint-detection" in text
-    assert '"nme": 4.5' in text and 'from_pretrained("OWNER/NAME")' in text
+def metadata(folder: Path) -> dict[str, str]:
+    with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
+        return file.metadata()
+
+
+def test_weights_and_the_record_of_their_training_belong_together(folder: Path) -> None:
+    stored = hub.load(folder)
+    training = {"keypoints": {"command": "python train.py keypoints --data DATA", "seed": 0}}
+    hub.save(folder, *stored[:2], METRICS | {"training": training}, graphs=False)
+    # What `sha256sum` makes of that as JSON.
+    assert metadata(folder)["training_sha256"] == hub.training_hash({"training": training})
+    assert hub.training_hash({"training": training}) == (
+        "a5d1cf1813c7b646a61ce9fee64567c2da9b4a6e08642465ec3a2f8656c068cd"
+    )
+    assert hub.load(folder).metrics["training"] == training
+    (folder / "metrics.json").write_text(json.dumps({"training": {"keypoints": {"command": "another"}}}))
+    message = refused(folder)
+    assert message == (
+        f"{folder / 'metrics.json'} tells of another training than that of model.safetensors: "
+        "get both files anew"
+    )
+    (folder / "metrics.json").unlink()  # no figures are no lie
+    assert hub.load(folder).metrics == {}
+
+
+@pytest.mark.parametrize(
+    "told, reason",
+    [
+        ({"scheme": "wflw-98"}, "is for the scheme 'wflw-98', fkp knows 'ibug-68' only"),
+        ({"fkp_format": "3"}, "has format 3, config.json 2: get both files anew"),
+    ],
+)
+def test_weights_of_another_kind_than_their_config(folder: Path, told: dict, reason: str) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(safetensors.torch.save(safetensors.torch.load_file(path), metadata(folder) | told))
+    assert refused(folder) == f"{path} {reason}"
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "checkpoint.pt", "weights.pkl"])
+def test_a_pickle_is_never_loaded(folder: Path, tmp_path: Path, name: str) -> None:
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "sprung",))
+
+    (folder / "model.safetensors").unlink()
+    torch.save(Trap(), folder / name)
+    assert refused(folder).startswith(
+        f"{folder} holds {name} but no model.safetensors: that may run any code when it is loaded, so fkp "
+    )
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_pickle_beside_the_weights_is_left_alone(folder: Path) -> None:
+    (folder / "optimizer.pt").write_bytes(b"no pickle")
+    hub.load(folder)
+    assert "optimizer.pt" not in hub.files(folder)
+
+
+def test_the_pictures_of_the_card_come_and_go(folder: Path) -> None:
+    stored = hub.load(folder)
+    pictures = {card.EXAMPLE: b"one", card.POINTS_FIGURE: b"two"}
+    hub.save(folder, *stored[:3], graphs=False, pictures=pictures)
+    assert (folder / "card" / "example.jpg").read_bytes() == b"one"
+    assert {"card/example.jpg", "card/points.png"} < hub.files(folder).keys()
+    hub.save(folder, *stored[:3], graphs=False)
+    assert not (folder / "card").exists()
 
 
 # --- where weights are looked for ---------------------------------------------------------------------
@@ -262,115 +326,97 @@ def test_neither_folder_nor_id(source: str | Path, tmp_path: Path, monkeypatch: 
         hub.find(source)
 
 
+def test_a_file_is_no_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its path could be a Hub id."""
+    monkeypatch.chdir(tmp_path)
+    for source in (folder / "config.json", "weights/config.json"):
+        with pytest.raises(WeightsError, match="is a file: name the folder that holds config.json and model"):
+            hub.find(source)
+
+
+def test_an_unknown_option_is_refused(folder: Path) -> None:
+    """Also where it would not be needed, or a slip of the pen would go unnoticed."""
+    for source in (None, folder, "someone/faces"):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'cachedir'.* cache_dir, "):
+            hub.find(source, cachedir="a")
+
+
 def test_a_revision_needs_a_hub_id(folder: Path) -> None:
     for source in (None, folder):
         with pytest.raises(WeightsError, match="goes with a Hub id"):
             hub.find(source, revision="main")
 
 
-# --- the Hub ------------------------------------------------------------------------------------------
-
-
-def fresh_process(code: str, endpoint: str, home: Path, **environment: str) -> list[str]:
-    """The lines that code prints in a new process whose Hub is at `endpoint` and whose cache is in `home`."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HF_HUB_OFFLINE")}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=clean | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"} | environment,
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
+# --- the Hub; tests/test_remote.py has what may go wrong ------------------------------------------------
 
 PUSH = """
 from fkp import hub
-
-stored = hub.load({folder!r})
-try:
-    hub.push("someone/faces", *stored[:3])
-except hub.WeightsError as error:
-    print(error)
-print(hub.push("someone/faces", *stored[:3], token="hf_secret", commit_message="First"))
+print(hub.push({folder!r}, "someone/faces", token="hf_secret", commit_message="First"))
 """
 
 PULL = """
 from fkp import FaceKeypoints
-
-model = FaceKeypoints.from_pretrained("someone/faces")
+model = FaceKeypoints.from_pretrained("someone/faces", cache_dir={cache!r})
 print(model.backend, model.face_detector.runner.backend.name)
 print(sum(float(tensor.double().sum()) for tensor in model.keypoint_network.state_dict().values()))
 print(model.metrics)
 """
 
-FIND = """
-import time
-from fkp import hub
-
-for source, options in {calls!r}:
-    began = time.monotonic()
-    try:
-        result = hub.find(source, **options).name
-    except hub.WeightsError as error:
-        result = error
-    # huggingface_hub itself would try for 23 seconds; the rest is room for a busy machine.
-    print(result, "" if time.monotonic() - began < 12 else "too late")
-"""
-
 
 def test_push_and_pull(folder: Path, tmp_path: Path) -> None:
+    """With graphs, that are large files to the Hub; and without, when they are not asked for."""
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="needs the extra fkp[onnx]")
-    with LoopbackHub() as server:
-        refusal, url = fresh_process(PUSH.format(folder=str(folder)), server.url, tmp_path / "a")
-        assert refusal.startswith("the Hub does not let you write someone/faces: run 'hf auth login'")
-        ((sha, files, message),) = server.repositories["someone/faces"].commits
-        assert url == f"{server.url}/someone/faces/commit/{sha}" and message == "First"
-        assert len(files["model.safetensors"]) == (folder / "model.safetensors").stat().st_size
-        assert json.loads(files["config.json"]) == json.loads((folder / "config.json").read_text()) | {
-            "onnx": True
-        }
-        assert {name for name in files if "/" in name} == {"onnx/keypoints.onnx", "onnx/detector.onnx"}
-        assert files["metrics.json"] == (folder / "metrics.json").read_bytes()
-        assert b'from_pretrained("someone/faces")' in files["README.md"]
+    hub.save(folder, *hub.load(folder)[:3], repo_id="someone/faces")
+    with LoopbackHub() as server, Client(server.url, tmp_path) as client:
+        (url,) = client(PUSH.format(folder=str(folder)))
+        commit = server.repositories["someone/faces"].commits[-1]
+        assert url == f"{server.url}/someone/faces/commit/{commit.sha}" and commit.message == "First"
+        uploaded = {name: content for name, content in commit.files.items() if name != ".gitattributes"}
+        assert uploaded == {name: (folder / name).read_bytes() for name in hub.files(folder)}
+        assert {"onnx/keypoints.onnx", "onnx/detector.onnx", "model.safetensors"} < uploaded.keys()
+        assert len([asked for asked in server.requests if asked.startswith("PUT /storage/")]) == 3
 
-        server.repositories["someone/empty"] = Repository(False, [("e" * 40, {"README.md": b""}, "")])
-        plain = {path.name: path.read_bytes() for path in folder.iterdir()}
-        server.repositories["someone/plain"] = Repository(False, [("f" * 40, plain, "")])
-        calls = [("someone/nothing", {}), ("someone/faces", {"revision": "v9"}), ("someone/empty", {})]
-        code = PULL + FIND.format(calls=[*calls, ("someone/plain", {})])
-        pulled = fresh_process(code, server.url, tmp_path / "b")
-        backends, weights, metrics, missing, revision, empty, without_graphs = pulled
+        backends, weights, metrics = client(PULL.format(cache=str(tmp_path / "first")))
         assert backends == "onnxruntime onnxruntime"
-        assert without_graphs == "f" * 40 + " "
-        asked = [request for request in server.requests if "someone/plain" in request]
-        assert len(asked) <= 8 and not any("onnx" in request for request in asked)
         state = hub.load(folder).keypoint_network.state_dict()
         assert float(weights) == sum(float(tensor.double().sum()) for tensor in state.values())
         assert metrics == str(METRICS)
-        assert missing.startswith("there is neither a folder someone/nothing here nor a model")
-        assert revision == "someone/faces has no revision 'v9' on the Hub "
-        assert empty == "someone/empty holds no fkp weights: config.json and model.safetensors are needed "
 
-    # The server is gone: what is in the cache is found, what is not is told, both without a wait.
-    calls = [
-        ("someone/faces", {"revision": sha}),
-        ("someone/faces", {}),
-        ("someone/faces", {"local_files_only": True}),
-        ("someone/other", {}),
-        ("someone/other", {"local_files_only": True}),
-    ]
-    *found, unreachable, local = fresh_process(FIND.format(calls=calls), server.url, tmp_path / "b")
-    assert found == [f"{sha} "] * 3
-    assert unreachable.startswith("someone/other is not in the local cache, and the Hub cannot be reached (")
-    assert not unreachable.endswith("too late")
-    assert local == "someone/other is not in the local cache, and the network is switched off "
+        # Weights without graphs take those of older weights away, and nobody asks for them.
+        hub.save(folder, *hub.load(folder)[:3], graphs=False)
+        client(PUSH.format(folder=str(folder)))
+        files = server.repositories["someone/faces"].commits[-1].files
+        assert files.keys() == {".gitattributes", *hub.files(folder)}
+        asked_before = len(server.requests)
+        backends, _, _ = client(PULL.format(cache=str(tmp_path / "second")))
+        assert backends == "torch torch"
+        assert not any("onnx" in asked for asked in server.requests[asked_before:])
+
+
+def test_damaged_weights_are_not_pushed(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="is damaged or incomplete"):
+        hub.push(folder, "someone/faces")
 
 
 def test_push_to_no_id(folder: Path) -> None:
-    stored = hub.load(folder)
-    with pytest.raises(WeightsError, match="'faces' is no Hub id of the form OWNER/NAME"):
-        hub.push("faces", stored.keypoint_network, stored.face_detector)
+    for name in ("faces", "a/b/c", "some one/faces", "someone/faces.git", ""):
+        with pytest.raises(WeightsError, match=f"'{name}' is no Hub id of the form OWNER/NAME"):
+            hub.push(folder, name)
+
+
+def test_the_page_about_the_hub_is_true(root: Path) -> None:
+    """docs/hub.md: its commands are taken by the parser, and it names every file, option and ending."""
+    page = (root / "docs" / "hub.md").read_text()
+    shell = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    commands = [line for line in "".join(shell).splitlines() if line.startswith("fkp ")]
+    lines = [line.split("#")[0].split()[1:] for line in commands]
+    assert len(lines) == 2
+    for line in lines:
+        command_line._parser().parse_args(line)
+    for name in (hub.CONFIG, hub.WEIGHTS, hub.METRICS, hub.KEYPOINTS_GRAPH, hub.DETECTOR_GRAPH):
+        assert f"`{name}`" in page
+    for option in ("revision", *remote.Options.__annotations__):
+        assert f"`{option}`" in page
+    assert f"{remote.PATIENCE:g} seconds" in page and remote.LONGEST_WAIT == 5

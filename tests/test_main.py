@@ -4,18 +4,22 @@ import csv
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from fkp import __main__ as command_line
-from fkp import detector, hub, network, pipeline, report
+from fkp import detector, export, hub, network, pipeline, report
 from fkp.__main__ import annotated_names, main
+from tests.loopback_hub import Client, LoopbackHub
 
 Captured = pytest.CaptureFixture[str]
 
@@ -334,17 +338,67 @@ def test_evaluate_what_cannot_be(
 # --- push, export, and the program as users start it ------------------------------------------------------
 
 
-def test_push(model: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "'faces' is no Hub id" in failing(capsys, "push", "faces", "--model", model)
-    pushed = []
+def test_push_in_no_way_that_could_work(
+    model: str, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    for options in ((), ("--dry-run",)):
+        assert "'faces' is no Hub id" in failing(capsys, "push", "faces", "--model", model, *options)
+    assert "cannot be pushed without a token" in failing(capsys, "push", "someone/faces", "--model", model)
+    (tmp_path / "mine.txt").touch()
+    for out in (tmp_path, tmp_path / "mine.txt"):
+        message = failing(capsys, "push", "someone/faces", "--model", model, "--dry-run", "--out", out)
+        assert message == f"{out} is there already: name a new or an empty folder"
 
-    def push(repo_id, *networks, private, **_):
-        pushed.append((repo_id, len(networks), private))
-        return "https://hub/commit/1"
 
-    monkeypatch.setattr(hub, "push", push)
-    assert main(["push", "someone/faces", "--model", model, "--private"]) == 0
-    assert pushed == [("someone/faces", 3, True)] and capsys.readouterr().out == "https://hub/commit/1\n"
+def test_push_shows_what_would_go_up(
+    model: str, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a token and without a network."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(export, "is_possible", lambda: False)
+    folder = tmp_path / "new" / "folder"
+    assert main(["push", "someone/faces", "--model", model, "--dry-run", "--out", str(folder)]) == 0
+    *lines, total = capsys.readouterr().out.splitlines()
+    shown = {name: int(size) for size, name in map(str.split, lines)}
+    written = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+    assert shown == written and {"README.md", "config.json", "card/points.png"} < shown.keys()
+    assert total.split() == [str(sum(shown.values())), "bytes", "in", str(len(shown)), "files"]
+    assert 'from_pretrained("someone/faces")' in (folder / "README.md").read_text()
+    assert main(["push", "someone/faces", "--model", model, "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == total
+
+
+def test_push(model: str, tmp_path: Path) -> None:
+    """What went up, and where it is now; by a process that has the token, and a Hub on loopback."""
+    code = f"""
+from fkp import __main__, export
+export.is_possible = lambda: False  # graphs take seconds
+assert __main__.main(["push", "someone/faces", "--model", {model!r}, "--private"]) == 0
+"""
+    with LoopbackHub() as server, Client(server.url, tmp_path, HF_TOKEN="hf_secret") as client:
+        *lines, _, url = client(code)
+        repository = server.repositories["someone/faces"]
+    assert url == f"{server.url}/someone/faces/commit/{repository.commits[-1].sha}" and repository.private
+    assert {line.split()[1] for line in lines} == repository.commits[-1].files.keys() - {".gitattributes"}
+
+
+def test_a_warning_is_a_sentence(capsys: Captured, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    def find(*_: object, **__: object) -> Path:
+        warnings.warn("the Hub cannot be reached", stacklevel=2)
+        return Path(model)
+
+    monkeypatch.setattr(hub, "find", find)
+    monkeypatch.setattr(export, "is_possible", lambda: False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["push", "someone/faces", "--dry-run"]) == 0
+    assert capsys.readouterr().err == "fkp: the Hub cannot be reached\n"
 
 
 def test_export_without_onnx(

@@ -465,18 +465,22 @@ def test_with_another_detector_the_weights_own_one_is_saved(
     assert not (tmp_path / "a").exists()
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # no graphs, which take seconds
     expected = FaceKeypoints.from_pretrained()(EXAMPLES / "four_faces.jpg").boxes
-    pushed = []
-    monkeypatch.setattr(hub, "push", lambda repo_id, *networks, **_: pushed.append(networks[1]))
+    saved, write = [], hub.save
+
+    def save_and_note(folder: Path, *networks: object, **how: object) -> None:
+        saved.append(networks[1])
+        write(folder, *networks, **how)
+
+    monkeypatch.setattr(hub, "save", save_and_note)
     for place, other in enumerate(("whole", two_by_hand)):
         foreign = FaceKeypoints.from_pretrained(detector=other)
         foreign.save_pretrained(tmp_path / str(place))
         again = FaceKeypoints.from_pretrained(tmp_path / str(place), backend="torch")
         assert again(EXAMPLES / "four_faces.jpg").boxes == pytest.approx(expected, abs=0.1)
-        foreign.push_to_hub("someone/faces")
-    assert [type(own) for own in pushed] == [detector.Detector] * 2
-    named = FaceKeypoints(model.keypoint_network, model.face_detector, own_detector=pushed[0])
-    named.push_to_hub("someone/faces")
-    assert pushed[2] is pushed[0]
+    assert [type(own) for own in saved] == [detector.Detector] * 2
+    named = FaceKeypoints(model.keypoint_network, model.face_detector, own_detector=saved[0])
+    named.save_pretrained(tmp_path / "named")
+    assert saved[2] is saved[0]
 
 
 def test_from_pretrained_never_makes_weights_up(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
 import train
-from fkp import FaceKeypoints, detector, export, face_training, hub, keypoint_training, network
+from fkp import FaceKeypoints, __version__, detector, export, face_training, hub, keypoint_training, network
 from tests import synthetic
+from tests.loopback_hub import Client, LoopbackHub
 
 EPOCHS, STEPS = 2, 3
 
@@ -176,6 +179,90 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(folder, tmp_path, capsys, 
     assert train.main([*command(folder, tmp_path), *change]) == 1
     error = capsys.readouterr().err
     assert reason in error and "Traceback" not in error
+
+
+def test_the_model_records_how_it_was_trained(folder, tmp_path):
+    options = ("--epochs", "1", "--lr", "0.001", "--augmentation", "1", "0.5", "1", "--seed", "3")
+    start = ("--start", str(folder / "other"))
+    assert train.main(command(folder, tmp_path, *options, *start)) == 0
+    record = hub.load(tmp_path / "keypoints" / "model").metrics["training"]["keypoints"]
+    assert record == {
+        "command": "python train.py keypoints --data DATA --start MODEL --epochs 1 --batch-size 8 --lr 0.001 "
+        "--augmentation 1.0 0.5 1.0 --seed 3 --threads 1",
+        "seed": 3,
+        "fkp_version": __version__,
+    }
+    # It says the same again, and the other network's record stays.
+    again = record["command"].replace("MODEL", str(folder / "other")).split()[2:]
+    assert train.command(train.parse(again), 1) == record["command"]
+    assert train.command(train.parse(again), 2).startswith("torchrun --nproc-per-node 2 train.py keypoints")
+    other = ("--epochs", "0", "--other", str(tmp_path / "keypoints" / "model"))
+    assert train.main(command(folder, tmp_path, *other, what="faces")) == 0
+    training = hub.load(tmp_path / "faces" / "model").metrics["training"]
+    assert training.keys() == {"keypoints", "faces"} and training["keypoints"] == record
+
+
+@pytest.mark.parametrize(
+    "name, token, said",
+    [
+        ("faces", "hf_secret", "'faces' is no Hub id of the form OWNER/NAME"),
+        ("someone/faces", "", "someone/faces cannot be pushed without a token: run 'hf auth login'"),
+        ("another/faces", "hf_secret", "another/faces cannot be pushed: the token is someone's"),
+    ],
+)
+def test_where_nothing_can_be_pushed_is_told_before_training(
+    folder, tmp_path, capsys, monkeypatch, name, token, said
+):
+    with LoopbackHub() as server:
+        at_hub(monkeypatch, server, token)
+        monkeypatch.setattr(train, "make_task", None)  # nothing is prepared
+        assert train.main(command(folder, tmp_path, "--push-to", name)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"train.py: {said}") and error.count("\n") == 1
+
+
+TRAIN = """
+import contextlib, io, train
+from fkp import export
+
+export.is_possible = lambda: False
+
+def run(arguments):
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        print(train.main(arguments))
+    print(errors.getvalue().splitlines()[-1])
+"""
+
+
+def test_a_trained_model_goes_up_and_a_failed_push_loses_nothing(folder, tmp_path):
+    plain = command(folder, tmp_path, "--epochs", "0")
+    asked = [*plain, "--push-to", "someone/faces"]
+    model = tmp_path / "keypoints" / "model"
+    with LoopbackHub() as server, Client(server.url, tmp_path, HF_TOKEN="hf_secret") as client:
+        client(TRAIN)
+        with server.fault("POST .*/commit/", status=500):
+            *_, status, error = client(f"run({asked!r})")
+        assert status == "1" and error == (
+            "train.py: someone/faces could not be pushed: the Hub answers with error 500. The weights are "
+            f"saved; 'fkp push someone/faces --model {model}' tries it again"
+        )
+        hub.load(model)
+        *_, url, status, _ = client(f"run({asked!r})")
+        commit = server.repositories["someone/faces"].commits[-1]
+        assert status == "0" and url == f"{server.url}/someone/faces/commit/{commit.sha}"
+        assert json.loads(commit.files["metrics.json"]) == hub.load(model).metrics
+        asked_before = len(server.requests)
+        client(f"run({plain!r})")
+        assert len(server.requests) == asked_before
+
+
+def at_hub(monkeypatch, server: LoopbackHub, token: str) -> None:
+    """This process's Hub and token, which are read at import otherwise."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: token or None)
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
 
 
 @pytest.mark.parametrize("device", ["cuda" if not torch.cuda.is_available() else "cuda:x", "abacus"])

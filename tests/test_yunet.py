@@ -18,8 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks import choices
 from fkp import FaceKeypoints, geometry, hub, images, whole, yunet
 from tests import synthetic
-from tests.loopback_hub import LoopbackHub, Repository
-from tests.test_hub import fresh_process
+from tests.loopback_hub import Commit, LoopbackHub, Repository, fresh_process
 
 SIZES = (40.0, 60.0)
 """Width and height of the box that `red_squares` puts around the middle of a red cell of 8×8 pixels."""
@@ -237,7 +236,7 @@ def test_an_opencv_without_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 FIND = """
-from fkp import hub, yunet
+from fkp import hub, remote, yunet
 
 def tell(find, *arguments, **options):
     try:
@@ -253,21 +252,22 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = f"{yunet.REPOSITORY} at revision {yunet.COMMIT}"
     missing = f"YuNet's file cannot be had: {where} is not in the local cache, and the"
     advice = f"; get {yunet.FILE} and let FKP_YUNET name it"
-    commits = [(yunet.COMMIT, {yunet.FILE: b"faces"}, ""), ("9" * 40, {yunet.FILE: b"newer"}, "")]
+    commits = [Commit(yunet.COMMIT, {yunet.FILE: b"faces"}), Commit("9" * 40, {yunet.FILE: b"newer"})]
     with LoopbackHub() as server:
         server.repositories[yunet.REPOSITORY] = Repository(False, commits)
         code = FIND + (
             "tell(yunet.find, local_files_only=True)\n"
             "tell(yunet.find)\n"
             "tell(yunet.find, local_files_only=True)\n"
-            "tell(hub.fetch_file, yunet.REPOSITORY, 'other.onnx', yunet.COMMIT)\n"
+            "tell(remote.fetch_file, yunet.REPOSITORY, 'other.onnx', yunet.COMMIT)\n"
         )
         not_yet, found, cached, other = fresh_process(code, server.url, tmp_path)
         assert not_yet == f"{missing} network is switched off{advice}"
         assert found == cached == "b'faces'"
         assert other == f"{where} holds no other.onnx"
         asked = f"/{yunet.REPOSITORY}/resolve/{yunet.COMMIT}/"
-        assert server.requests and all(asked in request for request in server.requests)
+        told = [request for request in server.requests if yunet.REPOSITORY in request]
+        assert told and all(asked in request or f"/tree/{yunet.COMMIT}" in request for request in told)
     # The server is gone: what is in the cache is found, what is not is told.
     code = FIND + f"tell(yunet.find)\ntell(yunet.find, cache_dir={str(tmp_path / 'empty')!r})\n"
     found, unreachable = fresh_process(code, server.url, tmp_path)
