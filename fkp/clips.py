@@ -156,7 +156,8 @@ class Clip:
         if self.limits.pixels is not None:
             video.codec_context.options = {"max_pixels": str(self.limits.pixels)}
         self.time_base = video.time_base or Fraction(1, 90000)
-        self.rate = video.average_rate or video.guessed_rate
+        rate = video.average_rate or video.guessed_rate
+        self.rate = Fraction(rate) if rate else None  # from PyAV 19 on it is of a type of PyAV's own
         self.pixel_aspect = video.sample_aspect_ratio
         self.seconds = self._stated_seconds()
         if self.seconds and self._is_too_long(self.seconds):

@@ -124,23 +124,8 @@ class KeypointTask:
         return [t.crop(self.crops[i]) for t, i in zip(transforms, chosen, strict=True)]
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch, and its parts by name.
-
-        `nme` is the mean point error over the inter-ocular distance, `target` what the codec compares
-        (for heat maps the KL divergence from Gaussians), `spread` the negative log-likelihood of the
-        errors under a radial Laplace density, which teaches the spreads and nothing else.
-        """
-        raw = model(batch["crops"], batch["styles"])
-        reader = self.network.codec
-        keypoints = batch["keypoints"]
-        distances = (reader.decode(raw.outputs) - keypoints).square().sum(-1).add(1e-4).sqrt()
-        eyes = _inter_ocular(keypoints)
-        nme = (distances / eyes[:, None]).mean()
-        target = reader.loss(raw.outputs, keypoints)
-        # The density is exp(−r/b) / (2πb²) with a mean of 2b.
-        spread = (2 * distances.detach() / raw.log_spreads.exp() + 2 * raw.log_spreads).mean()
-        total = 10 * nme + 2 * target + 0.1 * spread
-        return total, {"nme": 100 * nme.item(), "target": target.item(), "spread": spread.item()}
+        """The loss of a batch, and its parts by name; see `loss_of`."""
+        return loss_of(self.network, model(batch["crops"], batch["styles"]), batch["keypoints"])
 
     @torch.inference_mode()
     def validate(self, model: network.KeypointNetwork) -> dict[str, float]:
@@ -205,6 +190,26 @@ class KeypointTask:
             tiles.append(tile)
         rows = [np.concatenate(tiles[i : i + 4], axis=1) for i in range(0, len(tiles) // 4 * 4, 4)]
         return np.concatenate(rows)
+
+
+def loss_of(
+    keypoint_network: network.KeypointNetwork, raw: network.RawOutput, keypoints: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of a network's raw output against keypoints (n,68,2) in pixels of the crop; its parts by name.
+
+    `nme` is the mean point error over the inter-ocular distance, `target` what the codec compares
+    (for heat maps the KL divergence from Gaussians), `spread` the negative log-likelihood of the
+    errors under a radial Laplace density, which teaches the spreads and nothing else.
+    """
+    reader = keypoint_network.codec
+    distances = (reader.decode(raw.outputs) - keypoints).square().sum(-1).add(1e-4).sqrt()
+    eyes = _inter_ocular(keypoints)
+    nme = (distances / eyes[:, None]).mean()
+    target = reader.loss(raw.outputs, keypoints)
+    # The density is exp(−r/b) / (2πb²) with a mean of 2b.
+    spread = (2 * distances.detach() / raw.log_spreads.exp() + 2 * raw.log_spreads).mean()
+    total = 10 * nme + 2 * target + 0.1 * spread
+    return total, {"nme": 100 * nme.item(), "target": target.item(), "spread": spread.item()}
 
 
 def fit_temperature(spreads: np.ndarray, inter_ocular: np.ndarray, hits: np.ndarray) -> float:

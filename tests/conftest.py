@@ -16,6 +16,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("fresh") and os.environ.get("FKP_FRESH") != "1":
+        pytest.skip("makes a whole new environment, several gigabytes: set FKP_FRESH=1")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     np.random.seed(0)

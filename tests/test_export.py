@@ -1,6 +1,7 @@
 """The ONNX files against torch."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,9 @@ def test_onnx_computes_what_torch_does(config: network.KeypointConfig, tmp_path:
     ]
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata["scheme"] == "ibug-68"
-    assert json.loads(metadata["crop_size"]) == config.crop_size
-    assert json.loads(metadata["margin"]) == config.margin
+    # All that goes before the network and after it, as JSON has it.
+    expected = json.loads(json.dumps(asdict(config)))
+    assert {name: json.loads(metadata[name]) for name in expected} == expected
     assert tuple(json.loads(metadata["label_styles"])) == scheme.LABEL_STYLES
     assert metadata["weights_sha256"] == runtime.digest(runtime.Decoded(keypoint_network))
     for n, style in ((1, None), (3, None), (2, "ytf")):

@@ -1,0 +1,84 @@
+"""The keypoints of one face with NumPy and ONNX Runtime alone: no torch, no fkp.
+
+    fkp export keypoints.onnx                       # once, wherever fkp is installed
+    python examples/onnx_only.py keypoints.onnx photo.npy --box 105 595 298 785 > points.csv
+
+The box is tight around the face: eyebrows to chin, jaw to jaw. The picture is an (H,W,3) uint8 RGB array that
+`numpy.save` wrote or, where Pillow is installed, any picture file. What the network wants comes from the
+metadata of its file. The CSV has x, y and the confidence of each of the 68 points.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # newer ones report to their maker; read at import
+import onnxruntime  # noqa: E402
+
+
+def read(path: str) -> np.ndarray:
+    """A picture (H,W,3) uint8 RGB."""
+    if path.endswith(".npy"):
+        return np.load(path)
+    from PIL import Image
+
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def weights(positions: np.ndarray, length: int, reach: float) -> np.ndarray:
+    """What each of `length` pixels gives to a sample at each position: a tent, as in bilinear sampling.
+
+    It reaches so many pixels to either side: more than one where samples are rarer than pixels.
+    """
+    return np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(length)) / reach) / reach
+
+
+def keypoints(session: onnxruntime.InferenceSession, image: np.ndarray, box: list[float]) -> np.ndarray:
+    """Points (68,3) of the face in a tight box (4,) xyxy: x, y in pixels of the image, confidence 0..1."""
+    texts = session.get_modelmeta().custom_metadata_map
+    names = "crop_size", "margin", "temperatures", "label_styles", "label_style"
+    size, margin, temperatures, styles, style = (json.loads(texts[name]) for name in names)
+
+    # The box's longer side, enlarged by the margin, becomes the crop's; integers are pixel centres.
+    x1, y1, x2, y2 = box
+    scale = max(x2 - x1, y2 - y1) * margin / size
+    first = np.array([x1 + x2, y1 + y2]) / 2 - scale * (size - 1) / 2
+    height, width = image.shape[:2]
+    columns, rows = (
+        weights(start + scale * np.arange(size), length, max(1, int(scale)))
+        for start, length in zip(first, (width, height), strict=True)
+    )
+    crop = np.tensordot(rows, columns @ image.astype(np.float64), axes=(1, 0))
+    crops = crop.round().astype(np.uint8).transpose(2, 0, 1)[None]
+
+    points, spreads = session.run(["keypoints", "spreads"], {"crops": crops})
+    # A spread is a mean error; the score is the probability that it is below 5 % of the eyes' distance.
+    eyes = np.linalg.norm(points[0, 36] - points[0, 45])
+    ratio = 0.1 * eyes / (temperatures[styles.index(style)] * spreads[0])
+    return np.column_stack([first + scale * points[0], 1 - (1 + ratio) * np.exp(-ratio)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The keypoints of one face, with NumPy and ONNX Runtime.")
+    parser.add_argument("model", help="the file that 'fkp export' wrote")
+    parser.add_argument("picture", help="an array from numpy.save, or a picture file")
+    parser.add_argument("--box", nargs=4, type=float, required=True, metavar=("X1", "Y1", "X2", "Y2"))
+    args = parser.parse_args()
+
+    try:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # only what goes wrong
+        session = onnxruntime.InferenceSession(args.model, options, providers=["CPUExecutionProvider"])
+        points = keypoints(session, read(args.picture), args.box)
+    except Exception as error:  # whatever ONNX Runtime, NumPy and Pillow raise
+        sys.exit(f"{type(error).__name__}: {error}")
+    print("x,y,confidence")
+    for x, y, confidence in points:
+        print(f"{x:.2f},{y:.2f},{confidence:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,323 @@
+"""The scripts of examples/ run as their docstrings say, on small inputs, and give what they promise."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import os
+import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fkp import FaceKeypoints, geometry, scheme
+from tests import filmed, synthetic
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "make_examples")
+
+
+def run(name: str, *arguments: object, status: int = 0) -> str:
+    """What a script prints, in this process, which has torch already."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
+        patch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        try:
+            module(name).main()
+        except SystemExit as end:
+            assert status == 1 and isinstance(end.code, str), f"{end.code}\n{printed.getvalue()}"
+            return end.code + "\n"
+    assert status == 0, printed.getvalue()
+    return printed.getvalue()
+
+
+def run_alone(name: str, *arguments: object, path: tuple[object, ...], status: int = 0) -> str:
+    """The same in a process of its own; `path` is where it may import from, besides what is installed."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path)), "PYTHONWARNINGS": "error"}
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", *map(str, arguments)],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
+    return done.stdout + done.stderr
+
+
+def module(name: str) -> ModuleType:
+    """A script's functions."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def model() -> FaceKeypoints:
+    return FaceKeypoints.from_pretrained()
+
+
+@pytest.fixture
+def no_picture(tmp_path: Path) -> Path:
+    (tmp_path / "note.jpg").write_text("not a picture")
+    return tmp_path / "note.jpg"
+
+
+# --- All of them -----------------------------------------------------------------------------------------
+
+
+def test_the_index_names_every_script() -> None:
+    index = (EXAMPLES / "README.md").read_text()
+    assert set(re.findall(r"\]\((\w+)\.py\)", index)) == {*SCRIPTS, "make_examples"}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_short_and_begins_with_its_command(name: str) -> None:
+    text = (EXAMPLES / f"{name}.py").read_text()
+    assert len(text.splitlines()) <= 90
+    (docstring,) = re.match(r'"""(.*?)"""', text, re.DOTALL).groups()
+    assert f"\n    python examples/{name}.py " in docstring
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("draw_keypoints", ["drawn.png"]), ("align_faces", []), ("head_pose", ["axes.png"])],
+)
+def test_what_is_no_picture_is_told_in_one_sentence(name: str, arguments: list, no_picture: Path) -> None:
+    told = run(name, no_picture, *(no_picture.with_name(name) for name in arguments), status=1)
+    assert str(no_picture) in told and told.count("\n") == 1
+
+
+# --- draw_keypoints, align_faces -------------------------------------------------------------------------
+
+
+def test_keypoints_are_drawn(tmp_path: Path) -> None:
+    picture, out = EXAMPLES / "four_faces.jpg", tmp_path / "drawn.png"
+    assert run("draw_keypoints", picture, out) == f"{out}: 4 faces\n"
+    before, after = (np.asarray(Image.open(path).convert("RGB")).astype(int) for path in (picture, out))
+    assert before.shape == after.shape and 0.005 < (abs(before - after).max(axis=2) > 40).mean() < 0.3
+    assert "unknown file extension" in run("draw_keypoints", picture, tmp_path / "a.nothing", status=1)
+
+
+def test_a_similarity_is_found_again() -> None:
+    align = module("align_faces")
+    matrix = np.array([[1.2, -0.5, 7], [0.5, 1.2, -3]])  # turned, scaled and shifted, not mirrored
+    points = np.random.default_rng(0).random((5, 2)) * 100
+    assert align.similarity(points, points @ matrix[:, :2].T + matrix[:, 2]) == pytest.approx(matrix)
+
+
+@pytest.mark.parametrize("by", ["five", "eyes"])
+def test_aligned_faces_have_their_eyes_where_they_are_wanted(by: str, tmp_path: Path, model) -> None:
+    align = module("align_faces")
+    options = ["--out", tmp_path, "--by", by, "--size", 160]
+    paths = run("align_faces", EXAMPLES / "four_faces.jpg", *options).split()
+    assert len(paths) == 4
+    for path in paths:
+        picture = np.asarray(Image.open(path))
+        assert picture.shape == (160, 160, 3)
+        (face,) = model(picture, max_faces=1)
+        off = np.abs((align.places(face.keypoints[0]) + 0.5) / 160 - align.WANTED)
+        assert off[:2].max() < (0.02 if by == "eyes" else 0.05) and off.max() < 0.12
+
+
+# --- blink_and_mouth -------------------------------------------------------------------------------------
+
+
+def test_openness_is_height_by_width() -> None:
+    blink = module("blink_and_mouth")
+    keypoints = np.zeros((68, 2))
+    keypoints[[36, 39]] = (0, 0), (30, 0)
+    keypoints[[37, 41, 38, 40]] = (10, -5), (10, 5), (20, -4), (20, 4)  # 10 and 8 high
+    assert blink.openness(keypoints, blink.RIGHT_EYE) == pytest.approx(0.3)
+    assert blink.openness(np.zeros((68, 2)), blink.MOUTH) == 0
+
+
+@pytest.mark.parametrize(
+    ("shut", "expected"),
+    [([], 0), ([(3, 6)], 1), ([(3, 6), (30, 33)], 2), ([(3, 40)], 0), ([(95, 100)], 0)],
+    ids=["never", "once", "twice", "too long for a blink", "not open again"],
+)
+def test_blinks_are_counted(shut: list, expected: int) -> None:
+    eyes = np.full(100, 0.3)
+    for start, end in shut:
+        eyes[start:end] = 0.1
+    assert module("blink_and_mouth").blinks(eyes.tolist(), (np.arange(100) / 25).tolist()) == expected
+
+
+def test_openness_over_a_clip(tmp_path: Path) -> None:
+    portrait = cv2.imread(str(EXAMPLES / "eileen_collins.jpg"))[:384, :, ::-1]
+    clip = filmed.film(tmp_path / "clip.mp4", [np.ascontiguousarray(portrait)] * 6)
+    printed = run("blink_and_mouth", clip, tmp_path / "openness.csv")
+    assert printed == "face 1, 0.2 s, blinks: 0\n"
+    with (tmp_path / "openness.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["frame"]) for row in rows] == list(range(6)) and {row["face"] for row in rows} == {"1"}
+    for row in rows:  # open eyes, and a smile that shows teeth
+        assert 0.2 < float(row["eyes"]) < 0.5 and 0.1 < float(row["mouth"]) < 0.6
+    assert "is no video" in run("blink_and_mouth", EXAMPLES / "README.md", tmp_path / "a.csv", status=1)
+
+
+# --- head_pose -------------------------------------------------------------------------------------------
+
+
+def seen(pose: ModuleType, rotation: np.ndarray) -> np.ndarray:
+    """Keypoints (68,2) of the generic head turned by a rotation matrix, 700 mm in front of a camera."""
+    points = np.zeros((68, 2))
+    turned = pose.POINTS @ rotation.T + (0, -40, 700)
+    points[list(pose.HEAD)] = 900 * turned[:, :2] / turned[:, 2:] + (320, 240)
+    return points
+
+
+def turn(axis: str, degrees: float) -> np.ndarray:
+    vector = np.eye(3)["xyz".index(axis)] * np.radians(degrees)
+    return cv2.Rodrigues(vector)[0]
+
+
+# To the head's left is to the right of the picture: the nose, at −z, goes there by a turn of −y.
+@pytest.mark.parametrize(
+    ("rotation", "expected"),
+    [
+        (np.eye(3), (0, 0, 0)),
+        (turn("y", -30), (30, 0, 0)),
+        (turn("x", -20), (0, 20, 0)),
+        (turn("z", 15), (0, 0, 15)),
+        (turn("y", 25) @ turn("x", 10) @ turn("z", -12), (-25, -10, -12)),
+    ],
+    ids=["straight", "to its left", "up", "clockwise", "all at once"],
+)
+def test_known_rotations_are_found_again(rotation: np.ndarray, expected: tuple) -> None:
+    pose = module("head_pose")
+    matrix = np.array([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]])
+    points = seen(pose, rotation)
+    found, translation = pose.pose(points, matrix)
+    assert pose.angles(found) == pytest.approx(expected, abs=0.01)
+    assert translation == pytest.approx((0, -40, 700), abs=0.1)
+    moved = points[30] - seen(pose, np.eye(3))[30]  # what the signs mean for the tip of the nose
+    assert expected != (30, 0, 0) or moved[0] > 10, "right"
+    assert expected != (0, 20, 0) or moved[1] < -5, "up"
+
+
+def test_mirroring_and_turning_a_picture_change_the_angles(model) -> None:
+    pose = module("head_pose")
+    image = np.asarray(Image.open(EXAMPLES / "grace_hopper.jpg"))
+
+    def angles(image: np.ndarray) -> np.ndarray:
+        (face,) = model(image, max_faces=1)
+        points = face.keypoints[0]
+        return np.array(pose.angles(pose.pose(points, pose.camera(points))[0]))
+
+    straight = angles(image)
+    assert np.abs(straight).max() < 15
+    yaw, pitch, roll = straight
+    assert angles(np.ascontiguousarray(image[:, ::-1])) == pytest.approx((-yaw, pitch, -roll), abs=4)
+    clockwise = cv2.getRotationMatrix2D((256, 300), -20, 1)
+    turned = cv2.warpAffine(image, clockwise, (512, 600), None, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    assert angles(turned) == pytest.approx((yaw, pitch, roll + 20), abs=5)
+
+
+def test_axes_are_drawn(tmp_path: Path) -> None:
+    printed = run("head_pose", EXAMPLES / "eileen_collins.jpg", tmp_path / "axes.png")
+    assert re.fullmatch(r"yaw -?\d+°, pitch -?\d+°, roll -?\d+°\n", printed)
+    before, after = (
+        np.asarray(Image.open(path)).astype(int)
+        for path in (EXAMPLES / "eileen_collins.jpg", tmp_path / "axes.png")
+    )
+    assert 0.0005 < (abs(before - after).max(axis=2) > 40).mean() < 0.05
+
+
+# --- folder_to_parquet -----------------------------------------------------------------------------------
+
+
+def test_a_folder_becomes_a_table(tmp_path: Path, no_picture: Path, model) -> None:
+    pytest.importorskip("pyarrow", reason="the example needs pyarrow")
+    import pyarrow.parquet
+
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "more" / "night.png")
+    picture = Image.open(EXAMPLES / "eileen_collins.jpg")
+    picture.save(tmp_path / "more" / "portrait.png")
+    path = (EXAMPLES.parent, Path(pyarrow.__file__).parents[1])
+    told = run_alone("folder_to_parquet", tmp_path, tmp_path / "faces.parquet", "--workers", 1, path=path)
+    assert str(no_picture) in told and told.count("\n") == 1
+    (row,) = pyarrow.parquet.read_table(tmp_path / "faces.parquet").to_pylist()
+    (face,) = model(picture)
+    assert row["picture"] == "more/portrait.png" and row["face"] == 0
+    assert row["score"] == pytest.approx(float(face.scores[0]), abs=1e-5)
+    assert np.array(row["box"]) == pytest.approx(face.boxes[0], abs=0.01)
+    assert np.reshape(row["keypoints"], (68, 2)) == pytest.approx(face.keypoints[0], abs=0.01)
+    assert np.array(row["keypoint_scores"]) == pytest.approx(face.keypoint_scores[0], abs=1e-4)
+
+
+def test_without_pyarrow_it_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    told = run("folder_to_parquet", EXAMPLES, tmp_path / "a", status=1)
+    assert told == "this example needs pyarrow: run 'pip install pyarrow'\n"
+
+
+# --- fine_tune -------------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_lowers_the_loss_and_gives_a_model(tmp_path: Path, model, monkeypatch) -> None:
+    monkeypatch.setattr("fkp.export.is_possible", lambda: False)  # graphs take long, and others test them
+    (tmp_path / "pictures").mkdir()
+    rows = {}
+    for i in range(8):
+        keypoints = synthetic.face(60, (64, 64))
+        Image.fromarray(synthetic.picture(keypoints, seed=i)).save(tmp_path / "pictures" / f"{i}.png")
+        rows[f"{i}.png"] = keypoints.ravel().round(2)
+    pd.DataFrame.from_dict(rows, orient="index").to_csv(tmp_path / "labels.csv")
+    out = tmp_path / "mine"
+    options = ["--epochs", 5, "--batch-size", 4, "--lr", 1e-3]
+    printed = run("fine_tune", tmp_path / "labels.csv", tmp_path / "pictures", out, *options)
+    losses = [float(loss) for loss in re.findall(r"^epoch \d+: loss ([\d.]+)$", printed, re.MULTILINE)]
+    assert len(losses) == 5 and losses[-1] < 0.8 * losses[0]
+
+    tuned, image = FaceKeypoints.from_pretrained(out), synthetic.picture(synthetic.face(60), seed=100)
+    truth = synthetic.face(60)
+    box = geometry.tight_boxes(truth)
+    errors = [np.abs(each.keypoints_at(image, box).keypoints[0] - truth).mean() for each in (tuned, model)]
+    assert errors[0] < 0.8 * errors[1], "better on such a face than the pretrained model"
+    assert tuned.metrics == {}, "the figures of the pretrained model are not those of this one"
+    assert "no such file" in run("fine_tune", tmp_path / "none.csv", tmp_path, out, status=1)
+
+
+# --- onnx_only -------------------------------------------------------------------------------------------
+
+NOTHING_ELSE = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "fkp", "cv2", "PIL", "torchvision", "pandas"):
+            raise ImportError(f"{name} is not to be used")
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+@pytest.mark.parametrize("name", ["eileen_collins", "grace_hopper"])
+def test_onnx_alone_gives_what_the_package_gives(name: str, tmp_path: Path, model) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NOTHING_ELSE)
+    image = np.asarray(Image.open(EXAMPLES / f"{name}.jpg"))
+    np.save(tmp_path / "picture.npy", image)
+    (face,) = model(image, max_faces=1)
+    graph = model.source / "onnx" / "keypoints.onnx"
+    arguments = [graph, tmp_path / "picture.npy", "--box", *face.boxes[0].tolist()]
+    head, *lines = run_alone("onnx_only", *arguments, path=(tmp_path,)).splitlines()
+    assert head == "x,y,confidence" and len(lines) == scheme.COUNT
+    found = np.array([[float(value) for value in line.split(",")] for line in lines])
+    tolerance = 0.01 * float(geometry.inter_ocular(face.keypoints)[0])
+    assert found[:, :2] == pytest.approx(face.keypoints[0], abs=tolerance)
+    assert found[:, 2] == pytest.approx(face.keypoint_scores[0], abs=0.02)
+
+
+def test_onnx_alone_tells_what_is_wrong(tmp_path: Path) -> None:
+    told = run("onnx_only", tmp_path / "no.onnx", tmp_path / "a.npy", "--box", 1, 2, 3, 4, status=1)
+    assert "no.onnx" in told and told.count("\n") <= 2

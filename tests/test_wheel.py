@@ -1,0 +1,161 @@
+"""The wheel and the source archive: what is in them, and that what is installed works in three lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+THREE_LINES = """
+from fkp import FaceKeypoints
+model = FaceKeypoints.from_pretrained()
+faces = model({picture!r})
+import fkp, sys
+print(len(faces), faces.keypoints.shape, fkp.__file__)
+"""
+
+LARGE = 200_000
+"""Bytes from which on a file has to be one of the weights."""
+
+
+def run(*command: object, cwd: Path | None = None, seconds: float = 600, **environment: str) -> str:
+    """What a command prints; it sees nothing of this project but what is installed."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=kept | environment,
+        capture_output=True, text=True, timeout=seconds,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def source(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is, or will be, under version control."""
+    folder = tmp_path_factory.mktemp("source") / "fkp"
+    names = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=root).splitlines()
+    for name in names:
+        if (root / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((root / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the wheel and the source archive, built with the setuptools that is installed."""
+    out = tmp_path_factory.mktemp("dist")
+    pytest.importorskip("setuptools", minversion="77", reason="building needs setuptools")
+    for kind in ("sdist", "wheel"):
+        build = f"import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
+        run(sys.executable, "-c", build, out, cwd=source)
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (path,) = built.glob("fkp-*-py3-none-any.whl")
+    return path
+
+
+def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: Path, root: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    assert {name.split("/")[0].split("-")[0] for name in sizes} == {"fkp"}, "the package and its description"
+    package = {name for name in sizes if name.startswith("fkp/")}
+    ours = {f"fkp/{path.name}" for path in (root / "fkp").glob("*.py")}
+    for folder in ("web", "weights", "model_card"):
+        ours |= {p.relative_to(root).as_posix() for p in (root / "fkp" / folder).rglob("*") if p.is_file()}
+    assert package == {name for name in ours if "__pycache__" not in name} | {"fkp/py.typed"}
+    large = {name for name, size in sizes.items() if size >= LARGE}
+    assert large == {
+        "fkp/weights/model.safetensors", "fkp/weights/onnx/keypoints.onnx", "fkp/weights/onnx/detector.onnx",
+    }  # fmt: skip
+    assert wheel.stat().st_size < 8e6
+
+
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+        entry_points = archive.read(name.replace("METADATA", "entry_points.txt")).decode()
+    assert "License-Expression: MIT" in metadata and "Requires-Dist: torch>=2.8" in metadata
+    assert "Classifier: Typing :: Typed" in metadata and "fkp = fkp.__main__:main" in entry_points
+
+
+def test_the_source_archive_builds_and_holds_no_tests_nor_benchmarks(built: Path, wheel: Path) -> None:
+    (path,) = built.glob("fkp-*.tar.gz")
+    with tarfile.open(path) as archive:
+        sizes = {info.name.split("/", 1)[-1]: info.size for info in archive.getmembers() if info.isfile()}
+    tops = {name.split("/")[0] for name in sizes}
+    assert {"fkp", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"} <= tops
+    assert not tops & {"tests", "benchmarks", "docs", "examples", "runs"}
+    assert {name for name, size in sizes.items() if size >= LARGE} == {
+        "fkp/weights/model.safetensors", "fkp/weights/onnx/keypoints.onnx", "fkp/weights/onnx/detector.onnx",
+    }  # fmt: skip
+    with zipfile.ZipFile(wheel) as archive:
+        package = {name for name in archive.namelist() if name.startswith("fkp/")}
+    assert package <= sizes.keys(), "a wheel built of it is the same"
+
+
+def check_installed(python: Path, root: Path, folder: Path) -> None:
+    """The three lines, the command and the types, from another folder, in an environment with the wheel."""
+    picture = root / "examples" / "four_faces.jpg"
+    printed = run(python, "-c", THREE_LINES.format(picture=str(picture)), cwd=folder).split(maxsplit=4)
+    assert printed[:4] == ["4", "(4,", "68,", "2)"]
+    installed = Path(printed[4].strip()).parent
+    assert installed.is_relative_to(python.parents[1]), "not that of the project's folder"
+    assert (installed / "py.typed").is_file() and (installed / "web" / "about.html").is_file()
+    (record,) = json.loads(run(python.parent / "fkp", "predict", picture, "--json", "-", cwd=folder))
+    assert len(record["faces"]) == 4
+
+
+def test_the_installed_wheel_works_in_three_lines(wheel: Path, root: Path, tmp_path: Path) -> None:
+    """With the packages of this environment, so that it is quick; see the next test for the whole way."""
+    environment = tmp_path / "environment"
+    run(sys.executable, "-m", "venv", "--without-pip", environment)
+    python = environment / "bin" / "python"
+    (site,) = (environment / "lib").glob("python3.*/site-packages")
+    # Those of an environment made from another one would be those of the other's base.
+    (site / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index",
+        "--disable-pip-version-check", "--ignore-installed", wheel)  # fmt: skip
+    check_installed(python, root, tmp_path)
+
+
+@pytest.mark.fresh
+def test_a_fresh_environment_gets_all_it_needs_from_the_wheel(wheel: Path, root: Path) -> None:
+    # A folder of its own, for pytest would keep these gigabytes.
+    with tempfile.TemporaryDirectory() as temporary:
+        environment = Path(temporary, "environment")
+        run(sys.executable, "-m", "venv", environment)
+        python = environment / "bin" / "python"
+        run(python, "-m", "pip", "install", "--quiet", wheel, seconds=1800)
+        check_installed(python, root, Path(temporary))
+
+
+IMPORT_TIME = "import time; began = time.process_time(); {}; print(time.process_time() - began)"
+
+
+def test_importing_costs_little_beyond_torch(root: Path) -> None:
+    """Some 0.2 s of the CPU's time on one core of a server; the bound is wide, for machines differ.
+
+    What would break it is a package as heavy as torch: torchvision takes as long again.
+    """
+
+    def seconds(statement: str) -> float:
+        return float(run(sys.executable, "-c", IMPORT_TIME.format(statement), cwd=root))
+
+    seconds("from fkp import FaceKeypoints")  # reads the files from the disk
+    pairs = [(seconds("from fkp import FaceKeypoints"), seconds("import torch")) for _ in range(3)]
+    assert statistics.median(ours / torch for ours, torch in pairs) < 1.5, pairs
+    asked = "import sys, fkp; fkp.FaceKeypoints; print('torchvision' in sys.modules)"
+    assert run(sys.executable, "-c", asked, cwd=root) == "False\n"
