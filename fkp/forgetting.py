@@ -2,7 +2,8 @@
 
 Gradio deletes the files that it knows of by itself (`delete_cache`). It does not delete those that it has
 lost sight of, as when an upload breaks off, nor the folders around them, nor what a session holds in memory
-besides `gr.State`: the values last shown, which here are pictures.
+besides `gr.State`: the values last shown, which here are pictures. And where many upload at once it gives up:
+"Set changed size during iteration" ends its task.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ KEPT_SECONDS = 3600
 """How long, at most, anything of a visitor stays on the server after it came or was last used."""
 SWEEP_SECONDS = 60
 """How often what has stayed that long is looked for; sessions that hold no state go as soon as that."""
+
+
+UNFETCHED_SECONDS = 60
+"""How long the answer to a call waits to be fetched when its session is gone."""
 
 
 def sweeping(folder: Path) -> Callable[[Any], AbstractAsyncContextManager[None]]:
@@ -38,10 +43,12 @@ def sweeping(folder: Path) -> Callable[[Any], AbstractAsyncContextManager[None]]
 
 
 async def _sweep_now_and_then(folder: Path, sessions: Any) -> None:
+    orphans: dict[str, float] = {}
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         await asyncio.to_thread(forget_files, folder, KEPT_SECONDS)
         forget_sessions(sessions, KEPT_SECONDS, SWEEP_SECONDS)
+        forget_calls(sessions, min(KEPT_SECONDS, UNFETCHED_SECONDS), orphans)
 
 
 def forget_files(folder: Path, seconds: float) -> None:
@@ -73,3 +80,26 @@ def forget_sessions(sessions: Any, seconds: float, stateless_seconds: float) -> 
             sessions.delete_state(name)  # calls what is to be done when a state goes
             sessions.session_data.pop(name, None)
             sessions.time_last_used.pop(name, None)
+
+
+def forget_calls(sessions: Any, seconds: float, orphans: dict[str, float]) -> None:
+    """Drop what the server has noted of sessions that are gone: answers that nobody fetched, names of files.
+
+    Gradio keeps these notes as long as it runs. `orphans` remembers from call to call when a session was
+    first missed. To be called in the server's event loop.
+    """
+    page = sessions.blocks
+    queue = page._queue
+    at_work = {event.session_hash for event in queue.event_ids_to_events.values()}
+    notes = (queue.pending_messages_per_session, queue.pending_event_ids_session)
+    missing = set(notes[0]).union(notes[1]) - at_work - set(sessions.session_data)
+    now = time.monotonic()
+    for name in orphans.keys() - missing:
+        del orphans[name]
+    for name in missing:
+        if now - orphans.setdefault(name, now) >= seconds:
+            del orphans[name]
+            for each in notes:
+                each.pop(name, None)
+    for files in page.temp_file_sets:
+        files.difference_update([path for path in list(files) if not os.path.exists(path)])

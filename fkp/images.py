@@ -61,6 +61,7 @@ def read(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def size_wh(path: str | Path) -> tuple[int, int]:
     """Width and height of a picture file as `read` would give it, from its header alone.
 
+    A PNG whose EXIF comes after its pixels counts as upright.
     Raises ImageError for what is no picture.
     """
     name = os.fsdecode(path)
@@ -161,7 +162,8 @@ def _upright(image: Image.Image) -> Image.Image:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What turns a picture upright."""
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
+        # Not image.getexif(): a PNG's decodes its pixels for it, of which a small file may claim any number.
+        orientation = Image.Image.getexif(image).get(_ORIENTATION_TAG)
     except Exception:  # a picture with damaged EXIF data is a picture all the same
         orientation = None
     return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None

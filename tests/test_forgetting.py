@@ -94,6 +94,27 @@ def test_old_sessions_go_and_what_they_hold_is_disposed_of(sessions):
     assert not holder.session_data and not holder.time_last_used and deleted == ["photos"]
 
 
+def test_notes_of_calls_go_with_their_sessions(sessions, tmp_path):
+    """As after calls of the API whose sessions were dropped; one still waits for its turn."""
+    holder, _ = sessions
+    page, queue = holder.blocks, holder.blocks._queue
+    (tmp_path / "kept.png").write_bytes(b"pixels")
+    page.upload_file_set.update([str(tmp_path / "kept.png"), str(tmp_path / "gone.png")])
+    for name in ("visitor", "over", "waits"):
+        queue.pending_messages_per_session[name] = name
+        queue.pending_event_ids_session[name] = set()
+    queue.event_ids_to_events["1"] = SimpleNamespace(session_hash="waits")
+    orphans = {"visitor": 0.0}  # was missing for a while
+    forgetting.forget_calls(holder, 60, orphans)
+    assert orphans.keys() == {"over"} and "over" in queue.pending_messages_per_session
+    orphans["over"] -= 61
+    forgetting.forget_calls(holder, 60, orphans)
+    assert orphans == {}
+    assert set(queue.pending_messages_per_session) == {"visitor", "waits"}
+    assert set(queue.pending_event_ids_session) == {"visitor", "waits"}
+    assert page.upload_file_set == {str(tmp_path / "kept.png")}
+
+
 def test_sweeping_goes_on_as_long_as_the_app_runs(folder, sessions, monkeypatch):
     holder, deleted = sessions
     age(holder, 4000)

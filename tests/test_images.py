@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageChops
+from PIL.PngImagePlugin import PngImageFile
 
 from fkp import images
 from fkp.images import ImageError
@@ -101,15 +102,21 @@ def test_too_many_pixels(tmp_path: Path, four_colours: Image.Image) -> None:
     assert images.read(path, max_pixels=48 * 32).shape == (32, 48, 3)
 
 
-def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+def bomb(folder: Path) -> Path:
+    """A PNG of 100 bytes that says it has 3600 megapixels."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    path = tmp_path / "bomb.png"
     pixels = zlib.compress(b"\0" * 99)
+    path = folder / "bomb.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels))
-    assert "60000×60000 pixels are more than the limit" in refused(path)
+    return path
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    assert "60000×60000 pixels are more than the limit" in refused(bomb(tmp_path))
 
 
 def test_pillow_limit_is_neither_used_nor_changed(
@@ -362,3 +369,11 @@ def test_size_without_decoding(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(images.ImageError, match="text.jpg: is no picture"):
         images.size_wh(tmp_path / "text.jpg")
+
+
+def test_the_size_of_a_bomb_is_told_without_decoding_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("its pixels were decoded"))
+    path = bomb(tmp_path)
+    assert images.size_wh(path) == (60_000, 60_000)
