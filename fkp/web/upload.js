@@ -1,4 +1,4 @@
-// The ways to give photos: choosing, dropping, pasting, the camera. Files go to Gradio's upload route one after
+// The ways to give photos, or a clip: choosing, dropping, pasting, the camera. Files go to Gradio's upload route one after
 // the other, then their paths are the component's value and "upload" is triggered. Gradio gives this script
 // element, props, trigger and upload.
 
@@ -15,6 +15,7 @@ const megabytes = (bytes) => `${Math.round(bytes / 1e5) / 10} MB`;
 async function take(files) {
   const given = [...files];
   if (!given.length || busy) return;
+  const moment = performance.now();
   busy = true;
   element.classList.add("busy");
   const problems = [], paths = [];
@@ -24,7 +25,8 @@ async function take(files) {
         `${megabytes(props.max_file_size)}.`);
       continue;
     }
-    say(given.length > 1 ? `Sending photo ${number + 1} of ${given.length} …` : "Sending the photo …");
+    const which = given.length > 1 && props.max_files > 1 ? `${number + 1} of ${given.length}` : "";
+    say(`Sending the ${props.what} ${which} …`.replace("  ", " "));
     try {
       paths.push((await upload(file)).path);
     } catch (error) {
@@ -35,7 +37,7 @@ async function take(files) {
   element.classList.remove("busy");
   say(problems.join(" "));
   if (paths.length) {
-    props.value = { paths, left_out: Math.max(0, given.length - props.max_files) };
+    props.value = { paths, left_out: Math.max(0, given.length - props.max_files), moment };
     trigger("upload");
   }
 }
@@ -97,7 +99,10 @@ element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
   if (button.dataset.way) ways[button.dataset.way]();
-  else if (button.dataset.example) { say(""); trigger("select", { index: Number(button.dataset.example) }); }
+  else if (button.dataset.example) {
+    say("");
+    trigger("select", { index: Number(button.dataset.example), moment: performance.now() });
+  }
 });
 
 element.addEventListener("change", (event) => {
@@ -113,7 +118,7 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
     drop.classList.toggle("over", name === "dragenter" || name === "dragover");
     if (name !== "drop") return;
     if (event.dataTransfer.files.length) take(event.dataTransfer.files);
-    else say("Only files can be dropped here: save the picture first.");
+    else say(`Only files can be dropped here: save the ${props.what} first.`);
   });
 }
 

@@ -1,0 +1,295 @@
+"""Cameras looked at live: small JPEG frames in, numbers out; each viewer in turn, and no more than is borne.
+
+A browser asks for a place (`enter`), sends frame after frame (`look`) and goes (`leave`); one that falls
+silent is forgotten. Frames are in memory only, and only until they are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+import math
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PIL import JpegImagePlugin
+from starlette.responses import JSONResponse
+
+from fkp import images, report
+from fkp.tracking import Tracker
+
+if TYPE_CHECKING:
+    from fkp.pipeline import FaceKeypoints
+
+MAX_VIEWERS = 8
+"""Places."""
+MAX_FACES = 8
+"""Faces followed for one viewer: those that are there already, then the largest."""
+MAX_BYTES = 300_000
+"""Size of a frame; 640×480 pixels at the quality that the page asks for take 20 to 60 kB."""
+MAX_REQUEST = 500_000
+"""Size of a request with a frame in it: in base64 it takes a third more."""
+MAX_PIXELS = 1280 * 720
+"""Pixels of a frame, as its header says, before it is decoded."""
+MIN_SIDE = 16
+"""Pixels, the same."""
+MAX_RATE = 30
+"""Frames a second that are looked at for one viewer."""
+BURST = 8
+"""Frames that may come at once, as after a moment without connection."""
+IDLE_SECONDS = 5.0
+"""After so long without a frame a viewer is forgotten."""
+AT_ONCE = 4
+"""Frames, of as many viewers, that are looked at at the same time: their faces share runs of the network."""
+AHEAD = 2.0
+"""Seconds that the clock of a browser may gain on ours from one frame to the next that is looked at."""
+
+Answer = dict[str, Any]
+
+
+class FrameError(ValueError):
+    """What was sent is no frame: one sentence that says why, and shows nothing of the server."""
+
+
+@dataclass(eq=False)
+class _Frame:
+    """A frame that waits for its turn, and the answer that its sender waits for."""
+
+    jpeg: bytes
+    time: float
+    answer: asyncio.Future[Answer]
+    came: float
+
+
+@dataclass(eq=False)
+class _Viewer:
+    """All times are ours but `sent`, which is the browser's."""
+
+    tracker: Tracker
+    seen: float
+    """When it last sent something or was answered."""
+    counted: float
+    left: float = BURST
+    """Frames that it might have sent at once at the time `counted`."""
+    sent: float = -math.inf
+    taken: float = -math.inf
+    """When the last frame was taken by the camera, and when it was taken on here."""
+    working: _Frame | None = None
+    waiting: _Frame | None = None
+
+
+class Viewers:
+    """The cameras that are looked at now, each with a tracker of its own; the model is shared.
+
+    Of each viewer one frame is worked on and one waits, the newest; so in a full house all get their turn one
+    after the other, however fast each sends. To be used within one event loop; only the looking itself
+    happens in threads. Answers are dictionaries, ready for JSON.
+    """
+
+    def __init__(
+        self, model: FaceKeypoints, max_viewers: int = MAX_VIEWERS, *, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        self.model, self.max_viewers, self.idle_seconds = model, max_viewers, idle_seconds
+        self._viewers: dict[str, _Viewer] = {}
+        self._pool = ThreadPoolExecutor(AT_ONCE, "live")
+
+    def __len__(self) -> int:
+        """Places that are taken."""
+        return len(self._viewers)
+
+    async def enter(self) -> Answer:
+        """A place, {"viewer": a name that nobody can guess}, or {"refused": why} while all are taken."""
+        if len(self._viewers) >= self.max_viewers:
+            places = "The only place is" if self.max_viewers == 1 else f"All {self.max_viewers} places are"
+            return {"refused": f"{places} taken at the moment."}
+        name, now = secrets.token_urlsafe(18), time.monotonic()
+        self._viewers[name] = _Viewer(Tracker(self.model, max_faces=MAX_FACES), now, now)
+        self._forget_later(name, self.idle_seconds)
+        return {"viewer": name}
+
+    async def leave(self, sent: Any) -> Answer:
+        """Give back the place of {"viewer"}; whoever has none is answered the same, {}."""
+        name = sent.get("viewer") if isinstance(sent, dict) else None
+        if isinstance(name, str):
+            self._forget(name)
+        return {}
+
+    async def look(self, sent: Any) -> Answer:
+        """The faces of a frame: {"viewer", "time": its seconds, "jpeg": a JPEG picture in base64}.
+
+        The answer is that of `report.record`, {"image", "width", "height", "faces"}, in pixels of the frame
+        as it was sent; every face has its number as "id" besides, and there are "time", that of the frame,
+        and "ms", how long it was here. Or it is one of
+        - {"gone": True}: there is no such viewer, any more, or its clock has jumped ahead: it can enter anew;
+        - {"skipped": why}: it is not looked at: a newer one came, or too many, or its time does not go on;
+        - {"refused": why}: it is no frame.
+        """
+        viewer = self._viewers.get(sent["viewer"]) if _has_name(sent) else None
+        if viewer is None:
+            return {"gone": True}
+        now = time.monotonic()
+        viewer.left = min(BURST, viewer.left + MAX_RATE * (now - viewer.counted))
+        viewer.seen = viewer.counted = now
+        if viewer.left < 1:
+            return {"skipped": f"No more than {MAX_RATE} frames a second are looked at."}
+        viewer.left -= 1
+        try:
+            jpeg, seconds = _jpeg(sent.get("jpeg")), _seconds(sent.get("time"))
+        except FrameError as error:
+            return {"refused": str(error)}
+        if not seconds > viewer.sent:
+            return {"skipped": "The time of this frame does not go on from the one before."}
+        if seconds - viewer.sent > now - viewer.taken + AHEAD:
+            self._forget(sent["viewer"])  # else all that comes at the right time would be too late
+            return {"gone": True}
+        viewer.sent, viewer.taken = seconds, now
+        frame = _Frame(jpeg, seconds, asyncio.get_running_loop().create_future(), now)
+        if viewer.waiting:
+            _tell(viewer.waiting, {"skipped": "A newer frame has come."})
+            viewer.left += 1
+        viewer.waiting = frame
+        self._go_on(viewer)
+        return await frame.answer
+
+    def _go_on(self, viewer: _Viewer) -> None:
+        """Work on the frame that waits, unless another is worked on; nothing of what is forgotten."""
+        if viewer.working is None and viewer.waiting:
+            viewer.working, viewer.waiting = viewer.waiting, None
+            loop = asyncio.get_running_loop()
+            # First come, first served, and each has one frame there at most: that is what makes it fair.
+            loop.run_in_executor(self._pool, _look, viewer.tracker, viewer.working).add_done_callback(
+                lambda done: self._done(viewer, done)
+            )
+
+    def _done(self, viewer: _Viewer, done: asyncio.Future[Answer]) -> None:
+        frame, viewer.working = viewer.working, None
+        assert frame is not None
+        viewer.seen = time.monotonic()
+        if done.cancelled():
+            frame.answer.cancel()
+        elif error := done.exception():
+            if not frame.answer.done():
+                frame.answer.set_exception(error)
+        else:
+            _tell(frame, done.result())
+        self._go_on(viewer)
+
+    def _forget_later(self, name: str, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._forget_idle, name)
+
+    def _forget_idle(self, name: str) -> None:
+        viewer = self._viewers.get(name)
+        if viewer is None:
+            return
+        left = viewer.seen + self.idle_seconds - time.monotonic()
+        if left > 0 or viewer.working:
+            self._forget_later(name, max(left, 0.1))
+        else:
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        viewer = self._viewers.pop(name, None)
+        if viewer and viewer.waiting:
+            _tell(viewer.waiting, {"gone": True})
+            viewer.waiting = None
+
+
+class SmallRequests:
+    """ASGI middleware: what comes for a page's own functions is small, or refused before all of it is read.
+
+    Gradio itself would take a request of any size into memory there, and files that come with one to disk.
+    """
+
+    def __init__(self, app: Any, max_bytes: int = MAX_REQUEST) -> None:
+        self.app, self.max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].rstrip("/").endswith("/component_server"):
+            return await self.app(scope, receive, send)
+        headers = {name.lower(): value.strip().lower() for name, value in scope["headers"]}
+        length = headers.get(b"content-length", b"0")
+        body, more = b"", length.isdigit() and int(length) <= self.max_bytes
+        fits = more and not headers.get(b"content-type", b"").startswith(b"multipart/")
+        while fits and more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # the browser is gone
+            body += message.get("body", b"")
+            fits, more = len(body) <= self.max_bytes, message.get("more_body", False)
+        if not fits:
+            told = {"detail": f"No more than {self.max_bytes / 1e6:g} MB are taken here."}
+            return await JSONResponse(told, 413)(scope, receive, send)
+        parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def read_again() -> Any:
+            return next(parts, None) or await receive()
+
+        await self.app(scope, read_again, send)
+
+
+def _look(tracker: Tracker, frame: _Frame) -> Answer:
+    """What a frame shows; happens in a thread, but for one tracker in one at a time."""
+    try:
+        image = decode(frame.jpeg)
+    except FrameError as error:
+        return {"refused": str(error)}
+    faces = tracker(image, frame.time)
+    answer = report.record("camera", image.shape, faces)
+    for face, number in zip(answer["faces"], faces.ids.tolist(), strict=True):
+        face["id"] = number
+    return answer | {"time": frame.time}
+
+
+def decode(jpeg: bytes) -> Any:
+    """A frame's pixels (H,W,3) uint8 RGB. Raises FrameError for what is no small JPEG picture."""
+    try:
+        # Not Image.open, which has a limit of its own; this reads the header only.
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(jpeg)) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS or min(width, height) < MIN_SIDE:
+                limits = f"from {MIN_SIDE} pixels a side to {MAX_PIXELS} in all"
+                raise FrameError(f"A frame of {width}×{height} pixels was sent, where {limits} are allowed.")
+            if "progressive" in picture.info:  # no camera sends it, and few bytes can keep a decoder busy
+                raise FrameError("A progressive JPEG picture was sent, where a plain one is needed.")
+            return images.read(picture, max_pixels=MAX_PIXELS)
+    except images.ImageError:
+        raise FrameError("The frame that was sent is damaged or incomplete.") from None
+    except FrameError:
+        raise
+    except Exception:  # Pillow raises nearly anything on damaged data
+        raise FrameError("What was sent is no JPEG picture.") from None
+
+
+def _has_name(sent: Any) -> bool:
+    return isinstance(sent, dict) and isinstance(sent.get("viewer"), str)
+
+
+def _jpeg(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise FrameError("A frame is needed: a JPEG picture in base64.")
+    if len(text) > 4 * math.ceil(MAX_BYTES / 3):
+        raise FrameError(f"The frame that was sent has more than {MAX_BYTES // 1000} kB.")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise FrameError("The frame that was sent is not in base64.") from None
+
+
+def _seconds(value: Any) -> float:
+    """When a frame was taken, by the clock of its browser."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not abs(value) < 1e12:  # so that a millisecond counts; false for NaN, too
+        raise FrameError("The time of a frame is needed, in seconds.")
+    return float(value)
+
+
+def _tell(frame: _Frame, answer: Answer) -> None:
+    if not frame.answer.done():  # else whoever asked is gone
+        if "faces" in answer:
+            answer["ms"] = round(1e3 * (time.monotonic() - frame.came), 1)
+        frame.answer.set_result(answer)
