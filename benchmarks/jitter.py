@@ -1,6 +1,6 @@
 """How calm the points are in a clip, and how far behind a moving face.
 
-    python benchmarks/jitter.py
+    python benchmarks/jitter.py --write           # the table of docs/video.md
     python benchmarks/jitter.py --frames 60 --noise 8 --rate 15
 
 The clips are made from the portraits in examples/: moved by a known amount from frame to frame, each frame
@@ -8,7 +8,7 @@ with noise of its own, as a sensor has it. So the true motion of every point is 
 point moves from one frame to the next beyond its true motion; error is its distance from where it lies in the
 portrait at rest and without noise, moved along. Both are means, in percent of the distance between the outer
 eye corners. Lag is how long ago the face was where its smoothed points are, compared with those that are not
-smoothed. `detector` is the share of frames in which the face detector ran.
+smoothed. `detector` is the share of frames in which the face detector ran. Everything is seeded.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from benchmarks.published import DOCS, between_marks  # noqa: E402
 from fkp import FaceKeypoints, geometry, images, smoothing, tracking  # noqa: E402
 
 PORTRAITS = ("eileen_collins", "grace_hopper")
@@ -155,6 +156,12 @@ def table(rows: dict[str, Row]) -> str:
     return "\n".join(lines)
 
 
+def section(page: Path, rows: dict[str, Row]) -> str:
+    """The text of a page with the table in its place, and the command that made it below."""
+    made = f"{table(rows)}\n\nMade by `python benchmarks/jitter.py --write`."
+    return between_marks(page, "jitter", {"jitter": made})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
@@ -163,7 +170,10 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=90, help="of each clip (default: 90)")
     parser.add_argument("--rate", type=float, default=30.0, help="frames a second (default: 30)")
     parser.add_argument("--noise", type=float, default=4.0, help="of the sensor, grey levels (default: 4)")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/video.md")
     args = parser.parse_args()
+    if args.write and vars(args) != vars(parser.parse_args(["--write"])):
+        parser.error("--write with other options: what is published is the default")
     model = FaceKeypoints.from_pretrained(args.model)
     faces = [portrait(model, name) for name in PORTRAITS]
     rows = {}
@@ -171,6 +181,8 @@ def main() -> int:
         clips = [measure(model, face, motion, args.frames, args.rate, args.noise) for face in faces]
         rows[name] = Row(*np.mean(clips, axis=0).tolist())
     print(table(rows))
+    if args.write:
+        (DOCS / "video.md").write_text(section(DOCS / "video.md", rows))
     return 0
 
 

@@ -11,8 +11,9 @@ import gradio as gr
 from gradio.component_meta import ComponentMeta
 from gradio.data_classes import ImageData
 from gradio.processing_utils import save_base64_to_cache
+from starlette.responses import JSONResponse
 
-from fkp import images, photos, view
+from fkp import draw, footage, images, live, photos, view
 from fkp.settings import Settings
 
 WEB = Path(__file__).parent / "web"
@@ -24,8 +25,9 @@ ACCEPTED = "image/*,.heic,.heif,.avif,.jp2,.tif,.tiff,.ppm"
 def upload(examples: list[Path], settings: Settings, max_files: int, **options: Any) -> gr.HTML:
     """Where photos are given: chosen, dropped, pasted or taken with the camera; or an example.
 
-    Its value is {"paths": [file of the upload folder …], "left_out": number} at the event `upload`; the event
-    `select` has the `index` of an example. Nothing that the browser says of either can be trusted.
+    Its value is {"paths": [file of the upload folder …], "left_out": number, "moment": when} at the event
+    `upload`; the event `select` has the `index` of an example and the `moment` of the click. Nothing that the
+    browser says of either can be trusted.
     """
     limit = f"Up to {max_files} at once, {settings.max_file_size / 1e6:g} MB each."
     buttons = "".join(
@@ -40,10 +42,48 @@ def upload(examples: list[Path], settings: Settings, max_files: int, **options: 
         + (f'<div class="examples"><span>Or try one of these:</span>{buttons}</div>' if examples else ""),
         js_on_load=(WEB / "upload.js").read_text(encoding="utf-8"),
         apply_default_css=False,
+        what="photo",
         max_files=max_files,
         max_file_size=settings.max_file_size,
         **options,
     )
+
+
+def clip_upload(examples: list[Path], settings: Settings, **options: Any) -> gr.HTML:
+    """Where a clip is given: chosen, dropped or pasted, or an example. Value and events as of `upload`."""
+    limit = f"Up to {view.duration(settings.max_clip_seconds)} and {settings.max_clip_size / 1e6:g} MB, "
+    limit += f"frames of up to {footage.MAX_PIXELS / 1e6:.1f} million pixels (4K)."
+    buttons = "".join(
+        f'<button type="button" data-example="{number}" aria-label="Try the example {title}" title="{title}">'
+        f'<img src="{view.data_uri(footage.poster(path))}" alt=""><i aria-hidden="true">▶</i></button>'
+        for number, path in enumerate(examples)
+        for title in [html.escape(path.stem.replace("_", " ").capitalize())]
+    )
+    return gr.HTML(
+        None,
+        html_template=CLIP_UPLOAD.format(limit=limit)
+        + (f'<div class="examples"><span>Or try this one:</span>{buttons}</div>' if examples else ""),
+        js_on_load=(WEB / "upload.js").read_text(encoding="utf-8"),
+        apply_default_css=False,
+        what="clip",
+        max_files=1,
+        max_file_size=settings.max_clip_size,
+        **options,
+    )
+
+
+CLIP_UPLOAD = """
+<div class="drop">
+  <p class="lead">Drop a clip here</p>
+  <div class="ways">
+    <label class="way main">Choose a clip
+      <input type="file" accept="video/*,.mkv,.mp4,.m4v,.mov,.webm,.avi,.gif" aria-label="Choose a clip">
+    </label>
+  </div>
+  <p class="hint">{limit}</p>
+  <p class="told" role="alert"></p>
+</div>
+"""
 
 
 UPLOAD = """
@@ -69,8 +109,8 @@ UPLOAD = """
 """
 
 
-def sent(value: Any, folder: Path, max_files: int) -> tuple[list[Path], int]:
-    """What the upload's value says: files in the folder of uploads, and how many more there were.
+def sent(value: Any, folder: Path, max_files: int) -> tuple[list[Path], int, Any]:
+    """What the upload's value says: files in the folder of uploads, how many more there were, and when.
 
     Raises images.ImageError for anything else.
     """
@@ -79,7 +119,7 @@ def sent(value: Any, folder: Path, max_files: int) -> tuple[list[Path], int]:
         raise images.ImageError("What was sent is no list of uploaded files.")
     left_out = value.get("left_out")
     paths = [photos.uploaded(name, folder) for name in names[:max_files]]
-    return paths, left_out if isinstance(left_out, int) else 0
+    return paths, left_out if isinstance(left_out, int) else 0, value.get("moment")
 
 
 def picture(**options: Any) -> gr.HTML:
@@ -118,9 +158,39 @@ def chooser(**options: Any) -> gr.HTML:
     return gr.HTML("", js_on_load=script, apply_default_css=False, **options)
 
 
+def camera(viewers: live.Viewers, **options: Any) -> gr.HTML:
+    """The camera, with the keypoints drawn over it; frames and numbers go to and fro by `live.Viewers`.
+
+    Its three functions are reached by this page only, and are no part of the API.
+    """
+
+    # Gradio would look at every number of an answer before it sends it; a response it sends as it is.
+    async def enter(_: Any) -> JSONResponse:
+        return JSONResponse(await viewers.enter())
+
+    async def look(sent: Any) -> JSONResponse:
+        return JSONResponse(await viewers.look(sent))
+
+    async def leave(sent: Any) -> JSONResponse:
+        return JSONResponse(await viewers.leave(sent))
+
+    return gr.HTML(
+        None,
+        html_template=(WEB / "live.html").read_text(encoding="utf-8"),
+        js_on_load=(WEB / "live.js").read_text(encoding="utf-8"),
+        apply_default_css=False,
+        server_functions=[enter, look, leave],
+        looks=view.looks(),
+        rate=live.MAX_RATE,
+        by_part=view.legend(draw.Style()),
+        by_confidence=view.legend(draw.Style(confidence=True)),
+        **options,
+    )
+
+
 def css() -> str:
     """The styles of the whole page."""
-    return (WEB / "page.css").read_text(encoding="utf-8")
+    return "\n".join((WEB / name).read_text(encoding="utf-8") for name in ("page.css", "live.css"))
 
 
 class _WithoutStub(ComponentMeta):
@@ -154,3 +224,32 @@ class PictureFile(gr.Image, metaclass=_WithoutStub):
 def error(reason: images.ImageError) -> gr.Error:
     """What callers of the API are told; nothing is printed."""
     return gr.Error(str(reason), print_exception=False)
+
+
+class Page(gr.Blocks):
+    """A page whose events answer with a sentence whatever they are sent, and keep nothing of it."""
+
+    async def preprocess_data(self, block_fn: Any, *args: Any, **kwargs: Any) -> Any:
+        """As Gradio's, which tells only the log what is wrong with an input."""
+        try:
+            return await super().preprocess_data(block_fn, *args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception:
+            needed = ", ".join(filter(None, (getattr(block, "label", "") for block in block_fn.inputs)))
+            sentence = f"What was sent is not what is needed here{needed and f' ({needed})'}."
+            raise gr.Error(sentence, print_exception=False) from None
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> Any:
+        """As Gradio's, which keeps what was last sent and answered for links to it, an hour long."""
+        try:
+            return await super().process_api(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as failure:  # Gradio prints it where nobody but the server's owner sees it
+            raise gr.Error("This did not work. Please try again.") from failure
+        finally:
+            function, state = kwargs.get("block_fn"), kwargs.get("state")
+            if state is not None:
+                for block in (*getattr(function, "inputs", ()), *getattr(function, "outputs", ())):
+                    state.config_values.get(block._id, {}).get("props", {}).pop("value", None)

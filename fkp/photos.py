@@ -10,7 +10,8 @@ import io
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,15 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class Album:
-    """The photos of one visitor; `at` is the one that is looked at, and `face` the face of it, if any."""
+    """The photos of one visitor; `at` is the one that is looked at, and `face` the face of it, if any.
+
+    `files` are all that were given, those that are yet to be looked at as well.
+    """
 
     photos: tuple[Photo, ...] = ()
     at: int = 0
     face: int | None = None
+    files: tuple[Path, ...] = ()
 
     @property
     def photo(self) -> Photo | None:
@@ -145,16 +150,19 @@ def look(model: FaceKeypoints, path: Path, settings: Settings) -> Photo:
     except images.ImageError as error:
         return Photo(path, problem=str(error).removeprefix(f"{path.name} "))
     height, width = pixels.shape[:2]
-    faces, more_faces = find(model, pixels, settings)
-    photo = Photo(path, "", (width, height), faces, more_faces)
-    shown = _resized(pixels, photo.shown_wh)
-    small = _resized(shown, _fitted(photo.shown_wh, 2 * THUMBNAIL_SIDE))
-    return replace(
-        photo,
-        shown=_jpeg(shown, 90),
-        thumbnail=_jpeg(small, 80),
-        enlarged=tuple(_enlarged(pixels, face) for face in faces),
-    )
+    photo = Photo(path, "", (width, height))
+    with ThreadPoolExecutor(1) as beside:  # while the networks run; on two cores it takes no time
+        for_screen = beside.submit(_for_screen, pixels, photo.shown_wh)
+        faces, more_faces = find(model, pixels, settings)
+        enlarged = tuple(_enlarged(pixels, face) for face in faces)
+        shown, small = for_screen.result()
+    return replace(photo, faces=faces, more_faces=more_faces, shown=shown, thumbnail=small, enlarged=enlarged)
+
+
+def looks(model: FaceKeypoints, paths: Iterable[Path], settings: Settings) -> Generator[Photo]:
+    """Everything about several photos, one by one."""
+    for path in paths:
+        yield look(model, path, settings)
 
 
 def thumbnail(path: Path) -> bytes:
@@ -258,12 +266,12 @@ def write_png(folder: Path, name: str, pixels: np.ndarray) -> Path:
     return _write(folder, name, _png(pixels))
 
 
-def forget(album: Album, folder: Path, but: Iterable[Path] = ()) -> None:
-    """Delete the uploaded files of an album, but not those named besides: Gradio names equal files alike.
+def forget(files: Iterable[Path], folder: Path, but: Iterable[Path] = ()) -> None:
+    """Delete uploaded files, but not those named besides: Gradio names equal files alike.
 
     Those that lie elsewhere, the examples, stay.
     """
-    for path in {photo.path for photo in album.photos}.difference(but):
+    for path in set(files).difference(but):
         if path.resolve().is_relative_to(folder.resolve()):
             path.unlink(missing_ok=True)
 
@@ -325,6 +333,13 @@ def _enlarged(pixels: np.ndarray, face: Faces) -> Face:
     return Face(_jpeg(crop, 90), _jpeg(small, 80), moved(face, transform.image_to_crop))
 
 
+def _for_screen(pixels: np.ndarray, shown_wh: tuple[int, int]) -> tuple[bytes, bytes]:
+    """The picture for the screen and a small one, as JPEG."""
+    shown = _resized(pixels, shown_wh)
+    small = _resized(shown, _fitted(shown_wh, 2 * THUMBNAIL_SIDE))
+    return _jpeg(shown, 90), _jpeg(small, 80)
+
+
 def _fitted(size_wh: tuple[int, int], side: int) -> tuple[int, int]:
     """The size of the same shape whose longer side is `side`."""
     factor = side / max(size_wh)
@@ -344,5 +359,13 @@ def _jpeg(pixels: np.ndarray, quality: int, sampling: int = cv2.IMWRITE_JPEG_SAM
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    order = cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
-    return cv2.imencode(".png", cv2.cvtColor(pixels, order), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+    """As PNG, of RGB or RGBA; what is transparent is taken to be mostly empty."""
+    drawn = pixels.shape[2] == 4
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # older versions of OpenCV leave no choice
+        # To try all, as OpenCV 5 does, takes twice as long for a photo and four times for what is empty.
+        options += [
+            cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE if drawn else cv2.IMWRITE_PNG_FILTER_UP,
+        ]  # fmt: skip
+    order = cv2.COLOR_RGBA2BGRA if drawn else cv2.COLOR_RGB2BGR
+    return cv2.imencode(".png", cv2.cvtColor(pixels, order), options)[1].tobytes()

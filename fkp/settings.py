@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+DETECTORS = ("fkp", "yunet", "whole")
+"""What may find the faces: `pipeline.DETECTORS`."""
+
 
 class SettingsError(ValueError):
     """A variable whose value cannot be used: one sentence with its name, the value and what is needed."""
@@ -22,6 +25,13 @@ def _yes(value: str) -> bool:
     return value == "1"
 
 
+def _names(value: str) -> tuple[str, ...]:
+    names = tuple(value.replace(",", " ").lower().split())
+    if any("/" in name for name in names):
+        raise ValueError("a list of names without http://, as faces.example.org,localhost:8080")
+    return names
+
+
 def _count(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,12}", value) or int(value) < 1:
         raise ValueError("a whole number from 1")
@@ -35,6 +45,12 @@ def _bytes(value: str) -> int:
     return int(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2]]
 
 
+def _detector(value: str) -> str:
+    if value not in DETECTORS:
+        raise ValueError(f"one of {', '.join(DETECTORS)}")
+    return value
+
+
 def _variable(default: Any, read: Callable[[str], Any], help: str) -> Any:
     return field(default=default, metadata={"read": read, "help": help})
 
@@ -45,11 +61,17 @@ class Settings:
 
     model: str | None = _variable(None, _text, "weights: a folder, or OWNER/NAME on the Hub (those bundled)")
     revision: str | None = _variable(None, _text, "commit, branch or tag on the Hub (its newest)")
+    detector: str = _variable("fkp", _detector, "what finds the faces: fkp, yunet or whole (fkp)")
     threads: int | None = _variable(None, _count, "threads for one picture (as many as there are cores)")
     max_faces: int = _variable(100, _count, "faces looked at in one picture, the largest (100)")
     max_pixels: int = _variable(120_000_000, _count, "pixels a picture may have (120000000)")
     max_file_size: int = _variable(50_000_000, _bytes, "size a file may have, as 800kb or 1gb (50mb)")
+    max_viewers: int = _variable(8, _count, "cameras looked at live at the same time (8)")
+    max_clip_seconds: int = _variable(60, _count, "seconds a clip may last (60)")
+    max_clip_size: int = _variable(100_000_000, _bytes, "size a clip may have, as 800kb or 1gb (100mb)")
+    clips_at_once: int = _variable(1, _count, "clips worked on at the same time, others wait in line (1)")
     mcp: bool = _variable(False, _yes, "1: the API is an MCP server too; needs gradio[mcp] (0)")
+    hosts: tuple[str, ...] = _variable((), _names, "names it has besides, as faces.example.org (none)")
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -66,6 +88,13 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             except ValueError as error:
                 name = variable(each.name)
                 raise SettingsError(f"{name} is {value!r}, where {error} is needed") from None
+    if environment.get("SYSTEM") == "spaces":  # https://huggingface.co/docs/hub/spaces-overview
+        # The machine has many more cores than the Space may use.
+        cores = re.fullmatch(r"([1-9][0-9]{0,3})(\.[0-9]+)?", environment.get("CPU_CORES", ""))
+        if cores:
+            given.setdefault("threads", int(cores[1]))
+        if host := environment.get("SPACE_HOST", "").lower():
+            given["hosts"] = (*given.get("hosts", ()), host)
     return Settings(**given)
 
 
@@ -76,4 +105,4 @@ def variable(name: str) -> str:
 
 def help_text() -> str:
     """A line for each variable, with its default in brackets."""
-    return "\n".join(f"  {variable(each.name):<18} {each.metadata['help']}" for each in fields(Settings))
+    return "\n".join(f"  {variable(each.name):<20} {each.metadata['help']}" for each in fields(Settings))

@@ -1,4 +1,4 @@
-"""What the page says about photos, as HTML: sentences, the picture with its faces, one face, the legend.
+"""What the page says about photos and clips, as HTML: sentences, pictures with their faces, the legend.
 
 Whatever a visitor gave, such as a file's name, is escaped here.
 """
@@ -10,7 +10,9 @@ import html
 from typing import Any
 
 from fkp import draw, scheme
+from fkp.footage import Footage
 from fkp.photos import Album, Photo
+from fkp.video import Progress
 
 NOTHING = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 """An empty picture of one pixel, for where no picture is yet."""
@@ -191,6 +193,61 @@ def _table(photo: Photo, number: int) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
+# --- Clips ----------------------------------------------------------------------------------------------
+
+
+def clip_answer(clip: Footage | None) -> str:
+    """What there is to say about a clip before the work."""
+    if clip is None:
+        return say("Choose a clip, and it appears here with its keypoints.")
+    if clip.problem:
+        return say(html.escape(clip.problem), "problem")
+    facts = [f"{clip.size_wh[0]}×{clip.size_wh[1]} pixels"]
+    if clip.seconds:
+        facts.append(duration(clip.seconds))
+    facts.append("with sound" if clip.sound else "no sound")
+    told = f"<b>{html.escape(clip.path.name)}</b> is ready: choose what to show, then press Find faces."
+    return say(f"{told} <small>{', '.join(facts)}.</small>")
+
+
+def waiting(ahead: int) -> str:
+    """For one whose clip is not yet worked on."""
+    are = "is" if ahead == 1 else "are"
+    return say(f"Waiting: {count(ahead, 'clip')} of others {are} before yours.")
+
+
+def going_on(progress: Progress | None) -> str:
+    """How far the work is; screen readers read it when they come to it, and are not told every step."""
+    if progress is None:
+        return f"{say('Looking for faces …')}<progress aria-label='Progress'></progress>"
+    share = "" if progress.share is None else f' value="{progress.share:.3f}" max="1"'
+    facts = [f"frame {progress.frames}" + (f" of {progress.total}" if progress.total else "")]
+    if progress.left is not None and progress.elapsed > 1:
+        facts.append(f"about {duration(progress.left)} left")
+    told = ", ".join(facts)
+    return f"""{say("Looking for faces …")}<progress aria-label="Progress"{share}></progress>
+<p class="far">{told[0].upper()}{told[1:]}.</p>"""
+
+
+def film(address: str, clip: Footage, progress: Progress) -> str:
+    """The clip with its keypoints, to be played."""
+    found = f"<b>Found {count(progress.faces, 'face')}</b>" if progress.faces else "<b>No face found</b>"
+    name, shape = html.escape(clip.path.name), clip.size_wh[0] / clip.size_wh[1]
+    more = f" <small>{count(progress.frames, 'frame')}, {duration(progress.time)}.</small>"
+    help = "" if progress.faces else f" {NO_FACE}"
+    return f"""{say(f"{found} in {name}.{help}{more}", "fine" if progress.faces else "problem")}
+<video class="film" controls playsinline loop preload="auto" src="{html.escape(address)}"
+style="--shape:{shape:.5f}" aria-label="{name} with its keypoints"></video>"""
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 0.8 s, 12 s, 3 min 20 s."""
+    if seconds < 10:
+        return f"{round(seconds, 1):g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return " ".join(([f"{minutes} min"] if minutes else []) + ([f"{rest} s"] if rest else []))
+
+
 # --- Legend ---------------------------------------------------------------------------------------------
 
 
@@ -209,6 +266,21 @@ def legend(style: draw.Style) -> str:
     else:
         entries = ""
     return f'<div class="legend">{entries}</div>'
+
+
+def looks() -> dict[str, Any]:
+    """What a browser needs to draw faces as `draw.draw` does: lines, and colours as [r, g, b]."""
+    groups = [
+        {"members": list(members), "closed": name in scheme.CLOSED, "colour": list(draw.COLOURS[name])}
+        for name, members in scheme.GROUPS.items()
+    ]
+    return {
+        "groups": groups,
+        "mesh": [list(edge) for edge in scheme.MESH],
+        "confidence": [list(colour) for colour in draw.CONFIDENCE_COLOURS],
+        "neutral": list(draw.NEUTRAL),
+        "rim": "rgba({},{},{},{:.2f})".format(*draw.RIM[:3], draw.RIM[3] / 255),
+    }
 
 
 def css(colour: draw.Colour) -> str:

@@ -1,5 +1,7 @@
 """Serves the page around a stand-in for the model, for tests of its API; run with a folder for uploads.
 
+Files may have a megabyte; other limits are as the environment says.
+
 Prints the address. For the line "forget" on its input it forgets everything as after an hour, and prints how
 many files and sessions are left.
 """
@@ -15,14 +17,18 @@ os.environ["GRADIO_TEMP_DIR"] = str(FOLDER)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import app  # noqa: E402
-from fkp import forgetting  # noqa: E402
-from fkp.settings import Settings  # noqa: E402
+from fkp import forgetting, settings  # noqa: E402
 from tests.stand_in import TWO_FACES, FacesInColour  # noqa: E402
 
-LIMITS = Settings(max_file_size=1_000_000, mcp=find_spec("mcp") is not None)
+LIMITS = settings.from_environment(
+    {"FKP_MAX_FILE_SIZE": "1mb", "FKP_MAX_CLIP_SIZE": "1mb"}
+    | {"FKP_MCP": str(int(find_spec("mcp") is not None))}
+    | os.environ
+)
 
 
 def main() -> None:
+    app.WAITING = int(os.environ.get("WAITING", app.WAITING))
     forgetting.SWEEP_SECONDS = 0.2
     page = app.build(FacesInColour(*TWO_FACES), LIMITS)
     print(app.launch(page, LIMITS, server_name="127.0.0.1", quiet=True, prevent_thread_lock=True), flush=True)

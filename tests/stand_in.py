@@ -23,6 +23,12 @@ class FacesInColour:
         self.calls += 1
         return self.keypoints_at(image, self.boxes[:max_faces] if image.any() else self.boxes[:0])
 
+    def detect(
+        self, image: np.ndarray, *, min_score: float | None = None, max_faces: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        faces = self(image, max_faces=max_faces)
+        return faces.boxes, faces.scores
+
     def keypoints_at(self, image: np.ndarray, boxes: np.ndarray) -> Faces:
         if len(boxes) == 0:
             return Faces.none()

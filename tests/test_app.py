@@ -10,6 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +25,12 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from fkp import batching, forgetting, hub, images, report
+from fkp import batching, footage, forgetting, hub, images, report
+from fkp.footage import Reel
 from fkp.photos import Album
 from fkp.settings import Settings
+from fkp.turns import Turns
+from tests.filmed import film
 from tests.stand_in import TWO_FACES, FacesInColour
 
 LOOKS = (["points", "contours"], 1)
@@ -63,19 +68,39 @@ class Visitor:
     """Calls the page's functions as a browser makes Gradio call them; `shown` is what it would show."""
 
     def __init__(self, page: gr.Blocks) -> None:
+        self.page = page
         self.functions = {event.name: event.fn for event in page.fns.values() if event.fn}
-        self.album, self.shown = Album(), {}
+        self.kept, self.shown, self.clock = Turns(Album()), {}, 0
+
+    @property
+    def album(self) -> Album:
+        return self.kept.value
+
+    @property
+    def now(self) -> int:
+        """By the browser's clock."""
+        self.clock += 1
+        return self.clock
 
     def __call__(self, name: str, *given, **event) -> Visitor:
-        extra = [gr.EventData(None, event)] if event else []
-        results = self.functions[name](self.album, *given, *extra)
-        for result in [results] if isinstance(results, dict) else results:
-            for component, value in result.items():
-                if isinstance(component, gr.State):
-                    self.album = value
-                else:
-                    self._show(component, value)
+        for result in self.steps(name, *given, **event):
+            self.see(result)
         return self
+
+    def steps(self, name: str, *given, **event) -> Iterator[dict]:
+        """What is shown step by step. Gradio repeats the last one, which must be nothing."""
+        extra = [gr.EventData(None, event)] if event else []
+        result = None
+        for result in self.functions[name](self.kept, *given, *extra):
+            yield result
+        assert [type(component) for component in result] == [gr.State]
+
+    def see(self, result: dict) -> None:
+        for component, value in result.items():
+            if isinstance(component, gr.State):
+                assert value is self.kept
+            else:
+                self._show(component, value)
 
     def _show(self, component, value) -> None:
         name = component.elem_id or component.value
@@ -84,8 +109,14 @@ class Visitor:
         kept = self.shown.get(name)
         self.shown[name] = kept | value if isinstance(kept, dict) and isinstance(value, dict) else value
 
+    def given(self, *paths: Path, left_out: int = 0) -> dict:
+        return {"paths": [str(path) for path in paths], "left_out": left_out, "moment": self.now}
+
     def find(self, *paths: Path, left_out: int = 0) -> Visitor:
-        return self("find", {"paths": [str(path) for path in paths], "left_out": left_out}, *LOOKS)
+        return self("find", self.given(*paths, left_out=left_out), *LOOKS)
+
+    def clear(self) -> Visitor:
+        return self("start_again", *LOOKS, self.now)
 
 
 @pytest.fixture
@@ -140,8 +171,8 @@ def test_too_many_faces_are_told(uploads, model):
 def test_several_photos_come_one_after_the_other_and_can_be_gone_through(visitor, uploads):
     Image.new("RGB", (40, 40)).save(uploads / "night.png")
     paths = [uploads / "holiday.jpg", uploads / "night.png", uploads / "gone.jpg"]
-    given = {"paths": [str(path) for path in paths], "left_out": 4}
-    steps = list(visitor.functions["find"](Album(), given, *LOOKS))
+    steps = list(visitor.steps("find", visitor.given(*paths, left_out=4), *LOOKS))
+    steps = [step for step in steps if len(step) > 1 or not isinstance(next(iter(step)), gr.State)]
     # Each photo is shown as soon as it is done, and can be gone to in the end.
     told = ["Looking for faces …", "1 of 3 done …", "2 of 3 done …", "3 photos were taken"]
     assert [text in str(step) for step, text in zip(steps, told, strict=True)] == [True] * 4
@@ -183,20 +214,54 @@ def test_a_face_is_chosen(visitor, uploads, model):
 def test_examples_are_shown_and_never_deleted(visitor, uploads):
     visitor.find(uploads / "holiday.jpg")
     for number, path in enumerate(app.EXAMPLES):
-        assert path.name in visitor("try_example", *LOOKS, index=number).shown["answer"]
-    assert "Choose a photo" in visitor("try_example", *LOOKS, index=99).shown["answer"]
-    visitor("try_example", *LOOKS, index=0)("start_again", *LOOKS)
+        assert path.name in visitor("try_example", *LOOKS, index=number, moment=visitor.now).shown["answer"]
+    assert "Choose a photo" in visitor("try_example", *LOOKS, index=99, moment=visitor.now).shown["answer"]
+    visitor("try_example", *LOOKS, index=0, moment=visitor.now).clear()
     assert all(path.is_file() for path in app.EXAMPLES)
 
 
 def test_photos_are_deleted_by_clear_and_by_new_ones(visitor, uploads):
-    visitor.find(uploads / "holiday.jpg")("start_again", *LOOKS)
+    visitor.find(uploads / "holiday.jpg").clear()
     assert not (uploads / "holiday.jpg").exists() and "Choose a photo" in visitor.shown["answer"]
     assert visitor.shown["Clear"]["interactive"] is False and visitor.album.photos == ()
     for name in ("one.png", "two.png"):
         Image.new("RGB", (40, 40)).save(uploads / name)
         visitor.find(uploads / name)
     assert not (uploads / "one.png").exists() and (uploads / "two.png").exists()
+
+
+def test_the_newest_of_a_visitors_actions_has_its_way(visitor, uploads, model):
+    """Whatever was begun before it ends, shows nothing more, and leaves no file."""
+    for name in ("one.png", "two.png", "three.png"):
+        Image.new("RGB", (40, 40), (200, 90, 40)).save(uploads / name)
+    steps = visitor.steps("find", visitor.given(uploads / "holiday.jpg", uploads / "one.png"), *LOOKS)
+    while "answer" not in visitor.shown or "Found 2 faces" not in visitor.shown["answer"]:
+        visitor.see(next(steps))
+    visitor.clear()
+    for step in steps:
+        visitor.see(step)
+    assert "Choose a photo" in visitor.shown["answer"] and visitor.shown["photos"] == ""
+    assert visitor.album.photos == () and not any(uploads.glob("*.jpg"))
+    assert not (uploads / "one.png").exists()
+
+    # One that waited in the server's queue until something newer was done does not even begin.
+    given = visitor.given(uploads / "two.png")
+    calls = visitor.clear().find(uploads / "three.png") and model.calls
+    shown = dict(visitor.shown)
+    assert visitor("find", given, *LOOKS).shown == shown and model.calls == calls
+    assert not (uploads / "two.png").exists() and (uploads / "three.png").exists()
+
+
+def test_a_face_chosen_while_other_photos_are_looked_at_stays_chosen(visitor, uploads):
+    paths = [uploads / "holiday.jpg", uploads / "gone.jpg"]
+    steps = visitor.steps("find", visitor.given(*paths), *LOOKS)
+    while not visitor.album.photos:
+        visitor.see(next(steps))
+    visitor.see(next(steps))
+    visitor("choose", *LOOKS, index=1)
+    for step in steps:
+        visitor.see(step)
+    assert "Face 2 of 2" in visitor.shown["face"] and len(visitor.album.photos) == 2
 
 
 def test_the_same_file_can_be_given_again(visitor, uploads):
@@ -219,7 +284,7 @@ def saves(page: gr.Blocks) -> dict:
 
 
 def test_saving(page, visitor, uploads):
-    album = visitor.find(uploads / "holiday.jpg").album
+    album = visitor.find(uploads / "holiday.jpg").kept
     written = {button: Path(save(album, ["points", "boxes"], 2)) for button, save in saves(page).items()}
     assert {button: path.name for button, path in written.items()} == {
         "Save picture": "holiday_keypoints.png",
@@ -232,13 +297,143 @@ def test_saving(page, visitor, uploads):
 
 
 def test_saving_what_is_no_longer_there_is_told(page, visitor, uploads):
-    album = visitor.find(uploads / "holiday.jpg").album
+    album = visitor.find(uploads / "holiday.jpg").kept
     (uploads / "holiday.jpg").unlink()
     with pytest.raises(gr.Error, match="holiday.jpg is no longer here. Please choose it again."):
         saves(page)["Save picture"](album, *LOOKS)
     for save in saves(page).values():
         with pytest.raises(gr.Error, match="There is no photo any more. Please choose it again."):
-            save(Album(), *LOOKS)
+            save(Turns(Album()), *LOOKS)
+
+
+# --- Clips ----------------------------------------------------------------------------------------------
+
+
+class Viewer(Visitor):
+    """The same for the tab of clips."""
+
+    def __init__(self, page: gr.Blocks) -> None:
+        super().__init__(page)
+        self.kept = Turns(Reel())
+
+    @property
+    def told(self) -> str:
+        return self.shown["clip-answer"]
+
+    def take(self, path: Path) -> Viewer:
+        return self("take", self.given(path))
+
+    def follow(self) -> Viewer:
+        return self("follow", *CLIP_LOOKS, self.now)
+
+    def fetch(self, button: str) -> Path:
+        (event,) = [
+            event for event in self.page.fns.values()
+            if event.name == "fetch" and self.page.blocks[event.targets[0][0]].value == button
+        ]  # fmt: skip
+        return Path(event.fn(self.kept))
+
+
+CLIP_LOOKS = (["points", "face_numbers"], 1)
+
+
+@pytest.fixture
+def viewer(page) -> Viewer:
+    return Viewer(page)
+
+
+@pytest.fixture
+def clip(uploads) -> Path:
+    return film(uploads / "holiday.mov", 8, size_wh=(160, 120), sound="aac")
+
+
+def test_a_clip_is_told_and_comes_back_with_its_faces(viewer, clip, uploads):
+    viewer.take(clip)
+    assert "holiday.mov</b> is ready" in viewer.told and "160×120 pixels, 0.3 s, with sound." in viewer.told
+    assert viewer.shown["Find faces"]["interactive"] and viewer.shown["Clear"]["interactive"]
+    assert not viewer.shown["Save clip"]["interactive"]
+    steps = list(viewer.steps("follow", *CLIP_LOOKS, viewer.now))
+    assert any("<progress" in str(step) and "Cancel" in str(step) for step in steps)
+    for step in steps:
+        viewer.see(step)
+    assert "Found 2 faces</b> in holiday.mov." in viewer.told and "8 frames, 0.3 s." in viewer.told
+    made = {button: viewer.fetch(button) for button in ("Save clip", "Save JSON", "Save CSV")}
+    assert [path.name for path in made.values()] == [f"holiday_keypoints.{e}" for e in ("mp4", "json", "csv")]
+    assert all(path.is_relative_to(uploads) and path.stat().st_size for path in made.values())
+    assert f'src="gradio_api/file={made["Save clip"]}"' in viewer.told
+    assert viewer.shown["Clear"]["value"] == "Clear" and viewer.shown["Save CSV"]["interactive"]
+    viewer.follow()  # once more, with other options perhaps: what was made before goes
+    assert not made["Save clip"].exists() and viewer.fetch("Save clip").is_file()
+    viewer("stop", viewer.now)
+    assert [path for path in uploads.rglob("*") if path.is_file()] == [uploads / "holiday.jpg"]
+    with pytest.raises(gr.Error, match="The clip is no longer here. Please choose it again."):
+        viewer.fetch("Save clip")
+    assert "Choose a clip" in viewer.told and not viewer.shown["Clear"]["interactive"]
+
+
+def test_what_is_no_clip_is_told_and_deleted(viewer, uploads):
+    (uploads / "note.mp4").write_text("milk, bread")
+    viewer.take(uploads / "note.mp4")
+    assert "note.mp4: is no video" in viewer.told and str(uploads) not in viewer.told
+    assert not viewer.shown["Find faces"]["interactive"] and not (uploads / "note.mp4").exists()
+    assert viewer.follow().told == viewer.told  # nothing to work on
+
+
+def test_a_clip_that_breaks_off_is_told(viewer, uploads):
+    path = film(uploads / "a.mp4", 60, front=True)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    told = viewer.take(path).follow().told
+    assert "a.mp4: " in told and "Please choose another clip." in told and "problem" in told
+    assert not viewer.shown["Save clip"]["interactive"]
+
+
+def test_cancelling_a_clip_leaves_nothing_of_it(viewer, uploads, clip):
+    steps = viewer.take(clip).steps("follow", *CLIP_LOOKS, viewer.now)
+    while "Cancel" not in str(viewer.shown["Clear"]):
+        viewer.see(next(steps))
+    job = viewer.kept.value.job
+    viewer("stop", viewer.now)
+    for step in steps:
+        viewer.see(step)
+    assert "Choose a clip" in viewer.told and job.wait(20)
+    deadline = time.monotonic() + 20
+    while any(path.suffix != ".jpg" for path in uploads.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [path.name for path in uploads.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_visitor_who_goes_away_ends_the_work(viewer, uploads):
+    viewer.take(film(uploads / "long.mp4", 400, size_wh=(160, 120)))
+    steps = viewer.functions["follow"](viewer.kept, *CLIP_LOOKS, viewer.now)
+    while viewer.kept.value.job is None:
+        next(steps)
+    steps.close()  # what Gradio does
+    job = viewer.kept.value.job
+    assert job.wait(20) and job.stopped and not job.done
+
+
+@pytest.mark.parametrize(
+    "room, ahead, told",
+    [(5, 1, "Waiting: 1 clip of others is before yours."), (0, 0, "Too many clips are being worked on.")],
+)
+def test_those_who_wait_are_told_and_too_many_are_refused(viewer, clip, monkeypatch, room, ahead, told):
+    monkeypatch.setattr(footage.Workshop, "room", room)
+    monkeypatch.setattr(footage.Workshop, "ahead_of", lambda *_: ahead)
+    monkeypatch.setattr(app, "TELL_SECONDS", 0.01)
+    steps = viewer.take(clip).steps("follow", *CLIP_LOOKS, viewer.now)
+    assert any(told in str(step) for step in steps)
+
+
+def test_the_example_clip_runs_on_a_click(viewer):
+    (example,) = app.EXAMPLE_CLIPS
+    steps = viewer.steps("try_clip", *CLIP_LOOKS, index=0, moment=viewer.now)
+    while viewer.kept.value.job is None:
+        next(steps)
+    assert viewer.kept.value.footage.path == example
+    viewer("stop", viewer.now)
+    assert example.is_file()
+    with pytest.raises(gr.Error, match="There is no such example."):
+        viewer("try_clip", *CLIP_LOOKS, index=7, moment=viewer.now)
 
 
 def test_about_tells_the_figures_only_of_the_model_that_runs(page, model):
@@ -252,15 +447,19 @@ def test_about_tells_the_figures_only_of_the_model_that_runs(page, model):
 def test_the_page_reports_to_nobody_and_keeps_nothing_for_long(page):
     assert page.analytics_enabled is False
     assert page.delete_cache == (forgetting.SWEEP_SECONDS, forgetting.KEPT_SECONDS)
-    (state,) = [block for block in page.blocks.values() if isinstance(block, gr.State)]
-    assert state.time_to_live == forgetting.KEPT_SECONDS
+    states = [block for block in page.blocks.values() if isinstance(block, gr.State)]
+    assert [state.time_to_live for state in states] == [forgetting.KEPT_SECONDS] * 2
     assert f"{forgetting.KEPT_SECONDS // 60} minutes" in app.FOOTER
 
 
 def test_the_state_deletes_its_files_when_it_goes(page, visitor, uploads):
-    (state,) = [block for block in page.blocks.values() if isinstance(block, gr.State)]
-    state.delete_callback(visitor.find(uploads / "holiday.jpg").album)
+    of_photos, of_clips = [block for block in page.blocks.values() if isinstance(block, gr.State)]
+    of_photos.delete_callback(visitor.find(uploads / "holiday.jpg").kept)
     assert not (uploads / "holiday.jpg").exists()
+    viewer = Viewer(page)
+    viewer("take", viewer.given(film(uploads / "clip.mp4", 3)))
+    of_clips.delete_callback(viewer.kept)
+    assert not (uploads / "clip.mp4").exists()
 
 
 # --- The API, over HTTP ---------------------------------------------------------------------------------

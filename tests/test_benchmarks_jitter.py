@@ -1,11 +1,15 @@
 """The figures of benchmarks/jitter.py, on motions that can be worked out by hand."""
 
+import re
+
 import numpy as np
 import pytest
 
 from benchmarks import jitter
-from fkp import FaceKeypoints, geometry
+from fkp import FaceKeypoints, footage, geometry
+from fkp.settings import Settings
 from tests import synthetic
+from tests.filmed import film
 
 FACE = synthetic.face()
 EYES = float(geometry.inter_ocular(FACE))
@@ -64,3 +68,36 @@ def test_the_table_and_a_real_clip() -> None:
     lines = jitter.table({"still": row, "other": row}).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert f"| {row.jitter:.2f} % |" in lines[2] and "ms" not in lines[2] and " ms |" in lines[3]
+
+
+def test_the_page_has_the_table(tmp_path) -> None:
+    """Every motion is in it, and writing it again changes the table only."""
+    text = (jitter.DOCS / "video.md").read_text()
+    assert all(f"\n| {name} | " in text for name in jitter.MOTIONS)
+    (tmp_path / "video.md").write_text(text)
+    rows = {name: jitter.Row(*range(6)) for name in jitter.MOTIONS}
+    again = jitter.section(tmp_path / "video.md", rows)
+    assert jitter.table(rows) in again
+    outside = [re.sub("<!-- jitter.*?end of jitter -->", "", page, flags=re.DOTALL) for page in (text, again)]
+    assert outside[0] == outside[1]
+
+
+def test_only_the_default_is_published(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.argv", ["jitter.py", "--write", "--frames", "3"])
+    with pytest.raises(SystemExit):
+        jitter.main()
+    assert "what is published is the default" in capsys.readouterr().err
+
+
+def test_the_page_that_tells_of_clips_is_right(root, tmp_path, monkeypatch) -> None:
+    """Its Python runs, and its limits are those of the settings."""
+    text = (root / "docs" / "video.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert "examples/two_portraits.mp4" in block
+    film(tmp_path / "short.mp4", 2)
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace("examples/two_portraits.mp4", "short.mp4"), {})
+    assert (tmp_path / "out.mp4").is_file() and (tmp_path / "out.csv").is_file()
+    limits = Settings()
+    assert (limits.max_clip_seconds, limits.max_clip_size, limits.clips_at_once) == (60, 100_000_000, 1)
+    assert footage.LINE == 8 and all(f"FKP_{name}" in text for name in ("MAX_CLIP_SECONDS", "MAX_CLIP_SIZE"))

@@ -158,7 +158,9 @@ def album(tmp_path) -> Album:
     (folder / "note.jpg").write_text("milk, bread")
     dark = picture(folder / "night.png", colour=(0, 0, 0))
     album = Album()
-    for path in (picture(folder / "a.b.png"), folder / "note.jpg", dark):
+    paths = (picture(folder / "a.b.png"), folder / "note.jpg", dark)
+    album = Album(files=paths)
+    for path in paths:
         album = album.with_photo(look(path, (10, 10, 60, 60), (80, 20, 120, 60)))
     return album
 
@@ -203,13 +205,13 @@ def test_ways_out_of_the_folder_are_refused(tmp_path):
 
 def test_forgetting_deletes_uploads_but_not_what_lies_elsewhere(album, tmp_path):
     example = look(picture(tmp_path / "example.png"))
-    photos.forget(album.with_photo(example), tmp_path / "uploads")
+    photos.forget([*album.files, example.path], tmp_path / "uploads")
     assert list((tmp_path / "uploads").iterdir()) == [] and example.path.is_file()
-    photos.forget(album, tmp_path / "uploads")  # twice is no error
+    photos.forget(album.files, tmp_path / "uploads")  # twice is no error
 
 
 def test_a_file_that_is_given_again_is_not_deleted(album, tmp_path):
-    photos.forget(album, tmp_path / "uploads", but=[album.photo.path])
+    photos.forget(album.files, tmp_path / "uploads", but=[album.photo.path])
     assert [path.name for path in (tmp_path / "uploads").iterdir()] == ["a.b.png"]
 
 
@@ -233,7 +235,7 @@ def test_the_saved_picture_has_full_size_and_nothing_of_the_camera(tmp_path):
 
 
 def test_the_picture_cannot_be_saved_once_its_upload_is_gone(album, tmp_path):
-    photos.forget(album, tmp_path / "uploads")
+    photos.forget(album.files, tmp_path / "uploads")
     with pytest.raises(images.ImageError, match="a.b.png is no longer here. Please choose it again."):
         photos.save_picture(album, STYLE, Settings(), tmp_path)
     with pytest.raises(images.ImageError, match="The photos are no longer here."):

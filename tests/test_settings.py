@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from fkp import settings
+from fkp import pipeline, settings
 from fkp.settings import Settings, SettingsError, from_environment
 
 
@@ -19,13 +19,23 @@ def test_every_setting_is_read():
     environment = {
         "FKP_MODEL": "owner/name",
         "FKP_REVISION": "v2",
+        "FKP_DETECTOR": "whole",
         "FKP_THREADS": "3",
         "FKP_MAX_FACES": "7",
         "FKP_MAX_PIXELS": "1000000",
         "FKP_MAX_FILE_SIZE": "5mb",
+        "FKP_MAX_VIEWERS": "2",
+        "FKP_MAX_CLIP_SECONDS": "30",
+        "FKP_MAX_CLIP_SIZE": "20mb",
+        "FKP_CLIPS_AT_ONCE": "3",
         "FKP_MCP": "1",
+        "FKP_HOSTS": "Faces.example.org, localhost:8080",
     }
-    assert from_environment(environment) == Settings("owner/name", "v2", 3, 7, 1_000_000, 5_000_000, True)
+    expected = Settings(
+        "owner/name", "v2", "whole", 3, 7, 1_000_000, 5_000_000, 2, 30, 20_000_000, 3, True,
+        ("faces.example.org", "localhost:8080"),
+    )  # fmt: skip
+    assert from_environment(environment) == expected
     assert {settings.variable(each.name) for each in fields(Settings)} == environment.keys()
 
 
@@ -47,6 +57,7 @@ def test_sizes_may_have_a_unit(text, size):
         ("FKP_MAX_FILE_SIZE", "much", "a number of bytes"),
         ("FKP_MAX_FILE_SIZE", "0mb", "a number of bytes"),
         ("FKP_MCP", "yes", "0 or 1"),
+        ("FKP_DETECTOR", "haar", "one of fkp, yunet, whole is needed"),
     ],
 )
 def test_what_cannot_be_used_is_told_with_its_name(name, value, needed):
@@ -56,11 +67,37 @@ def test_what_cannot_be_used_is_told_with_its_name(name, value, needed):
     assert told.startswith(f"{name} is '{value}', where {needed}") and "\n" not in told
 
 
+@pytest.mark.parametrize(
+    "environment, threads",
+    [
+        ({"SYSTEM": "spaces", "CPU_CORES": "2"}, 2),
+        ({"SYSTEM": "spaces", "CPU_CORES": "8.0"}, 8),
+        ({"SYSTEM": "spaces", "CPU_CORES": "2", "FKP_THREADS": "1"}, 1),
+        ({"SYSTEM": "spaces", "CPU_CORES": "many"}, None),
+        ({"SYSTEM": "spaces"}, None),
+        ({"CPU_CORES": "2"}, None),
+    ],
+)
+def test_a_space_says_how_many_cores_it_has(environment, threads):
+    assert from_environment(environment).threads == threads
+
+
+def test_a_space_says_what_it_is_called():
+    space = {"SYSTEM": "spaces", "SPACE_HOST": "Me-Demo.hf.space"}
+    assert from_environment(space).hosts == ("me-demo.hf.space",)
+    assert from_environment(space | {"FKP_HOSTS": "a.org"}).hosts == ("a.org", "me-demo.hf.space")
+    assert from_environment({"SPACE_HOST": "me-demo.hf.space"}).hosts == ()
+
+
 def test_help_has_a_line_for_each():
     lines = settings.help_text().splitlines()
     assert len(lines) == len(fields(Settings))
     for line, each in zip(lines, fields(Settings), strict=True):
         name, text = line.split(None, 1)
         assert name == settings.variable(each.name)
-        if isinstance(each.default, int) and each.name not in ("mcp", "max_file_size"):
+        if isinstance(each.default, int) and each.name not in ("mcp", "max_file_size", "max_clip_size"):
             assert text.endswith(f"({each.default})")
+
+
+def test_the_detectors_are_those_that_there_are():
+    assert settings.DETECTORS == pipeline.DETECTORS

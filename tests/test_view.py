@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from fkp import draw, scheme, view
+from fkp.footage import Footage
 from fkp.photos import Album, Face, Photo
+from fkp.video import Progress
 from tests.stand_in import FacesInColour
 
 EVIL = "<img src=x onerror=alert(1)>${alert(2)}`{{x}}\".jpg"
@@ -167,3 +170,60 @@ def test_the_legend_explains_the_colours_in_use(style, said):
     legend = view.legend(style)
     assert said in legend and ("<i" in legend) == bool(said)
     Tags(legend)
+
+
+# --- Live -----------------------------------------------------------------------------------------------
+
+
+def test_a_browser_is_told_all_it_needs_to_draw():
+    looks = json.loads(json.dumps(view.looks()))
+    assert sorted(point for group in looks["groups"] for point in group["members"]) == list(range(68))
+    assert [group["closed"] for group in looks["groups"]] == [name in scheme.CLOSED for name in scheme.GROUPS]
+    assert [tuple(group["colour"]) for group in looks["groups"]] == list(draw.COLOURS.values())
+    assert {tuple(edge) for edge in looks["mesh"]} == set(scheme.MESH)
+    assert len(looks["confidence"]) == len(draw.CONFIDENCE_COLOURS)
+    assert looks["rim"].startswith("rgba(0,0,0,0.6")
+
+
+# --- Clips ----------------------------------------------------------------------------------------------
+
+CLIP = Footage(Path("/tmp/x/a<b>.mp4"), "", (640, 480), 12.4, 310, True)
+
+
+def test_what_is_said_of_a_clip():
+    assert "Choose a clip" in view.clip_answer(None)
+    told = view.clip_answer(CLIP)
+    assert "a&lt;b&gt;.mp4" in told and "640×480 pixels, 12 s, with sound." in told and "/tmp" not in told
+    assert "pixels, no sound." in view.clip_answer(Footage(Path("a.mp4"), "", (64, 48)))
+    told = view.clip_answer(Footage(Path("a.mp4"), "<b>: is empty."))
+    assert "&lt;b&gt;: is empty." in told and "problem" in told
+
+
+@pytest.mark.parametrize(
+    "seconds, told",
+    [(0.04, "0 s"), (0.84, "0.8 s"), (6.0, "6 s"), (12.4, "12 s"), (60, "1 min"), (200, "3 min 20 s")],
+)
+def test_durations_are_told_as_people_say_them(seconds, told):
+    assert view.duration(seconds) == told
+
+
+def test_those_who_wait_are_told_how_many_are_before_them():
+    assert "1 clip of others is before yours" in view.waiting(1)
+    assert "3 clips of others are before yours" in view.waiting(3)
+
+
+def test_progress_is_told_with_the_time_left():
+    assert "<progress aria-label='Progress'></progress>" in view.going_on(None)
+    told = view.going_on(Progress(75, 300, 3.0, 12.0, 10.0, 1, 5))
+    assert 'value="0.250" max="1"' in told and "Frame 75 of 300, about 30 s left." in told
+    assert "left" not in view.going_on(Progress(2, 300, 0.1, 12.0, 0.2, 1, 1))  # too early to say
+    told = view.going_on(Progress(75, None, 3.0, None, 10.0, 1, 5))
+    assert "value=" not in told and "Frame 75." in told
+
+
+def test_the_film_is_shown_with_what_was_found():
+    told = view.film("gradio_api/file=/tmp/a%22b.mp4", CLIP, Progress(310, 310, 12.4, 12.4, 20.0, 2, 31))
+    assert "Found 2 faces</b> in a&lt;b&gt;.mp4." in told and "310 frames, 12 s." in told
+    assert 'src="gradio_api/file=/tmp/a%22b.mp4"' in told and "controls" in told and "fine" in told
+    told = view.film("x", CLIP, Progress(1, 1, 0.0, None, 0.1, 0, 1))
+    assert "No face found" in told and view.NO_FACE in told and "problem" in told and "1 frame, 0 s." in told

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,8 +39,17 @@ def chromium_path() -> str:
 
 @pytest.fixture(scope="session")
 def address(root: Path, tmp_path_factory: pytest.TempPathFactory, chromium_path: str) -> Iterator[str]:
-    """Address of a running page, whose process is kept from reaching beyond this computer."""
-    folder = tmp_path_factory.mktemp("page")
+    """Address of a running page."""
+    with serving(root, tmp_path_factory.mktemp("page")) as url:
+        yield url
+
+
+@contextmanager
+def serving(root: Path, folder: Path, **settings: str) -> Iterator[str]:
+    """Address of a page with settings FKP_…, whose process is kept from reaching beyond this computer.
+
+    What is uploaded goes to `uploads` in the folder.
+    """
     log, refused = folder / "app.log", folder / "refused.log"
     refused.touch()
     with socket.socket() as probe:
@@ -54,6 +64,7 @@ def address(root: Path, tmp_path_factory: pytest.TempPathFactory, chromium_path:
     }
     for name in [name for name in environment if name.startswith("FKP_")]:
         del environment[name]
+    environment |= settings
     command = [sys.executable, "app.py", "--no-browser", "--host", "127.0.0.1", "--port", str(port)]
     with open(log, "wb") as output:
         process = subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=output)
@@ -63,7 +74,7 @@ def address(root: Path, tmp_path_factory: pytest.TempPathFactory, chromium_path:
         yield url
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
     assert refused.read_text() == "", "the page's process tried to reach beyond this computer"
     assert "Traceback" not in log.read_text(), log.read_text()
     left = [path for path in (folder / "uploads").rglob("*") if path.is_file() or path.name.startswith("fkp")]
