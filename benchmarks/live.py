@@ -1,6 +1,6 @@
 """How fast the Live tab is, in headless Chromium with a camera that shows a film of a moving face, 640×480.
 
-    python benchmarks/live.py                              # 1 and 4 viewers, and the way that was not taken
+    python benchmarks/live.py --write                      # 1 and 4 viewers, the way not taken; docs/page.md
     python benchmarks/live.py --seconds 5 --viewers 1 2 --no-alternative
 
 Server and browsers share the machine, as they do not in earnest: the figures are the least to be expected.
@@ -30,6 +30,8 @@ sys.path.insert(0, str(ROOT))
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+
+from benchmarks.published import DOCS, Table  # noqa: E402
 
 FRAMES, RATE = 90, 30
 """Length of the film, which is repeated, and frames a second."""
@@ -81,14 +83,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="for each number of viewers (default: 20)")
     parser.add_argument("--viewers", type=int, nargs="+", default=[1, 4], help="at once (default: 1 4)")
     parser.add_argument("--no-alternative", action="store_true", help="leave out gr.Image(streaming=True)")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/page.md")
     parser.add_argument("--serve-alternative", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve_alternative:
         return serve_alternative()
-    print(
-        "| way, viewers | results a second, each | latency p50 | p95 | of it on the server | files written |"
+    if args.write and vars(args) != vars(parser.parse_args(["--write"])):
+        parser.error("--write with other options: what is published is the default")
+    table = Table(
+        "way, viewers", "results a second, each", "latency p50", "p95", "of it on the server", "files written"
     )
-    print("| --- | --: | --: | --: | --: | --: |")
     with tempfile.TemporaryDirectory() as folder:
         film = write_film(Path(folder) / "face.y4m")
         with chromium(film) as browser:
@@ -99,7 +103,8 @@ def main() -> None:
                     pages = [open_live(browser, address) for _ in range(viewers)]
                     before = files_in(uploads)
                     results = watched(pages, args.seconds)
-                    tell(f"the Live tab, {viewers}", results, args.seconds, files_in(uploads) - before)
+                    files = files_in(uploads) - before
+                    table.add(f"the Live tab, {viewers}", *figures(results, args.seconds, files))
                     for each in pages:
                         each.context.close()
             if not args.no_alternative:
@@ -108,22 +113,25 @@ def main() -> None:
                     other = open_alternative(browser, address)
                     before = files_in(uploads)
                     results = watched([other], args.seconds)
-                    tell("gr.Image(streaming=True), 1", results, args.seconds, files_in(uploads) - before)
+                    files = files_in(uploads) - before
+                    table.add("`gr.Image(streaming=True)`, 1", *figures(results, args.seconds, files))
                     other.context.close()
+    if args.write:
+        table.write(DOCS / "page.md", "live", "python benchmarks/live.py --write")
 
 
 def files_in(folder: Path) -> int:
     return sum(path.is_file() for path in folder.rglob("*"))
 
 
-def tell(what: str, results: list[list[dict[str, Any]]], seconds: float, files: int) -> None:
-    """One line; the rates of all viewers, and times in ms over all of their results."""
+def figures(results: list[list[dict[str, Any]]], seconds: float, files: int) -> list[str]:
+    """The rates of all viewers, times in ms over all of their results, and the files."""
     rates = ", ".join(f"{len(each) / seconds:.1f}" for each in results)
     latencies = [result["latency"] for each in results for result in each] or [np.nan]
     p50, p95 = np.nanpercentile(latencies, [50, 95])
     ms = np.median([result["ms"] for each in results for result in each] or [np.nan])
     server = "–" if np.isnan(ms) else f"{ms:.0f} ms"
-    print(f"| {what} | {rates} | {p50:.0f} ms | {p95:.0f} ms | {server} | {files} |", flush=True)
+    return [rates, f"{p50:.0f} ms", f"{p95:.0f} ms", server, str(files)]
 
 
 def write_film(path: Path) -> Path:

@@ -1,5 +1,6 @@
 """How fast the page is: start, requests, a photo of 12 megapixels in a browser, and several callers at once.
 
+    python benchmarks/page.py --write             # the table of docs/page.md
     python benchmarks/page.py                     # everything; the part with a browser needs Chromium
     python benchmarks/page.py --seconds 2 --no-browser
 
@@ -32,6 +33,7 @@ import numpy as np  # noqa: E402
 from gradio_client import Client, handle_file  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from benchmarks.published import DOCS, Table  # noqa: E402
 from fkp import FaceKeypoints, batching, images  # noqa: E402
 
 PHOTO = ROOT / "examples" / "four_faces.jpg"
@@ -45,24 +47,25 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=10, help="for each number of callers (default: 10)")
     parser.add_argument("--no-browser", action="store_true", help="leave out the part with Chromium")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/page.md")
     args = parser.parse_args()
-    print("| what | |\n| --- | --: |")
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as address:
-        single_requests(address)
+    if args.write and vars(args) != vars(parser.parse_args(["--write"])):
+        parser.error("--write with other options: what is published is the default")
+    table = Table("what", "")
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder), table) as address:
+        single_requests(table, address)
         for callers in CALLERS:
-            many_requests(address, callers, args.seconds)
+            many_requests(table, address, callers, args.seconds)
         if not args.no_browser:
-            in_a_browser(address, Path(folder))
+            in_a_browser(table, address, Path(folder))
     for callers in CALLERS[1:]:
-        shared_runs(callers, args.seconds / 4)
-
-
-def tell(what: str, figure: str) -> None:
-    print(f"| {what} | {figure} |", flush=True)
+        shared_runs(table, callers, args.seconds / 4)
+    if args.write:
+        table.write(DOCS / "page.md", "page", "python benchmarks/page.py --write")
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(folder: Path, table: Table) -> Iterator[str]:
     """The page in a process of its own; tells how long it took to get ready."""
     command = [sys.executable, str(ROOT / "app.py"), "--no-browser", "--host", "127.0.0.1"]
     began = time.perf_counter()
@@ -72,23 +75,23 @@ def served(folder: Path) -> Iterator[str]:
     try:
         assert process.stdout is not None
         line = next(line for line in process.stdout if line.startswith("Ready after "))
-        tell("start to ready, imports included", f"{time.perf_counter() - began:.1f} s")
-        tell("start to ready after imports", f"{line.split()[2]} s")
+        table.add("start to ready, imports included", f"{time.perf_counter() - began:.1f} s")
+        table.add("start to ready after imports", f"{line.split()[2]} s")
         yield line.split()[4]
     finally:
         process.terminate()
         process.wait(10)
 
 
-def single_requests(address: str) -> None:
+def single_requests(table: Table, address: str) -> None:
     """The first request and later ones, of the same client."""
     client = Client(address, verbose=False)
     times = [timed(lambda: client.predict(handle_file(PHOTO), api_name="/detect")) for _ in range(20)]
-    tell("/detect, 840×840, 4 faces: first request", f"{1e3 * times[0]:.0f} ms")
-    tell("the same: median of the 10th to 20th", f"{1e3 * statistics.median(times[9:]):.0f} ms")
+    table.add("/detect, 840×840, 4 faces: first request", f"{1e3 * times[0]:.0f} ms")
+    table.add("the same: median of the 10th to 20th", f"{1e3 * statistics.median(times[9:]):.0f} ms")
 
 
-def many_requests(address: str, callers: int, seconds: float) -> None:
+def many_requests(table: Table, address: str, callers: int, seconds: float) -> None:
     """So many callers, each with its next request as soon as the last is answered."""
     clients = [Client(address, verbose=False) for _ in range(callers)]
     began = time.perf_counter()
@@ -103,10 +106,10 @@ def many_requests(address: str, callers: int, seconds: float) -> None:
         times = sorted(1e3 * t for some in pool.map(call, clients) for t in some)
     p50, p95 = np.percentile(times, [50, 95])
     rate = len(times) / (time.perf_counter() - began)
-    tell(f"/detect, {callers} at once", f"{rate:.1f} requests/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms")
+    table.add(f"/detect, {callers} at once", f"{rate:.1f} requests/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms")
 
 
-def in_a_browser(address: str, folder: Path) -> None:
+def in_a_browser(table: Table, address: str, folder: Path) -> None:
     """What a visitor waits for with a photo of 12 megapixels: from choosing the file to what is seen."""
     from playwright.sync_api import sync_playwright
 
@@ -136,18 +139,18 @@ def in_a_browser(address: str, folder: Path) -> None:
             photos.append(changed(choose))
             page.get_by_role("button", name="Clear", exact=True).click()
             page.locator("#result .viewer").wait_for(state="hidden")
-        tell("photo of 12 megapixels, 4 faces: chosen to shown, first", f"{photos[0]:.2f} s")
-        tell("the same: median of 5", f"{statistics.median(photos):.2f} s")
+        table.add("photo of 12 megapixels, 4 faces: chosen to shown, first", f"{photos[0]:.2f} s")
+        table.add("the same: median of 5", f"{statistics.median(photos):.2f} s")
         choose()
         page.locator("#face h2").wait_for()
         options = [page.get_by_label(name, exact=True) for name in ("Mesh", "Boxes", "Contours")]
         again = [changed(option.click) for option in options]
-        tell("drawn again with another option, median", f"{statistics.median(again):.2f} s")
+        table.add("drawn again with another option, median", f"{statistics.median(again):.2f} s")
         began = time.perf_counter()
         with page.expect_download() as download:
             page.get_by_role("button", name="Save picture", exact=True).click()
         download.value.path()
-        tell("its PNG at full size, made and downloaded", f"{time.perf_counter() - began:.2f} s")
+        table.add("its PNG at full size, made and downloaded", f"{time.perf_counter() - began:.2f} s")
         page.get_by_role("button", name="Clear", exact=True).click()
         page.locator("#result .viewer").wait_for(state="hidden")
 
@@ -156,16 +159,16 @@ def in_a_browser(address: str, folder: Path) -> None:
         page.locator("#clip [data-example]").click()
         page.locator("#clip-answer .far").wait_for()
         page.get_by_role("tab", name="Photo").click()
-        tell("the same photo while a clip is worked on: chosen to shown", f"{changed(choose):.2f} s")
+        table.add("the same photo while a clip is worked on: chosen to shown", f"{changed(choose):.2f} s")
         page.get_by_role("tab", name="Video").click()
         film = "document.querySelector('.film')?.readyState >= HTMLMediaElement.HAVE_FUTURE_DATA"
         page.wait_for_function(film, timeout=300_000)
         what = "clip of 6 s, 150 frames of 480×360, 2 faces: clicked to ready to play, that photo included"
-        tell(what, f"{time.perf_counter() - began:.1f} s")
+        table.add(what, f"{time.perf_counter() - began:.1f} s")
         browser.close()
 
 
-def shared_runs(threads: int, seconds: float) -> None:
+def shared_runs(table: Table, threads: int, seconds: float) -> None:
     """Faces per second of the keypoint network alone, called by several threads, shared and not."""
     model = FaceKeypoints.from_pretrained()
     alone = model.runner
@@ -189,7 +192,7 @@ def shared_runs(threads: int, seconds: float) -> None:
     rate(alone)  # warm
     by_itself, shared = rate(alone), rate(batching.Shared(alone))
     what = f"keypoints of one face a call, {threads} threads: each for itself → runs shared"
-    tell(what, f"{by_itself:.0f} → {shared:.0f} faces/s")
+    table.add(what, f"{by_itself:.0f} → {shared:.0f} faces/s")
 
 
 def timed(act: Callable[[], object]) -> float:

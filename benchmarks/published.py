@@ -54,6 +54,28 @@ def parse(parser: argparse.ArgumentParser, given: list[str] | None, sheets: str)
     return args
 
 
+class Table:
+    """A Markdown table that is printed row by row, as it is measured, and can be published in the end."""
+
+    def __init__(self, *head: str) -> None:
+        """`head` names the columns; all but the first hold numbers."""
+        self.rows: list[str] = []
+        self.add(*head)
+        self.add("---", *["--:"] * (len(head) - 1))
+
+    def add(self, *cells: str) -> None:
+        self.rows.append(f"| {' | '.join(cells)} |")
+        print(self.rows[-1], flush=True)
+
+    def write(self, page: Path, name: str, made_by: str) -> None:
+        """Put it between the marks of `name` in a page, with the command that made it.
+
+        Raises ValueError when the page lacks the marks.
+        """
+        text = "\n".join(self.rows) + f"\n\nMade by `{made_by}`."
+        page.write_text(between_marks(page, name, {name: text}))
+
+
 def publish(
     model: Path,
     benchmark: str,
