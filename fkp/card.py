@@ -257,7 +257,7 @@ def _detection(found: Mapping[str, Any]) -> Iterator[str]:
     sets = {name: of for name, of in found["sets"].items() if name in at and name != "collages"}
     yield (
         f"The face detector at its threshold of {found['min_score']:g}. Found means an IoU of 0.5 with the "
-        "tight box of the labels, AP is over IoU from 0.5 to 0.95, AP50 at 0.5; all in percent."
+        "tight box of the labels, AP is over IoU from 0.5 to 0.8, AP50 at 0.5; all in percent."
     )
     rows = [
         [of["title"], str(of["faces"]), *(_number(value) for value in (at[name], of["ap"], of["ap50"]))]
@@ -332,7 +332,8 @@ def _data(metrics: Mapping[str, Any]) -> Iterator[str]:
     for what, title in NETWORKS.items():
         if what in trained:
             yield f"The {title} learnt from {TRAINING_DATA[what]}, by"
-            yield f"```sh\n{trained[what]['command']}\n```"
+            commands = trained[what]["command"].replace(" && ", "\n")
+            yield f"```sh\n{commands}\n```"
     unknown = [f"the {title}" for what, title in NETWORKS.items() if what not in trained]
     if unknown:
         yield f"What {' and '.join(unknown)} learnt from is not recorded with these weights."
