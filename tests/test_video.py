@@ -282,7 +282,11 @@ def test_command_interrupted(tmp_path: Path, pictures: list[np.ndarray]) -> None
     source = filmed.film(tmp_path / "a.mp4", pictures * 120)
     command = [sys.executable, "-m", "fkp", "video", str(source), str(tmp_path / "b.mp4")]
     files = ["--csv", str(tmp_path / "b.csv")]
-    process = subprocess.Popen([*command, *files], cwd=EXAMPLES.parent, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, *files], cwd=EXAMPLES.parent, stderr=subprocess.PIPE, text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so does all that is started from there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not any(path.stat().st_size > 0 for path in tmp_path.glob(".fkp-*.part")):
         assert process.poll() is None and time.monotonic() < deadline
