@@ -657,6 +657,7 @@ def ask_once(address: str) -> None:
 
 def main() -> None:
     began = time.perf_counter()
+    forgetting.keep_memory_together()
     parser = argparse.ArgumentParser(
         description="Open the face keypoints page in the browser.",
         epilog=f"environment:\n{settings.help_text()}",

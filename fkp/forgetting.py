@@ -9,6 +9,7 @@ besides `gr.State`: the values last shown, which here are pictures. And where ma
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -49,6 +50,7 @@ async def _sweep_now_and_then(folder: Path, sessions: Any) -> None:
         await asyncio.to_thread(forget_files, folder, KEPT_SECONDS)
         forget_sessions(sessions, KEPT_SECONDS, SWEEP_SECONDS)
         forget_calls(sessions, min(KEPT_SECONDS, UNFETCHED_SECONDS), orphans)
+        await asyncio.to_thread(give_memory_back)
 
 
 def forget_files(folder: Path, seconds: float) -> None:
@@ -103,3 +105,30 @@ def forget_calls(sessions: Any, seconds: float, orphans: dict[str, float]) -> No
                 each.pop(name, None)
     for files in page.temp_file_sets:
         files.difference_update([path for path in list(files) if not os.path.exists(path)])
+
+
+_M_ARENA_MAX = -8  # from glibc's malloc.h
+
+
+def keep_memory_together() -> bool:
+    """Let all threads take memory from two heaps instead of several a core; whether that could be asked for.
+
+    Each heap keeps what it once had for a large picture: with many threads the process grows for thousands of
+    requests, although no more of it is in use. To be called before there are threads.
+    """
+    mallopt = _glibc("mallopt")
+    return mallopt is not None and mallopt(_M_ARENA_MAX, 2) == 1
+
+
+def give_memory_back() -> bool:
+    """Return memory that is no longer in use to the system; whether any was."""
+    malloc_trim = _glibc("malloc_trim")
+    return malloc_trim is not None and malloc_trim(0) == 1
+
+
+def _glibc(name: str) -> Any:
+    """A function of the C library; None where that is not glibc."""
+    try:
+        return getattr(ctypes.CDLL("libc.so.6"), name)
+    except (OSError, AttributeError):
+        return None

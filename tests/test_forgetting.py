@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import platform
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import gradio as gr
@@ -132,3 +135,32 @@ def test_sweeping_goes_on_as_long_as_the_app_runs(folder, sessions, monkeypatch)
 
     asyncio.run(run())
     assert [path.name for path in folder.iterdir()] == ["later"] and deleted == ["photos"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to give memory back")
+def test_memory_that_is_no_longer_in_use_goes_back_to_the_system() -> None:
+    code = """
+import ctypes
+from fkp import forgetting
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+assert forgetting.keep_memory_together()
+malloc, free = forgetting._glibc("malloc"), forgetting._glibc("free")
+malloc.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+before = resident()
+blocks = [malloc(ctypes.c_size_t(100_000)) for _ in range(1000)]
+for block in blocks:
+    ctypes.memset(block, 1, 100_000)
+full = resident()
+for block in blocks[:-1]:  # what is left at the end keeps the rest from going by itself
+    free(block)
+kept = resident()
+assert forgetting.give_memory_back()
+after = resident()
+assert full - before > 20_000 and kept - before > 0.9 * (full - before), (before, full, kept)
+assert after - before < 0.2 * (full - before), (before, full, kept, after)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
