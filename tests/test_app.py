@@ -595,7 +595,7 @@ def test_the_tools_of_the_mcp_server(served, photo):
     encoded = "data:image/jpeg;base64," + base64.b64encode(photo.read_bytes()).decode()
 
     async def run():
-        async with connect(f"{served.address}gradio_api/mcp/") as (read, write, _):
+        async with connect(f"{served.address}gradio_api/mcp/") as (read, write, *_):
             async with ClientSession(read, write) as session:
                 await session.initialize()
                 tools = (await session.list_tools()).tools
