@@ -411,6 +411,12 @@ def video_tab(model: fkp.FaceKeypoints, limits: Settings) -> None:
                 reel.value = Reel()
                 yield everything(view.clip_answer(None))
 
+    def settle(reel: Turns[Reel]) -> dict[str, Any]:
+        """What the button says, once more: the last word of work that was ended may come after this."""
+        job, clip = reel.value.job, reel.value.footage
+        busy = job is not None and not job.ended
+        return gr.update(value="Cancel" if busy else "Clear", interactive=busy or clip is not None)
+
     def saving(which: Callable[[footage.Order], Path]) -> Callable[..., str]:
         def fetch(reel: Turns[Reel]) -> str:
             job = reel.value.job
@@ -434,7 +440,8 @@ def video_tab(model: fkp.FaceKeypoints, limits: Settings) -> None:
     given.upload(take, [kept, given], all_shown, **quick)
     given.select(try_clip, [kept, options, size], all_shown, js=JUST_SCROLL, **telling)
     start.click(follow, [kept, options, size, moment], all_shown, js=NOW_AND_SCROLL, **telling)
-    clear.click(stop, [kept, moment], all_shown, js=NOW, **quick)
+    stopped = clear.click(stop, [kept, moment], all_shown, js=NOW, **quick)
+    stopped.then(settle, kept, clear, **quick)
     for option in (options, size):
         option.change(
             lambda shown, size: view.legend(_style(shown, size)), [options, size], legend,

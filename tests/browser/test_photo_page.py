@@ -133,11 +133,11 @@ def test_several_photos_at_once(page, portrait, four_faces, photo_without_a_face
 
 def test_work_that_is_going_on_is_told_and_can_be_stopped(page, four_faces, tmp_path):
     pixels = cv2.resize(cv2.imread(str(four_faces)), (3000, 3000))
-    paths = [tmp_path / f"{number}.jpg" for number in range(8)]
+    paths = [tmp_path / f"{number}.jpg" for number in range(20)]
     for path in paths:
         cv2.imwrite(str(path), pixels)
     choose(page, *paths)
-    expect(page.locator("#photos")).to_contain_text("of 8 done …", timeout=60_000)
+    expect(page.locator("#photos")).to_contain_text("of 20 done …", timeout=60_000)
     expect(page.locator("#photos button").first).to_be_disabled()
     page.get_by_role("button", name="Clear", exact=True).click()
     expect_answer(page, "Choose a photo")
