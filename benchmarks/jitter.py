@@ -29,7 +29,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from benchmarks.published import DOCS, between_marks  # noqa: E402
+from benchmarks.published import DOCS, between_marks, parse_default  # noqa: E402
 from fkp import FaceKeypoints, geometry, images, smoothing, tracking  # noqa: E402
 
 PORTRAITS = ("eileen_collins", "grace_hopper")
@@ -171,9 +171,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=30.0, help="frames a second (default: 30)")
     parser.add_argument("--noise", type=float, default=4.0, help="of the sensor, grey levels (default: 4)")
     parser.add_argument("--write", action="store_true", help="put the table into docs/video.md")
-    args = parser.parse_args()
-    if args.write and vars(args) != vars(parser.parse_args(["--write"])):
-        parser.error("--write with other options: what is published is the default")
+    args = parse_default(parser)
     model = FaceKeypoints.from_pretrained(args.model)
     faces = [portrait(model, name) for name in PORTRAITS]
     rows = {}

@@ -31,7 +31,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
 
-from benchmarks.published import DOCS, Table  # noqa: E402
+from benchmarks.published import DOCS, Table, parse_default  # noqa: E402
 
 FRAMES, RATE = 90, 30
 """Length of the film, which is repeated, and frames a second."""
@@ -85,11 +85,9 @@ def main() -> None:
     parser.add_argument("--no-alternative", action="store_true", help="leave out gr.Image(streaming=True)")
     parser.add_argument("--write", action="store_true", help="put the table into docs/page.md")
     parser.add_argument("--serve-alternative", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse_default(parser)
     if args.serve_alternative:
         return serve_alternative()
-    if args.write and vars(args) != vars(parser.parse_args(["--write"])):
-        parser.error("--write with other options: what is published is the default")
     table = Table(
         "way, viewers", "results a second, each", "latency p50", "p95", "of it on the server", "files written"
     )

@@ -33,7 +33,7 @@ import numpy as np  # noqa: E402
 from gradio_client import Client, handle_file  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from benchmarks.published import DOCS, Table  # noqa: E402
+from benchmarks.published import DOCS, Table, parse_default  # noqa: E402
 from fkp import FaceKeypoints, batching, images  # noqa: E402
 
 PHOTO = ROOT / "examples" / "four_faces.jpg"
@@ -48,9 +48,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="for each number of callers (default: 10)")
     parser.add_argument("--no-browser", action="store_true", help="leave out the part with Chromium")
     parser.add_argument("--write", action="store_true", help="put the table into docs/page.md")
-    args = parser.parse_args()
-    if args.write and vars(args) != vars(parser.parse_args(["--write"])):
-        parser.error("--write with other options: what is published is the default")
+    args = parse_default(parser)
     table = Table("what", "")
     with tempfile.TemporaryDirectory() as folder, served(Path(folder), table) as address:
         single_requests(table, address)

@@ -54,6 +54,17 @@ def parse(parser: argparse.ArgumentParser, given: list[str] | None, sheets: str)
     return args
 
 
+def parse_default(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line of a benchmark whose published figures are those without any option but --write.
+
+    Ends the program with status 2 and a sentence where --write is given with others.
+    """
+    args = parser.parse_args()
+    if args.write and vars(args) != vars(parser.parse_args(["--write"])):
+        parser.error("--write with other options: what is published is the default")
+    return args
+
+
 class Table:
     """A Markdown table that is printed row by row, as it is measured, and can be published in the end."""
 

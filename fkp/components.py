@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from abc import ABCMeta
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,10 @@ def upload(examples: list[Path], settings: Settings, max_files: int, **options: 
     browser says of either can be trusted.
     """
     limit = f"Up to {max_files} at once, {settings.max_file_size / 1e6:g} MB each."
-    buttons = "".join(
-        f'<button type="button" data-example="{number}" aria-label="Try the example {title}" title="{title}">'
-        f'<img src="{view.data_uri(photos.thumbnail(path))}" alt=""></button>'
-        for number, path in enumerate(examples)
-        for title in [html.escape(path.stem.replace("_", " ").capitalize())]
-    )
     return gr.HTML(
         None,
         html_template=UPLOAD.format(accepted=ACCEPTED, limit=limit)
-        + (f'<div class="examples"><span>Or try one of these:</span>{buttons}</div>' if examples else ""),
+        + _to_try("Or try one of these:", examples, photos.thumbnail),
         js_on_load=(WEB / "upload.js").read_text(encoding="utf-8"),
         apply_default_css=False,
         what="photo",
@@ -49,20 +44,25 @@ def upload(examples: list[Path], settings: Settings, max_files: int, **options: 
     )
 
 
+def _to_try(told: str, examples: list[Path], picture: Callable[[Path], bytes], mark: str = "") -> str:
+    """A button for each example, with its small picture and what is laid over that."""
+    buttons = "".join(
+        f'<button type="button" data-example="{number}" aria-label="Try the example {title}" title="{title}">'
+        f'<img src="{view.data_uri(picture(path))}" alt="">{mark}</button>'
+        for number, path in enumerate(examples)
+        for title in [html.escape(path.stem.replace("_", " ").capitalize())]
+    )
+    return f'<div class="examples"><span>{told}</span>{buttons}</div>' if examples else ""
+
+
 def clip_upload(examples: list[Path], settings: Settings, **options: Any) -> gr.HTML:
     """Where a clip is given: chosen, dropped or pasted, or an example. Value and events as of `upload`."""
     limit = f"Up to {view.duration(settings.max_clip_seconds)} and {settings.max_clip_size / 1e6:g} MB, "
     limit += f"frames of up to {footage.MAX_PIXELS / 1e6:.1f} million pixels (4K)."
-    buttons = "".join(
-        f'<button type="button" data-example="{number}" aria-label="Try the example {title}" title="{title}">'
-        f'<img src="{view.data_uri(footage.poster(path))}" alt=""><i aria-hidden="true">▶</i></button>'
-        for number, path in enumerate(examples)
-        for title in [html.escape(path.stem.replace("_", " ").capitalize())]
-    )
     return gr.HTML(
         None,
         html_template=CLIP_UPLOAD.format(limit=limit)
-        + (f'<div class="examples"><span>Or try this one:</span>{buttons}</div>' if examples else ""),
+        + _to_try("Or try this one:", examples, footage.poster, '<i aria-hidden="true">▶</i>'),
         js_on_load=(WEB / "upload.js").read_text(encoding="utf-8"),
         apply_default_css=False,
         what="clip",
