@@ -24,6 +24,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,7 +39,17 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from fkp import FaceKeypoints, __version__, detector, face_training, hub, keypoint_training, network, remote
+from fkp import (
+    FaceKeypoints,
+    __version__,
+    detector,
+    face_training,
+    hub,
+    keypoint_training,
+    network,
+    remote,
+    runtime,
+)  # fmt: skip
 from fkp.muon import Muon
 from fkp.runs import RunFolder
 
@@ -71,12 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
         if not task.steps_per_epoch:
             raise ValueError(f"{args.data} holds too few faces for one batch of {args.batch_size}")
         if args.start:
-            starts = {model: hub.load(hub.find(model)) for model in args.start}
-            hub.copy_mean_weights({
-                model: stored.keypoint_network if args.what == "keypoints"
-                else detector.deepened(stored.face_detector, tuple(args.depths))
-                for model, stored in starts.items()
-            }, task.network)  # fmt: skip
+            stored = {model: hub.load(hub.find(model)) for model in args.start}
+            hub.copy_mean_weights(
+                {model: fitted(weights, task, args) for model, weights in stored.items()}, task.network
+            )
+        if args.teacher and isinstance(task, keypoint_training.KeypointTask):
+            teach(task, args, run)
     except (hub.WeightsError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
@@ -245,10 +256,30 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     turn, framing, photometry = args.augmentation
     augmentation = keypoint_training.Augmentation().scaled(turn, framing, photometry)
     config = network.BASELINE if args.architecture == "baseline" else network.KEYPOINTNET
+    if args.widths:
+        config = replace(config, widths=tuple(args.widths))
     return keypoint_training.KeypointTask(
         args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         augmentation=augmentation, all_faces=args.all_faces,
     )  # fmt: skip
+
+
+def fitted(stored: hub.Stored, task: Task, args: argparse.Namespace) -> torch.nn.Module:
+    """The network of stored weights, made narrower or deeper where the one to be trained is."""
+    if isinstance(task, keypoint_training.KeypointTask):
+        return network.narrowed(stored.keypoint_network, task.config)
+    return detector.deepened(stored.face_detector, tuple(args.depths))
+
+
+def teach(task: keypoint_training.KeypointTask, args: argparse.Namespace, run: RunFolder) -> None:
+    """Lets a teacher say what it sees in every face, which takes minutes, so a resumed run has it written."""
+    written = run.path / "lessons.npy"
+    said = np.load(written) if args.resume and written.is_file() else None
+    stored = hub.load(hub.find(args.teacher))
+    teacher = runtime.Runner(runtime.Decoded(stored.keypoint_network), stored.keypoints_graph)
+    task.learn_from(teacher, stored.keypoint_network.config, args.data, said)
+    if task.lessons is not said and int(os.environ.get("RANK", 0)) == 0:
+        np.save(written, task.lessons)
 
 
 class Steps(Dataset):
@@ -364,7 +395,8 @@ def command(args: argparse.Namespace, world: int) -> str:
         if name in places | {"device"} or value == usual[name]:
             continue
         values = value if isinstance(value, list | tuple) else [] if value is True else [value]
-        words = ["MODEL" if name in ("start", "mine") and Path(v).exists() else str(v) for v in values]
+        models = name in ("start", "mine", "teacher")
+        words = ["MODEL" if models and Path(v).exists() else str(v) for v in values]
         parts.append(" ".join([f"--{name.replace('_', '-')}", *words]))
     return " ".join(parts)
 
@@ -415,6 +447,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--architecture", choices=("keypointnet", "baseline"), default="keypointnet")
     model.add_argument("--start", metavar="MODEL", nargs="+",
                        help="weights to start from: a folder or OWNER/NAME; the mean of several")  # fmt: skip
+    model.add_argument("--widths", type=int, nargs=4, metavar=("AT2", "AT4", "AT8", "AT16"),
+                       help="keypoints: channels at 1/2 to 1/16 (default: "
+                            f"{' '.join(map(str, network.KEYPOINTNET.widths))}); of a wider --start "
+                            "those stay that matter most")  # fmt: skip
+    model.add_argument("--teacher", metavar="MODEL",
+                       help="keypoints: half of the faces are learnt from what this model says, in every "
+                            "labelling style, and faces without labels too")  # fmt: skip
     model.add_argument("--depths", type=int, nargs=3, default=detector.DetectorConfig().depths,
                        metavar=("AT8", "AT16", "AT32"),
                        help="faces: blocks at 1/8, 1/16 and 1/32; what --start lacks begins by "

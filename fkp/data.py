@@ -286,7 +286,7 @@ class Photometry:
         """The changed image (H,W,3) uint8; `other`, of the same size, is what covers parts of it."""
         draw = generator.random
         if draw() < self.occlusion:
-            image = _occluded(image, image if other is None else other, generator)
+            image = occluded(image, image if other is None else other, generator)
         if draw() < self.light:
             image = cv2.LUT(image, _light(generator, dark=draw() < self.dark / max(self.light, 1e-6)))
         if draw() < self.colour:
@@ -323,7 +323,7 @@ def _light(generator: np.random.Generator, dark: bool) -> np.ndarray:
     return table.clip(0, 255).astype(np.uint8).reshape(256, 1, 3)
 
 
-def _occluded(image: np.ndarray, other: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def occluded(image: np.ndarray, other: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """The image (H,W,3) with a part covered: by a rectangle of the other one, or by a plain ellipse.
 
     Real texture hides a point better than a flat colour does (compare Zhong et al.,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,9 @@ PRIOR = 4.0
 SMALLEST = 12.0
 """Boxes of fewer pixels on their longer side, of the picture or of the network's input, are not believed:
 nearly all are false, and there is not enough to see for 68 keypoints."""
+
+VOTE_IOU, VOTE_SCORE = 0.65, 0.5
+"""Boxes that overlap a face's best one by this IoU, and have this share of its score, have a say in it."""
 
 GREY = 127.5
 """The value that pads a picture, and the network's zero."""
@@ -56,6 +60,8 @@ class DetectorConfig:
     """Boxes below it are dropped, unless a call says otherwise."""
     max_iou: float = 0.4
     """Of two boxes that overlap more than this, the lower scored is dropped."""
+    bias: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """By how much the network's boxes are off on the whole, which is taken away: see `box_errors`."""
 
 
 class Grids(NamedTuple):
@@ -200,14 +206,16 @@ class Detector:
         `image` is (H,W,3) uint8 RGB; `min_score` is the least score kept, `config.min_score` by default.
         """
         at_least = self.config.min_score if min_score is None else min_score
+        voting = VOTE_SCORE * at_least
         first, *fine = scales(image.shape[0], image.shape[1], self.config)
-        found = [self._look(image, first, at_least)]
+        found = [self._look(image, first, voting)]
         # What is large here, the first look sees whole, and better.
-        found += [self._look(image, scale, at_least, largest=self.config.input_size / 2) for scale in fine]
-        boxes, scores = (torch.cat(some) for some in zip(*found, strict=True))
-        best = torch.from_numpy(geometry.suppress(boxes.numpy(), scores.numpy(), self.config.max_iou))
-        faces = best[~parts_of_faces(boxes[best])]
-        return boxes[faces].numpy(), scores[faces].numpy()
+        found += [self._look(image, scale, voting, largest=self.config.input_size / 2) for scale in fine]
+        boxes, scores = (torch.cat(some).numpy() for some in zip(*found, strict=True))
+        best = geometry.suppress(boxes, scores, self.config.max_iou)
+        best = best[scores[best] >= at_least]
+        faces = best[~parts_of_faces(torch.from_numpy(boxes[best])).numpy()]
+        return corrected(voted(boxes, scores, faces), self.config.bias), scores[faces]
 
     def _look(
         self, image: np.ndarray, scale: float, min_score: float, largest: float = math.inf
@@ -225,6 +233,43 @@ class Detector:
         fits = (side >= SMALLEST * max(1.0, scale)) & (side <= largest)
         # Edges at −½: the inverse of how `fit` placed the picture.
         return (boxes[fits] + 0.5) / torch.from_numpy(np.tile(scale_xy, 2)).float() - 0.5, scores[fits]
+
+
+def voted(boxes: np.ndarray, scores: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """The `best` (k,) of boxes (n,4), each as the mean of those that tell the same face, by scores (n,).
+
+    Many cells see a face, and their boxes are off in different ways. Box voting: Gidaris and Komodakis,
+    https://arxiv.org/abs/1505.01749.
+    """
+    means = np.empty((len(best), 4), np.float32)
+    for row, index in enumerate(best):  # not all at once: there may be thousands, of tens of thousands
+        says = geometry.iou(boxes[index], boxes)[0] >= VOTE_IOU
+        says &= scores >= VOTE_SCORE * scores[index]
+        means[row] = np.average(boxes[says], axis=0, weights=scores[says].clip(1e-9))
+    return means
+
+
+def box_errors(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """How far boxes (n,4) are off the truth (n,4): (n,4).
+
+    Right and down, in shares of the longer side of the box, and the logarithms of how much wider and higher.
+    """
+    (centre, size), (centre_of_truth, size_of_truth) = map(_centre_and_size, (boxes, truth))
+    away = (centre - centre_of_truth) / size.max(axis=1, keepdims=True)
+    return np.concatenate([away, np.log(size / size_of_truth)], axis=1)
+
+
+def corrected(boxes: np.ndarray, bias: Sequence[float]) -> np.ndarray:
+    """The boxes (n,4), whose `box_errors` are a bias (4,), without it."""
+    centre, size = _centre_and_size(boxes)
+    away, wider = np.split(np.array(bias, np.float32), 2)
+    centre = centre - away * size.max(axis=1, keepdims=True)
+    half = size * np.exp(-wider) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _centre_and_size(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
 
 
 def deepened(shallow: Detector, depths: tuple[int, int, int]) -> DetectorNetwork:

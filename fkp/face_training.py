@@ -60,6 +60,9 @@ SMALLEST_FACE = 10.0
 FACE, IGNORE, NOTHING = 1, -1, 0
 """Kinds of box in a batch; NOTHING fills up the shorter lists."""
 
+OCCLUSION = 0.15
+"""Share of the faces a part of which is covered, as by a hand or a hat."""
+
 SIDES = ((0.0, 56.0), (40.0, 112.0), (80.0, math.inf))
 """Faces whose longer side (pixels) lies in the range of a grid are learnt by it; ranges overlap."""
 
@@ -371,6 +374,9 @@ class FaceTask:
         seen /= size.prod(1)
         # A face that is mostly cut away, or too small, may be found or not.
         kinds[(seen < 0.55) | (size.max(1) < SMALLEST_FACE)] = IGNORE
+        for box in boxes[kinds == FACE]:
+            if rng.random() < OCCLUSION:
+                self._cover_part(rng, tile, box)
         # What can be ignored is what can be seen of it.
         visible = seen > 0.05
         boxes[kinds == IGNORE] = boxes[kinds == IGNORE].clip(0, np.tile(size_wh, 2))
@@ -399,14 +405,18 @@ class FaceTask:
 
     def validate(self, model: DetectorNetwork) -> dict[str, float]:
         """How good it is on people and photos held out of training; see `measure`."""
-        found = Detector(self.config, model)
-        return measure([(p, *found(images.read(p.path), min_score=0.02)) for p in self.validation_subset])
+        return measure(self._found(Detector(self.config, model)))
 
     def finish(self, model: DetectorNetwork) -> Detector:
-        """The detector to ship: these weights, and the operating threshold that validation gives."""
+        """The detector to ship: these weights, and the bias and operating threshold that validation gives."""
+        config = replace(self.config, bias=bias(self._found(Detector(self.config, model))))
+        min_score = measure(self._found(Detector(config, model)))["min_score"]
         # Rounded down: the box whose score is the threshold is to be found.
-        config = replace(self.config, min_score=math.floor(1000 * self.validate(model)["min_score"]) / 1000)
-        return Detector(config, model)
+        return Detector(replace(config, min_score=math.floor(1000 * min_score) / 1000), model)
+
+    def _found(self, face_detector: Detector) -> list[tuple[Photo, np.ndarray, np.ndarray]]:
+        """Held-out photos with the boxes (n,4) found at a very low threshold, and their scores (n,)."""
+        return [(p, *face_detector(images.read(p.path), min_score=0.02)) for p in self.validation_subset]
 
     @cached_property
     def validation_subset(self) -> list[Photo]:
@@ -440,6 +450,20 @@ class FaceTask:
     def _draw(self, rng: np.random.Generator, source: str) -> Photo:
         return self.training[source][rng.integers(len(self.training[source]))]
 
+    def _cover_part(self, rng: np.random.Generator, tile: np.ndarray, box: np.ndarray) -> None:
+        """Covers part of the face in a box (4,) of the tile: with its own colours, or a piece of a photo."""
+        height, width = tile.shape[:2]
+        x1, y1, x2, y2 = np.round(box).astype(int).clip(0, [width, height, width, height])
+        size_wh = (int(x2 - x1), int(y2 - y1))
+        if min(size_wh) < 2 * SMALLEST_FACE:
+            return
+        face = tile[y1:y2, x1:x2]
+        other = face
+        if rng.random() < 0.5:
+            image, outlines, _ = self._load(self._draw(rng, rng.choice(list(self.training))))
+            other = random_transform(rng, image, outlines, size_wh).crop(image)
+        tile[y1:y2, x1:x2] = facial_keypoints.occluded(face, other, rng)
+
     def _background(self, rng: np.random.Generator, size_wh: tuple[int, int]) -> np.ndarray:
         """What is seen beside a photo smaller than its tile: one colour, the detector's grey, or a scene."""
         kind = rng.choice(3, p=[0.3, 0.2, 0.5])
@@ -463,6 +487,21 @@ def match(photo: Photo, boxes: np.ndarray, scores: np.ndarray) -> metrics.Found:
     """What boxes (n,4) with scores (n,) found in a photo; those on something to ignore do not count."""
     ignorable = geometry.iou(boxes, photo.ignore).max(axis=1, initial=0) > 0.3
     return metrics.found(geometry.iou(boxes, photo.boxes), scores, ignorable)
+
+
+def bias(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> tuple[float, float, float, float]:
+    """By how much boxes (n,4) found in photos are off their faces on the whole: the median.
+
+    Rounded to a hundredth of a percent; nothing, where no face is found.
+    """
+    told, truth = [np.empty((0, 4))], [np.empty((0, 4))]
+    for photo, boxes, scores in found:
+        face = metrics.assign(geometry.iou(boxes, photo.boxes), scores)
+        told.append(boxes[face >= 0])
+        truth.append(photo.boxes[face[face >= 0]])
+    off = detector.box_errors(np.concatenate(told), np.concatenate(truth))
+    x, y, width, height = (round(float(v), 4) for v in np.median(off, axis=0)) if len(off) else (0.0,) * 4
+    return x, y, width, height
 
 
 def measure(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> dict[str, float]:

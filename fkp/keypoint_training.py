@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from fkp import codec, data, geometry, metrics, network, scheme
+from fkp import codec, data, distillation, geometry, images, metrics, network, runtime, scheme
 
 ROOM = 1.6
 """Crops are kept this much wider than the network's, so that there is room to turn and shift them."""
@@ -31,6 +31,10 @@ class Augmentation:
     photometry: data.Photometry = data.Photometry()
     style_dropout: float = 0.3
     """Share of faces whose labelling style is hidden from the network, so that `auto` is learnt too."""
+    lesson: float = 0.5
+    """Where there is a teacher: share of faces that are learnt from what it says, and not from the label."""
+    other_style: float = 0.5
+    """Share of these that are learnt in a labelling style drawn at random."""
 
     def scaled(self, turn: float = 1.0, framing: float = 1.0, photometry: float = 1.0) -> Augmentation:
         """Rotation, enlargement with shift, and what changes pixels, each by a factor: 0 is none of it."""
@@ -84,6 +88,33 @@ class KeypointTask:
         self.styles = np.array(styles)
         self.held_out = np.flatnonzero(held_out)
         self.training = np.arange(len(held_out)) if all_faces else np.flatnonzero(~np.array(held_out))
+        self.lessons = np.empty((0, len(scheme.LABEL_STYLES), scheme.COUNT, 2), np.float32)
+        """What a teacher says of every face, (n,styles,68,2), if there is one; see `learn_from`."""
+
+    def learn_from(
+        self, teacher: runtime.Runner, config: network.KeypointConfig, folder: Path,
+        said: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """Have a teacher tell the points of every face, those without labels in the data folder included.
+
+        `teacher` runs a `runtime.Decoded` network of this config. `said` are the `lessons` of an earlier
+        time, where it need not be asked again. The faces without labels are trained on from now on.
+        """
+        faces = distillation.unlabelled_faces(folder)
+        transforms = [self.pack.draw(face.box) for face in faces]
+        crops = [t.crop(images.read(f.path)) for t, f in zip(transforms, faces, strict=True)]
+        corners = [t.to_crop(f.box.reshape(2, 2)) for t, f in zip(transforms, faces, strict=True)]
+        self.training = np.append(self.training, len(self.crops) + np.arange(len(faces)))
+        if faces:
+            self.crops = np.concatenate([self.crops, np.stack(crops)])
+            self.boxes = np.concatenate([self.boxes, np.reshape(corners, (-1, 4))])
+        if said is None:
+            said = np.zeros((len(self.crops), len(scheme.LABEL_STYLES), scheme.COUNT, 2), np.float32)
+            chosen = self.training
+            said[chosen] = distillation.lessons(
+                teacher, config, [self.crops[i] for i in chosen], self.boxes[chosen]
+            )
+        self.lessons = said
 
     @property
     def hidden_kernels(self) -> list[nn.Parameter]:
@@ -100,6 +131,7 @@ class KeypointTask:
     def batch(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
         """Crops (b,3,S,S) uint8, keypoints (b,68,2) in pixels of the crop and styles (b,) of one step.
 
+        `labelled` (b,) says whether the keypoints are labels, and not what a teacher says.
         Every draw comes from (seed, step, rank), so that a resumed run sees what it would have seen.
         """
         epoch, position = divmod(step, self.steps_per_epoch)
@@ -108,16 +140,32 @@ class KeypointTask:
         draws = np.random.default_rng((self.seed, step, rank))
         generator = Generator().manual_seed(int(draws.integers(2**62)))
         transforms = [self.crop.draw(self.boxes[i], generator) for i in chosen]
-        keypoints = [t.keypoints_to_crop(self.keypoints[i]) for t, i in zip(transforms, chosen, strict=True)]
         crops = self._warp(chosen, transforms)
         changed = [self.augmentation.photometry.change(c, draws, crops[k - 1]) for k, c in enumerate(crops)]
-        hidden = draws.random(len(chosen)) < self.augmentation.style_dropout
-        styles = np.where(hidden, scheme.LABEL_STYLES.index("auto"), self.styles[chosen])
+        truth, styles, labelled = self._truth(chosen, draws)
+        keypoints = [t.keypoints_to_crop(points) for t, points in zip(transforms, truth, strict=True)]
         return {
             "crops": torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2),
             "keypoints": torch.from_numpy(np.stack(keypoints)),
             "styles": torch.from_numpy(styles),
+            "labelled": torch.from_numpy(labelled),
         }
+
+    def _truth(
+        self, chosen: np.ndarray, draws: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What faces by index are to learn: points (b,68,2), style (b,), and whether a label says so (b,)."""
+        auto, labels = scheme.LABEL_STYLES.index("auto"), len(self.keypoints)
+        known = chosen < labels
+        own = self.styles[np.where(known, chosen, 0)]
+        styles = np.where(draws.random(len(chosen)) < self.augmentation.style_dropout, auto, own)
+        truth = self.keypoints[np.where(known, chosen, 0)]
+        if not len(self.lessons):
+            return truth, styles, known
+        labelled = known & (draws.random(len(chosen)) >= self.augmentation.lesson)
+        drawn = ~labelled & (~known | (draws.random(len(chosen)) < self.augmentation.other_style))
+        styles = np.where(drawn, draws.integers(len(scheme.LABEL_STYLES), size=len(chosen)), styles)
+        return np.where(labelled[:, None, None], truth, self.lessons[chosen, styles]), styles, labelled
 
     def _warp(self, chosen: Iterable[int], transforms: Sequence[geometry.CropTransform]) -> list[np.ndarray]:
         """The chosen crops (S,S,3), each moved by its transform."""
@@ -125,7 +173,8 @@ class KeypointTask:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch, and its parts by name; see `loss_of`."""
-        return loss_of(self.network, model(batch["crops"], batch["styles"]), batch["keypoints"])
+        raw = model(batch["crops"], batch["styles"])
+        return loss_of(self.network, raw, batch["keypoints"], batch["labelled"])
 
     @torch.inference_mode()
     def validate(self, model: network.KeypointNetwork) -> dict[str, float]:
@@ -193,13 +242,17 @@ class KeypointTask:
 
 
 def loss_of(
-    keypoint_network: network.KeypointNetwork, raw: network.RawOutput, keypoints: Tensor
+    keypoint_network: network.KeypointNetwork,
+    raw: network.RawOutput,
+    keypoints: Tensor,
+    labelled: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of a network's raw output against keypoints (n,68,2) in pixels of the crop; its parts by name.
 
     `nme` is the mean point error over the inter-ocular distance, `target` what the codec compares
     (for heat maps the KL divergence from Gaussians), `spread` the negative log-likelihood of the
-    errors under a radial Laplace density, which teaches the spreads and nothing else.
+    errors under a radial Laplace density, which teaches the spreads and nothing else. How far off it is, a
+    network learns from the faces alone that are `labelled` (n,), by default all.
     """
     reader = keypoint_network.codec
     distances = (reader.decode(raw.outputs) - keypoints).square().sum(-1).add(1e-4).sqrt()
@@ -207,7 +260,9 @@ def loss_of(
     nme = (distances / eyes[:, None]).mean()
     target = reader.loss(raw.outputs, keypoints)
     # The density is exp(−r/b) / (2πb²) with a mean of 2b.
-    spread = (2 * distances.detach() / raw.log_spreads.exp() + 2 * raw.log_spreads).mean()
+    density = (2 * distances.detach() / raw.log_spreads.exp() + 2 * raw.log_spreads).mean(dim=-1)
+    counts = torch.ones_like(density) if labelled is None else labelled.to(density.dtype)
+    spread = (density * counts).sum() / counts.sum().clamp_min(1)
     total = 10 * nme + 2 * target + 0.1 * spread
     return total, {"nme": 100 * nme.item(), "target": target.item(), "spread": spread.item()}
 

@@ -6,6 +6,7 @@ of the crop. Normalisation happens inside, so that nobody can forget it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -156,6 +157,83 @@ class KeypointNet(KeypointNetwork):
         heatmaps = torch.softmax(logits.detach().flatten(2), dim=-1)
         log_spreads = (heatmaps * self.spreads(x).float().flatten(2)).sum(dim=-1)
         return RawOutput(logits, log_spreads)
+
+
+def narrowed(wide: KeypointNetwork, config: KeypointConfig) -> KeypointNetwork:
+    """A copy of a KeypointNet with as few channels as `config` asks for; the one given, where it has fewer.
+
+    Of each group of channels those stay that matter most, by what is written to them times what is made of
+    them (the scale of the normalisation and the norm of the kernels; after Liu et al.,
+    https://arxiv.org/abs/1708.06519). It has to be trained on: it says something else than the wide one.
+    """
+    narrow = build(config)
+    if not (isinstance(wide, KeypointNet) and isinstance(narrow, KeypointNet)):
+        return wide
+    if wide.config.depths != config.depths:
+        return wide
+    pairs = list(zip(_wiring(wide), _wiring(narrow), strict=True))
+    if any(new.conv.in_channels > old.conv.in_channels for old, new in pairs):
+        return wide
+    written: defaultdict[str, Tensor | float] = defaultdict(float)
+    made: defaultdict[str, Tensor | float] = defaultdict(float)
+    for old, _ in pairs:
+        kernel = old.conv.weight.detach()
+        scale = kernel.flatten(1).norm(dim=1) if old.norm is None else old.norm.weight.detach()
+        written[old.writes] += scale.square()
+        made[old.reads] += kernel.transpose(0, 1).flatten(1).square().sum(dim=1)
+    kept = {"picture": torch.arange(3), "points": torch.arange(scheme.COUNT)}
+    for old, new in pairs[1:]:
+        importance = torch.as_tensor(written[old.reads] * made[old.reads])
+        kept[old.reads] = importance.topk(new.conv.in_channels).indices.sort().values
+    with torch.no_grad():
+        for old, new in pairs:
+            reads, writes = kept[old.reads], kept[old.writes]
+            new.conv.weight.copy_(old.conv.weight[writes][:, reads])
+            for theirs, ours in ((old.conv.bias, new.conv.bias), *_statistics(old.norm, new.norm)):
+                if theirs is not None and ours is not None:
+                    ours.copy_(theirs[writes] if theirs.ndim else theirs)
+        narrow.style.weight.copy_(wide.style.weight[:, kept[f"stage {len(wide.stages)}"]])
+    return narrow
+
+
+class _Wire(NamedTuple):
+    """A convolution, the normalisation behind it, and by name the channels that it reads and writes."""
+
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d | None
+    reads: str
+    writes: str
+
+
+def _wiring(net: KeypointNet) -> list[_Wire]:
+    """Every convolution of a network; channels of one name are added to one another, or are the same."""
+    wires = [_wire(net.stem, "picture", "stage 0")]
+    for i, stage in enumerate(net.stages, start=1):
+        assert isinstance(stage, nn.Sequential)
+        for j, block in enumerate(stage):
+            assert isinstance(block, ResidualBlock)
+            before, within, after = f"stage {i - (j == 0)}", f"block {i}.{j}", f"stage {i}"
+            wires += [_wire(block.first, before, within), _wire(block.second, within, after)]
+            if not isinstance(block.shortcut, nn.Identity):
+                wires.append(_wire(block.shortcut, before, after))
+        wires.append(_wire(net.laterals[i - 1], f"stage {i}", "top-down"))
+    wires.append(_wire(net.smooth, "top-down", "smooth"))
+    return [*wires, _wire(net.heatmaps, "smooth", "points"), _wire(net.spreads, "smooth", "points")]
+
+
+def _wire(layer: nn.Module, reads: str, writes: str) -> _Wire:
+    conv, norm, *_ = [*layer, None] if isinstance(layer, nn.Sequential) else [layer, None]
+    assert isinstance(conv, nn.Conv2d) and (norm is None or isinstance(norm, nn.BatchNorm2d))
+    return _Wire(conv, norm, reads, writes)
+
+
+def _statistics(
+    old: nn.BatchNorm2d | None, new: nn.BatchNorm2d | None
+) -> list[tuple[Tensor, Tensor]]:
+    """The tensors of two normalisations, in pairs."""
+    if old is None or new is None:
+        return []
+    return list(zip(old.state_dict().values(), new.state_dict().values(), strict=True))
 
 
 class Baseline(KeypointNetwork):

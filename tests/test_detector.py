@@ -1,6 +1,7 @@
 """The detector: box coding, fitting a picture, and the callable; with untrained or set answers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -219,3 +220,34 @@ def test_weights_given_after_construction_are_used(network: DetectorNetwork) -> 
     expected = Detector(DetectorConfig(), network)(image, min_score=0)
     for mine, theirs in zip(fresh(image, min_score=0), expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_boxes_of_one_face_vote() -> None:
+    boxes = np.array([[0, 0, 100, 100], [10, 0, 110, 100], [0, 10, 100, 110], [60, 60, 160, 160]], np.float32)
+    scores = np.array([0.8, 0.4, 0.2, 0.7], np.float32)
+    ours = detector.voted(boxes, scores, np.array([0, 3]))
+    # The third is too unsure, the fourth another face.
+    np.testing.assert_allclose(ours, [[10 / 3, 0, 100 + 10 / 3, 100], boxes[3]], rtol=1e-6)
+    assert ours.dtype == np.float32 and detector.voted(boxes, scores, np.array([], int)).shape == (0, 4)
+
+
+def test_what_boxes_are_off_by_is_taken_away() -> None:
+    truth = np.array([[10.0, 20, 50, 100], [0, 0, 30, 20]])
+    bias = (0.02, -0.03, 0.05, -0.1)
+    width, height = 40 * np.exp(bias[2]), 80 * np.exp(bias[3])
+    told = np.array([30 + 0.02 * height, 60 - 0.03 * height]) + np.array([[-0.5], [0.5]]) * [width, height]
+    np.testing.assert_allclose(detector.box_errors(told.reshape(1, 4), truth[:1]), [bias], atol=1e-9)
+    np.testing.assert_allclose(detector.corrected(told.reshape(1, 4), bias), truth[:1], rtol=1e-5)
+    np.testing.assert_allclose(detector.corrected(truth, (0, 0, 0, 0)), truth)
+
+
+def test_a_detector_takes_its_bias_away() -> None:
+    box = [100.0, 120, 180, 220]
+    cell = int((detector.cells(320, 320)[:, :2] - torch.tensor([140.0, 170.0])).norm(dim=1).argmin())
+    picture = np.zeros((320, 320, 3), np.uint8)
+    bias = (0.1, 0.0, 0.0, 0.0)
+    plain, moved = (
+        Detector(replace(DetectorConfig(), bias=some), OneFace(box, cell))(picture)[0]
+        for some in ((0.0,) * 4, bias)
+    )
+    np.testing.assert_allclose(plain - moved, [[10, 0, 10, 0]], atol=1e-3)

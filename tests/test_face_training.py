@@ -366,3 +366,28 @@ def test_validation_and_preview_run(task: FaceTask) -> None:
     assert next(iter(figures)) == "ap" and all(np.isfinite(v) for v in figures.values())
     picture = task.preview(task.network)
     assert picture.dtype == np.uint8 and picture.ndim == 3
+
+
+def test_what_boxes_are_off_by_on_the_whole() -> None:
+    faces = [[10.0, 10, 50, 60], [100, 100, 180, 160]]
+    off = np.array([2, 3, 2, 3.0])
+    there = photo(faces, [])
+    found = [(there, np.array(faces) + off, np.array([0.9, 0.8]))] * 3
+    expected = np.median([[2 / 50, 3 / 50, 0, 0], [2 / 80, 3 / 80, 0, 0]], axis=0)
+    np.testing.assert_allclose(face_training.bias(found), expected, atol=1e-4)
+    assert face_training.bias([(there, *EMPTY)]) == (0, 0, 0, 0)
+
+
+def test_a_covered_face_is_covered_nowhere_else(task: FaceTask) -> None:
+    tile = np.full((100, 120, 3), 7, np.uint8)
+    times = 0
+    for seed in range(12):
+        covered = tile.copy()
+        task._cover_part(np.random.default_rng(seed), covered, np.array([30.0, 20, 80, 70]))
+        changed = np.argwhere((covered != tile).any(-1))
+        assert (changed >= [20, 30]).all() and (changed < [70, 80]).all()
+        times += len(changed) > 0
+    assert times >= 3
+    covered = tile.copy()
+    task._cover_part(np.random.default_rng(0), covered, np.array([-5.0, 20, 10, 70]))
+    np.testing.assert_array_equal(covered, tile)  # too little of it is seen

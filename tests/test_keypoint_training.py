@@ -135,3 +135,46 @@ def test_fitted_temperature_undoes_a_wrong_spread():
     eyes = np.full(400, 60, np.float32)
     fitted = keypoint_training.fit_temperature(spreads / 2, eyes, errors <= 0.05 * 60)
     assert fitted == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_teacher_gives_half_of_the_answers(tmp_path):
+    folder = synthetic.data_folder(tmp_path)
+    with open(folder / "face_boxes.csv", "a") as boxes:
+        name = sorted((folder / "300w/afw").iterdir())[0].name
+        boxes.write(f"300w/afw/{name},20,20,80,90,detected,0.9\n" * 30)
+    augmentation = keypoint_training.Augmentation().scaled(0, 0, 0)
+    augmentation = dataclasses.replace(augmentation, mirror=0.0)
+    config = network.KeypointConfig()
+    task = keypoint_training.KeypointTask(folder, config, batch_size=16, augmentation=augmentation)
+    labelled_faces, taught = len(task.keypoints), len(task.training)
+    asked = set()
+
+    def teacher(crops, style):
+        asked.add(int(style[0]))
+        return np.full((len(crops), 68, 2), 50.0 + style[0]), None
+
+    task.learn_from(teacher, config, folder)
+    extra = len(task.training) - taught
+    assert asked == {0, 1, 2} and extra in (0, 30)  # by the photo's name
+    assert task.lessons.shape == (labelled_faces + extra, 3, 68, 2)
+    assert not task.lessons[task.held_out].any()  # the teacher is not even asked
+    batches = [task.batch(step) for step in range(3 * task.steps_per_epoch)]
+    labelled = torch.cat([batch["labelled"] for batch in batches]).float().mean().item()
+    styles = torch.cat([batch["styles"] for batch in batches])
+    assert 0.2 < labelled < 0.6 and {0, 1, 2} == set(styles.tolist())
+    again = keypoint_training.KeypointTask(folder, config, batch_size=16, augmentation=augmentation)
+    again.learn_from(None, config, folder, task.lessons)
+    assert all(torch.equal(again.batch(4)[name], tensor) for name, tensor in task.batch(4).items())
+
+
+def test_spreads_learn_from_labels_alone():
+    model = network.build(network.KeypointConfig())
+    raw = network.RawOutput(torch.zeros(2, 68, 28, 28), torch.zeros(2, 68, requires_grad=True))
+    keypoints = torch.rand(2, 68, 2) * 100
+    loss, parts = keypoint_training.loss_of(model, raw, keypoints, torch.tensor([True, False]))
+    loss.backward()
+    assert raw.log_spreads.grad[0].abs().min() > 0 and not raw.log_spreads.grad[1].any()
+    alone = network.RawOutput(raw.outputs[:1], raw.log_spreads[:1])
+    assert parts["spread"] == pytest.approx(
+        keypoint_training.loss_of(model, alone, keypoints[:1])[1]["spread"]
+    )

@@ -47,12 +47,15 @@ ALLOWED: dict[str, set[str]] = {
     "tracking": {"geometry", "pipeline", "smoothing"},
     "video": {"clips", "draw", "report", "tracking"},
     "evaluation": {"data", "geometry", "metrics", "pipeline", "scheme"},
-    "keypoint_training": {"codec", "data", "geometry", "metrics", "network", "scheme"},
+    "distillation": {"data", "network", "runtime", "scheme"},
+    "keypoint_training": {
+        "codec", "data", "distillation", "geometry", "images", "metrics", "network", "runtime", "scheme",
+    },
     "face_training": {"data", "detector", "geometry", "images", "metrics"},
     "__init__": {"pipeline"},
     "train": {
         "data", "network", "detector", "codec", "metrics", "hub", "pipeline", "remote",
-        "keypoint_training", "face_training", "runs", "muon",
+        "keypoint_training", "face_training", "runs", "runtime", "muon",
     },
     "photos": {"draw", "geometry", "images", "pipeline", "report", "settings"},
     "footage": {"clips", "draw", "pipeline", "settings", "video"},

@@ -59,3 +59,53 @@ def test_unknown_names_are_refused(change, reason):
 def test_the_shipped_network_is_small():
     parameters = sum(p.numel() for p in network.build(CONFIGS["keypointnet"]).parameters())
     assert parameters * 4 < 5e6
+
+
+def trained_by_chance(config: network.KeypointConfig) -> network.KeypointNet:
+    """A network whose normalisations and styles are not as they begin."""
+    model = network.build(config).eval()
+    assert isinstance(model, network.KeypointNet)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point() and tensor.ndim == 1:
+            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+    torch.nn.init.normal_(model.style.weight, generator=generator)
+    return model
+
+
+def test_a_network_as_wide_as_it_was_stays_as_it_is():
+    wide = trained_by_chance(CONFIGS["keypointnet"])
+    same = network.narrowed(wide, wide.config).state_dict()
+    assert all(torch.equal(tensor, same[name]) for name, tensor in wide.state_dict().items())
+
+
+def test_a_narrowed_network_keeps_the_channels_that_matter():
+    config = dataclasses.replace(CONFIGS["keypointnet"], widths=(8, 16, 24, 32), top_down_width=16)
+    less = dataclasses.replace(config, widths=(8, 16, 24, 20), top_down_width=12)
+    wide = trained_by_chance(config)
+    dead = [1, 4, 5, 8, 9, 12, 15, 20, 21, 27, 30, 31]  # of the last stage, in the stream and in the blocks
+    with torch.no_grad():
+        for block in wide.stages[-1]:
+            for convolution, norm in ((m[0], m[1]) for m in block.children() if hasattr(m, "__getitem__")):
+                for tensor in (convolution.weight, norm.weight, norm.bias, norm.running_mean):
+                    tensor[dead] = 0
+        wide.style.weight[:, dead] = 0
+        unread = [0, 7, 9, 13]
+        wide.smooth[0].weight[:, unread] = 0
+        for part in (wide.smooth[0].weight, wide.smooth[1].weight, wide.smooth[1].bias):
+            part[unread] = 0
+        wide.smooth[1].running_mean[unread] = 0
+    narrow = network.narrowed(wide, less)
+    assert narrow.config == less and narrow.stages[-1][0].first[0].out_channels == 20
+    crops = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)
+    with torch.inference_mode():
+        ours, theirs = narrow.eval().predict(crops, "ytf"), wide.predict(crops, "ytf")
+    torch.testing.assert_close(ours.keypoints, theirs.keypoints, atol=1e-3, rtol=0)
+    torch.testing.assert_close(ours.spreads, theirs.spreads, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("change", [{"widths": (16, 32, 64, 192)}, {"depths": (1, 2, 3)}])
+def test_nothing_is_narrowed_to_more(change):
+    wide = network.build(CONFIGS["keypointnet"])
+    assert network.narrowed(wide, dataclasses.replace(wide.config, **change)) is wide
+    assert network.narrowed(wide, CONFIGS["baseline"]) is wide

@@ -7,11 +7,22 @@ import sys
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 
 import train
-from fkp import FaceKeypoints, __version__, detector, export, face_training, hub, keypoint_training, network
+from fkp import (
+    FaceKeypoints,
+    __version__,
+    detector,
+    distillation,
+    export,
+    face_training,
+    hub,
+    keypoint_training,
+    network,
+)
 from tests import synthetic
 from tests.loopback_hub import Client, LoopbackHub
 
@@ -131,6 +142,26 @@ def test_a_run_starts_from_the_weights_of_a_model(folder, tmp_path, what):
     )
     for name in theirs:  # statistics of normalisation move, weights do not; they are stored in half precision
         assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_a_narrower_network_learns_from_a_teacher(folder, tmp_path, monkeypatch):
+    other = str(folder / "other")
+    options = ("--start", other, "--teacher", other, "--widths", "16", "32", "64", "96")
+    assert train.main(command(folder, tmp_path / "whole", *options)) == 0
+    stored = hub.load(tmp_path / "whole" / "keypoints" / "model")
+    assert stored.keypoint_network.config.widths == (16, 32, 64, 96)
+    lessons = np.load(tmp_path / "whole" / "keypoints" / "lessons.npy")
+    assert lessons.shape[1:] == (3, 68, 2)
+    # A resumed run does not ask the teacher again, and learns the same.
+    monkeypatch.setattr(train.Interruption, "asked", property(lambda self: True))
+    assert train.main(command(folder, tmp_path / "parts", *options)) == 130
+    monkeypatch.undo()
+    monkeypatch.setattr(export, "is_possible", lambda: False)
+    monkeypatch.setattr(distillation, "lessons", None)
+    assert train.main(command(folder, tmp_path / "parts", *options, "--resume")) == 0
+    whole, parts = (checkpoint(tmp_path / name) for name in ("whole", "parts"))
+    whole["settings"].pop("runs"), parts["settings"].pop("runs")
+    assert_equal(whole, parts)
 
 
 def test_the_mean_of_several_models_without_a_step(folder, tmp_path):
