@@ -5,10 +5,16 @@
     python train.py keypoints --data DATA --resume          # go on exactly where a run was interrupted
     torchrun --nproc-per-node 2 train.py keypoints --data DATA
 
-The bundled keypoint weights were made on two CPU cores by (LOG.md says how long it took):
+The bundled keypoint weights were made on two CPU cores by these four (LOG.md says how long they took):
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 train.py keypoints --data DATA
-        --precision bf16 --threads 1 --workers 0 --epochs 210 --validate-every 10
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 train.py keypoints --data DATA --precision bf16 --threads 1
+        --workers 0 --epochs 210 --validate-every 10 --name wide
+    python train.py keypoints --data DATA --precision bf16 --threads 1 --workers 0 --start runs/wide/model
+        --teacher runs/wide/model --widths 16 32 64 112 --augmentation 1 0.7 1 --lr 1e-3 --muon-lr 0.01
+        --epochs 170 --name narrow
+    the same with --epochs 100 --seed 1 --name another
+    python train.py keypoints --data DATA --start runs/narrow/model runs/another/model
+        --widths 16 32 64 112 --epochs 0 --name mean
 
 DATA is a folder laid out as README.md says. Everything a run makes lies in runs/<name>/: log.csv, curve.png,
 preview.png (labels beside predictions), checkpoint.pt, and at the end model/ with config.json,
@@ -251,7 +257,7 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         miner = None if args.mine is None else hub.load(hub.find(args.mine)).face_detector
         return face_training.FaceTask(
             args.data, detector.DetectorConfig(depths=tuple(args.depths)), batch_size=args.batch_size,
-            seed=args.seed, device=device, miner=miner,
+            seed=args.seed, device=device, miner=miner, bait_share=args.bait_share,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
     augmentation = keypoint_training.Augmentation().scaled(turn, framing, photometry)
@@ -274,12 +280,12 @@ def fitted(stored: hub.Stored, task: Task, args: argparse.Namespace) -> torch.nn
 def teach(task: keypoint_training.KeypointTask, args: argparse.Namespace, run: RunFolder) -> None:
     """Lets a teacher say what it sees in every face, which takes minutes, so a resumed run has it written."""
     written = run.path / "lessons.npy"
-    said = np.load(written) if args.resume and written.is_file() else None
+    earlier = np.load(written) if args.resume and written.is_file() else None
     stored = hub.load(hub.find(args.teacher))
     teacher = runtime.Runner(runtime.Decoded(stored.keypoint_network), stored.keypoints_graph)
-    task.learn_from(teacher, stored.keypoint_network.config, args.data, said)
-    if task.lessons is not said and int(os.environ.get("RANK", 0)) == 0:
-        np.save(written, task.lessons)
+    said = task.learn_from(teacher, stored.keypoint_network.config, args.data, earlier)
+    if earlier is None and int(os.environ.get("RANK", 0)) == 0:
+        np.save(written, said)
 
 
 class Steps(Dataset):
@@ -461,6 +467,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
     model.add_argument("--mine", metavar="MODEL",
                        help="faces: its detector's false alarms become hard negatives")  # fmt: skip
+    model.add_argument("--bait-share", type=share, default=0.3,
+                       help="faces: how often photos without a face show such a false alarm (default: 0.3)")
     learning = parser.add_argument_group("learning")
     learning.add_argument("--epochs", type=int, default=100)
     learning.add_argument("--batch-size", type=int, default=64, help="over all processes")

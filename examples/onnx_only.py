@@ -39,12 +39,14 @@ def weights(positions: np.ndarray, length: int, reach: float) -> np.ndarray:
 def keypoints(session: onnxruntime.InferenceSession, image: np.ndarray, box: list[float]) -> np.ndarray:
     """Points (68,3) of the face in a tight box (4,) xyxy: x, y in pixels of the image, confidence 0..1."""
     texts = session.get_modelmeta().custom_metadata_map
-    names = "crop_size", "margin", "temperatures", "label_styles", "label_style"
-    size, margin, temperatures, styles, style = (json.loads(texts[name]) for name in names)
+    names = "crop_size", "margin", "temperatures", "first_pixel", "leans", "label_styles", "label_style"
+    size, margin, temperatures, first_pixel, leans, styles, style = (json.loads(texts[n]) for n in names)
+    style = styles.index(style)
 
     # The box's longer side, enlarged by the margin, becomes the crop's; integers are pixel centres.
     x1, y1, x2, y2 = box
-    scale = max(x2 - x1, y2 - y1) * margin / size
+    side = max(x2 - x1, y2 - y1)
+    scale = side * margin / size
     first = np.array([x1 + x2, y1 + y2]) / 2 - scale * (size - 1) / 2
     height, width = image.shape[:2]
     columns, rows = (
@@ -57,8 +59,10 @@ def keypoints(session: onnxruntime.InferenceSession, image: np.ndarray, box: lis
     points, spreads = session.run(["keypoints", "spreads"], {"crops": crops})
     # A spread is a mean error; the score is the probability that it is below 5 % of the eyes' distance.
     eyes = np.linalg.norm(points[0, 36] - points[0, 45])
-    ratio = 0.1 * eyes / (temperatures[styles.index(style)] * spreads[0])
-    return np.column_stack([first + scale * points[0], 1 - (1 + ratio) * np.exp(-ratio)])
+    ratio = 0.1 * eyes / (temperatures[style] * spreads[0])
+    # Where labels lie beside what can be seen: first_pixel in pixels, leans in shares of the face.
+    shift = [first_pixel + leans[style] * side, first_pixel]
+    return np.column_stack([first + scale * points[0] + shift, 1 - (1 + ratio) * np.exp(-ratio)])
 
 
 def main() -> None:

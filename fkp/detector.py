@@ -29,7 +29,7 @@ STRIDES = (8, 16, 32)
 PRIOR = 4.0
 """A box whose log size is 0 is this many cells wide and high."""
 
-SMALLEST = 12.0
+SMALLEST = 15.0
 """Boxes of fewer pixels on their longer side, of the picture or of the network's input, are not believed:
 nearly all are false, and there is not enough to see for 68 keypoints."""
 

@@ -72,7 +72,8 @@ class KeypointTask:
         )  # fmt: skip
         self.still = data.FaceCrop(config.crop_size, config.margin)
         self.pack = data.FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
-        crops, keypoints, styles, held_out = [], [], [], []
+        self.side = self.pack.crop_size / self.pack.margin
+        crops, keypoints, shifts, styles, held_out = [], [], [], [], []
         for source in data.TRAINING_SOURCES:
             faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, self.pack)
             with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -80,10 +81,15 @@ class KeypointTask:
                 for sample in tqdm(samples, f"reading {source.folder}", len(faces), leave=False, unit="face"):
                     crops.append(sample["image"])
                     keypoints.append(sample["keypoints"])
+            # The labels' boxes are known in pixels of the pictures, all crops show them at one size.
+            boxes = geometry.tight_boxes(faces.keypoints).astype(np.float64)
+            sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+            shifts.append(config.label_shift(sides, source.style) * (self.side / sides)[:, None])
             styles += [scheme.LABEL_STYLES.index(source.style)] * len(faces)
             held_out += [data.is_held_out(source.key(name)) for name in faces.names]
         self.crops = np.stack(crops)
-        self.keypoints = np.stack(keypoints)
+        self.keypoints = np.stack(keypoints) - np.concatenate(shifts)[:, None].astype(np.float32)
+        """Labels (n,68,2) in pixels of the crops, where the network is to see them: see `label_shift`."""
         self.boxes = geometry.tight_boxes(self.keypoints)
         self.styles = np.array(styles)
         self.held_out = np.flatnonzero(held_out)
@@ -94,11 +100,11 @@ class KeypointTask:
     def learn_from(
         self, teacher: runtime.Runner, config: network.KeypointConfig, folder: Path,
         said: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
+    ) -> np.ndarray:  # fmt: skip
         """Have a teacher tell the points of every face, those without labels in the data folder included.
 
-        `teacher` runs a `runtime.Decoded` network of this config. `said` are the `lessons` of an earlier
-        time, where it need not be asked again. The faces without labels are trained on from now on.
+        `teacher` runs a `runtime.Decoded` network of this config. Returns what it said; with this as `said`,
+        it need not be asked again. The faces without labels are trained on from now on.
         """
         faces = distillation.unlabelled_faces(folder)
         transforms = [self.pack.draw(face.box) for face in faces]
@@ -114,7 +120,22 @@ class KeypointTask:
             said[chosen] = distillation.lessons(
                 teacher, config, [self.crops[i] for i in chosen], self.boxes[chosen]
             )
-        self.lessons = said
+        self.lessons = self._agreeing(said)
+        return said
+
+    def _agreeing(self, said: np.ndarray) -> np.ndarray:
+        """Lessons moved so that, in each style, they agree with the labels on the whole.
+
+        A teacher may have learnt what pixel labels count from, and how they lean, in another way.
+        """
+        moved = said.copy()
+        known = self.training[self.training < len(self.keypoints)]
+        for index, style in enumerate(scheme.LABEL_STYLES):
+            chosen = known if style == "auto" else known[self.styles[known] == index]
+            if len(chosen):
+                away = self.keypoints[chosen] - said[chosen, index]
+                moved[:, index] += np.median(away.mean(axis=1), axis=0)
+        return moved
 
     @property
     def hidden_kernels(self) -> list[nn.Parameter]:

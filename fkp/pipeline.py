@@ -257,8 +257,10 @@ class FaceKeypoints:
             look = self._look(image, transforms)
         pairs = zip(transforms, look.keypoints, strict=True)
         keypoints = np.stack([transform.to_image(points) for transform, points in pairs])
-        crop_pixels = np.array([[math.hypot(*t.image_to_crop[0, :2])] for t in transforms])
-        return Faces(boxes, scores, keypoints, look.scores, look.sigmas / crop_pixels)
+        crop_pixels = np.array([math.hypot(*t.image_to_crop[0, :2]) for t in transforms])
+        sides = config.crop_size / config.margin / crop_pixels
+        keypoints += config.label_shift(sides, self.label_style)[:, None].astype(np.float32)
+        return Faces(boxes, scores, keypoints, look.scores, look.sigmas / crop_pixels[:, None])
 
     def _look(self, image: np.ndarray, transforms: list[geometry.CropTransform]) -> _Look:
         """One pass over the faces of an image, each in the crop of its transform."""

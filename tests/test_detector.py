@@ -186,7 +186,7 @@ def test_a_box_comes_back_in_pixels_of_the_image(shape_hw: tuple[int, int]) -> N
     assert scores == pytest.approx([1 / (1 + np.exp(-3.0))], abs=1e-5)
 
 
-@pytest.mark.parametrize(("side", "n"), [(11.9, 0), (12.1, 1)])
+@pytest.mark.parametrize(("side", "n"), [(14.9, 0), (15.1, 1)])
 @pytest.mark.parametrize("shape_hw", [(320, 320), (160, 160)])
 def test_what_is_too_small_to_be_seen_is_no_face(shape_hw: tuple[int, int], side: float, n: int) -> None:
     # Pixels of the picture count, however much it is enlarged.

@@ -153,17 +153,17 @@ def test_a_teacher_gives_half_of_the_answers(tmp_path):
         asked.add(int(style[0]))
         return np.full((len(crops), 68, 2), 50.0 + style[0]), None
 
-    task.learn_from(teacher, config, folder)
+    said = task.learn_from(teacher, config, folder)
     extra = len(task.training) - taught
     assert asked == {0, 1, 2} and extra in (0, 30)  # by the photo's name
     assert task.lessons.shape == (labelled_faces + extra, 3, 68, 2)
-    assert not task.lessons[task.held_out].any()  # the teacher is not even asked
+    assert not said[task.held_out].any()  # the teacher is not even asked
     batches = [task.batch(step) for step in range(3 * task.steps_per_epoch)]
     labelled = torch.cat([batch["labelled"] for batch in batches]).float().mean().item()
     styles = torch.cat([batch["styles"] for batch in batches])
     assert 0.2 < labelled < 0.6 and {0, 1, 2} == set(styles.tolist())
     again = keypoint_training.KeypointTask(folder, config, batch_size=16, augmentation=augmentation)
-    again.learn_from(None, config, folder, task.lessons)
+    again.learn_from(None, config, folder, said)
     assert all(torch.equal(again.batch(4)[name], tensor) for name, tensor in task.batch(4).items())
 
 
@@ -178,3 +178,21 @@ def test_spreads_learn_from_labels_alone():
     assert parts["spread"] == pytest.approx(
         keypoint_training.loss_of(model, alone, keypoints[:1])[1]["spread"]
     )
+
+
+def test_the_network_is_shown_points_without_the_shift_of_labels(tmp_path):
+    folder = synthetic.data_folder(tmp_path)
+    plain = network.KeypointConfig()
+    shifted = dataclasses.replace(plain, first_pixel=0.5, leans=(0.0, 0.01, 0.02))
+    ours, theirs = (keypoint_training.KeypointTask(folder, config) for config in (plain, shifted))
+    boxes = geometry.tight_boxes(ours.keypoints)
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    np.testing.assert_allclose(sides, ours.side, rtol=1e-4)
+    away = (ours.keypoints - theirs.keypoints) / sides[:, None, None]
+    assert np.ptp(away, axis=1).max() < 1e-5  # a face moves as a whole
+    # The synthetic faces are 50 to 80 pixels wide, so half a pixel is a hundredth of them at most.
+    for style, lean in ((1, 0.01), (2, 0.02)):
+        right, down = away[ours.styles == style].mean(axis=(0, 1))
+        assert 0.004 < down < 0.01 and right == pytest.approx(down + lean, abs=1e-5)
+    agreeing = ours._agreeing(np.repeat((ours.keypoints + 3)[:, None], 3, axis=1))
+    np.testing.assert_allclose(agreeing[:, 1], ours.keypoints, atol=1e-4)

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,7 +50,12 @@ def test_labelling_styles_differ_once_learnt():
 
 
 @pytest.mark.parametrize(
-    "change, reason", [({"architecture": "x"}, "architecture 'x'"), ({"label_style": "x"}, "label_style")]
+    "change, reason",
+    [
+        ({"architecture": "x"}, "architecture 'x'"),
+        ({"label_style": "x"}, "label_style"),
+        ({"leans": (0.0,)}, "1 leans"),
+    ],
 )
 def test_unknown_names_are_refused(change, reason):
     with pytest.raises(ValueError, match=reason):
@@ -59,6 +65,14 @@ def test_unknown_names_are_refused(change, reason):
 def test_the_shipped_network_is_small():
     parameters = sum(p.numel() for p in network.build(CONFIGS["keypointnet"]).parameters())
     assert parameters * 4 < 5e6
+
+
+def test_labels_lie_beside_what_is_seen():
+    config = dataclasses.replace(network.KeypointConfig(), first_pixel=0.5, leans=(0.0, 0.01, -0.02))
+    sides = np.array([100.0, 40.0])
+    np.testing.assert_allclose(config.label_shift(sides), [[1.5, 0.5], [0.9, 0.5]])
+    np.testing.assert_allclose(config.label_shift(sides, "ytf"), [[-1.5, 0.5], [-0.3, 0.5]])
+    assert not network.KeypointConfig().label_shift(sides).any()  # weights that know nothing of it
 
 
 def trained_by_chance(config: network.KeypointConfig) -> network.KeypointNet:

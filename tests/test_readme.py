@@ -68,7 +68,7 @@ def test_pages_are_those_of_the_measured_figures(root, measured, benchmark, page
     page = root / "docs" / f"{benchmark}.md"
     expected = {f"{benchmark}.{name}": table for name, table in pages(measured[benchmark]).items()}
     assert page.read_text() == between_marks(page, benchmark, expected)
-    assert page.read_text().count("<!-- end of ") == len(expected)
+    assert page.read_text().count(f"<!-- end of {benchmark}.") == len(expected)
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page.read_text())
     assert len(pictures) == plots and [p for p in pictures if not (page.parent / p).is_file()] == []
 
