@@ -11,8 +11,8 @@ The bundled keypoint weights were made on two CPU cores by these four (LOG.md sa
         --workers 0 --epochs 210 --validate-every 10 --name wide
     python train.py keypoints --data DATA --precision bf16 --threads 1 --workers 0 --start runs/wide/model
         --teacher runs/wide/model --widths 16 32 64 112 --augmentation 1 0.7 1 --lr 1e-3 --muon-lr 0.01
-        --epochs 170 --name narrow
-    the same with --epochs 100 --seed 1 --name another
+        --epochs 85 --validate-every 5 --name narrow
+    the same without --augmentation, and with --epochs 75 --seed 1 --name another
     python train.py keypoints --data DATA --start runs/narrow/model runs/another/model
         --widths 16 32 64 112 --epochs 0 --name mean
 
@@ -257,7 +257,7 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         miner = None if args.mine is None else hub.load(hub.find(args.mine)).face_detector
         return face_training.FaceTask(
             args.data, detector.DetectorConfig(depths=tuple(args.depths)), batch_size=args.batch_size,
-            seed=args.seed, device=device, miner=miner, bait_share=args.bait_share,
+            seed=args.seed, device=device, miner=miner,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
     augmentation = keypoint_training.Augmentation().scaled(turn, framing, photometry)
@@ -467,8 +467,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
     model.add_argument("--mine", metavar="MODEL",
                        help="faces: its detector's false alarms become hard negatives")  # fmt: skip
-    model.add_argument("--bait-share", type=share, default=0.3,
-                       help="faces: how often photos without a face show such a false alarm (default: 0.3)")
     learning = parser.add_argument_group("learning")
     learning.add_argument("--epochs", type=int, default=100)
     learning.add_argument("--batch-size", type=int, default=64, help="over all processes")

@@ -39,8 +39,8 @@ def weights(positions: np.ndarray, length: int, reach: float) -> np.ndarray:
 def keypoints(session: onnxruntime.InferenceSession, image: np.ndarray, box: list[float]) -> np.ndarray:
     """Points (68,3) of the face in a tight box (4,) xyxy: x, y in pixels of the image, confidence 0..1."""
     texts = session.get_modelmeta().custom_metadata_map
-    names = "crop_size", "margin", "temperatures", "first_pixel", "leans", "label_styles", "label_style"
-    size, margin, temperatures, first_pixel, leans, styles, style = (json.loads(texts[n]) for n in names)
+    names = "crop_size", "margin", "temperatures", "leans", "label_styles", "label_style"
+    size, margin, temperatures, leans, styles, style = (json.loads(texts[name]) for name in names)
     style = styles.index(style)
 
     # The box's longer side, enlarged by the margin, becomes the crop's; integers are pixel centres.
@@ -60,9 +60,9 @@ def keypoints(session: onnxruntime.InferenceSession, image: np.ndarray, box: lis
     # A spread is a mean error; the score is the probability that it is below 5 % of the eyes' distance.
     eyes = np.linalg.norm(points[0, 36] - points[0, 45])
     ratio = 0.1 * eyes / (temperatures[style] * spreads[0])
-    # Where labels lie beside what can be seen: first_pixel in pixels, leans in shares of the face.
-    shift = [first_pixel + leans[style] * side, first_pixel]
-    return np.column_stack([first + scale * points[0] + shift, 1 - (1 + ratio) * np.exp(-ratio)])
+    # How far labels lie to the right of what is seen and below it, in shares of the face.
+    lean = np.array(leans[2 * style :][:2]) * side
+    return np.column_stack([first + scale * points[0] + lean, 1 - (1 + ratio) * np.exp(-ratio)])
 
 
 def main() -> None:

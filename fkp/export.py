@@ -41,8 +41,8 @@ def write_onnx(keypoint_network: network.KeypointNetwork, path: str | Path) -> N
     n is free; both outputs are in pixels of the crop. A second input, `label_style` (1,) int64, is an index
     into `scheme.LABEL_STYLES` and may be left out: its default is the config's style. The file's metadata
     hold the scheme, the labelling styles, the digest of the weights (`runtime.WEIGHTS_SHA256`) and every
-    value of the `KeypointConfig` as JSON, so the crop can be made from `crop_size` and `margin`, and points
-    in pixels of the picture moved to where labels lie (`KeypointConfig.label_shift`).
+    value of the `KeypointConfig` as JSON, so the crop can be made from `crop_size` and `margin`, and the
+    points moved to where labels lie by `leans` (`KeypointConfig.lean`).
     Raises ExportError when the extra `fkp[onnx]` is not installed or the file cannot be written.
     """
     config = keypoint_network.config

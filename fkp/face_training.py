@@ -279,14 +279,11 @@ class FaceTask:
     def __init__(
         self, folder: Path, config: DetectorConfig | None = None, *,
         batch_size: int = 64, seed: int = 0, device: torch.device | None = None,
-        miner: Detector | None = None, bait_share: float = 0.3,
+        miner: Detector | None = None,
     ) -> None:  # fmt: skip
-        """`miner` is a detector whose false alarms on the training photos become hard negatives.
-
-        They are shown in a `bait_share` of the tiles that show a photo without a face.
-        """
+        """`miner` is a detector whose false alarms on the training photos become hard negatives."""
         self.config = config or DetectorConfig()
-        self.batch_size, self.seed, self.bait_share = batch_size, seed, bait_share
+        self.batch_size, self.seed = batch_size, seed
         # Batches are made on the CPU; pinned, they travel to a GPU beside the computation.
         self.pin = device is not None and device.type == "cuda"
         self.network = DetectorNetwork(self.config)
@@ -357,7 +354,7 @@ class FaceTask:
         """One photo of a mosaic (h,w,3), and the boxes (m,4) and kinds (m,) in it."""
         source = rng.choice(list(self.training), p=self.shares)
         baits = self.baits.get(source, [])
-        if baits and rng.random() < self.bait_share:
+        if baits and rng.random() < 0.3:
             photo, bait = baits[rng.integers(len(baits))]
             image, outlines, ignore = self._load(photo)
             transform = random_transform(rng, image, bait, size_wh)

@@ -72,8 +72,8 @@ class KeypointTask:
         )  # fmt: skip
         self.still = data.FaceCrop(config.crop_size, config.margin)
         self.pack = data.FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
-        self.side = self.pack.crop_size / self.pack.margin
-        crops, keypoints, shifts, styles, held_out = [], [], [], [], []
+        scale = (self.pack.crop_size / self.pack.margin) / (config.crop_size / config.margin)
+        crops, keypoints, leans, styles, held_out = [], [], [], [], []
         for source in data.TRAINING_SOURCES:
             faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, self.pack)
             with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -81,15 +81,12 @@ class KeypointTask:
                 for sample in tqdm(samples, f"reading {source.folder}", len(faces), leave=False, unit="face"):
                     crops.append(sample["image"])
                     keypoints.append(sample["keypoints"])
-            # The labels' boxes are known in pixels of the pictures, all crops show them at one size.
-            boxes = geometry.tight_boxes(faces.keypoints).astype(np.float64)
-            sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-            shifts.append(config.label_shift(sides, source.style) * (self.side / sides)[:, None])
+            leans += [config.lean(source.style) * scale] * len(faces)
             styles += [scheme.LABEL_STYLES.index(source.style)] * len(faces)
             held_out += [data.is_held_out(source.key(name)) for name in faces.names]
         self.crops = np.stack(crops)
-        self.keypoints = np.stack(keypoints) - np.concatenate(shifts)[:, None].astype(np.float32)
-        """Labels (n,68,2) in pixels of the crops, where the network is to see them: see `label_shift`."""
+        self.keypoints = np.stack(keypoints) - np.stack(leans)[:, None].astype(np.float32)
+        """Labels (n,68,2) in pixels of the crops, without their leans."""
         self.boxes = geometry.tight_boxes(self.keypoints)
         self.styles = np.array(styles)
         self.held_out = np.flatnonzero(held_out)

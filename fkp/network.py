@@ -40,26 +40,22 @@ class KeypointConfig:
     validation data."""
     label_style: str = "300w"
     """The labelling style that users get unless they ask for another."""
-    first_pixel: float = 0.0
-    """What the labels learnt from call the centre of a picture's first pixel; the network calls it 0."""
-    leans: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """How far labels of each style lean to the right, in shares of the longer side of the tight box: what a
-    network that learns from pictures and their mirror images alike cannot learn."""
+    leans: tuple[float, ...] = (0.0,) * 6
+    """How far labels lie to the right of what the network says, and below it, in shares of the longer side of
+    the tight box: two numbers for each of `scheme.LABEL_STYLES`. What a network that learns from pictures and
+    their mirror images alike cannot learn."""
 
     def temperature(self, label_style: str | None = None) -> float:
         """That of a labelling style, by default of the one that users get."""
         return self.temperatures[scheme.LABEL_STYLES.index(label_style or self.label_style)]
 
-    def label_shift(self, sides: np.ndarray, label_style: str | None = None) -> np.ndarray:
-        """How far labels (n,2) lie from what the network says, in pixels of a picture, right and down.
-
-        `sides` (n,) are the longer sides of the tight boxes in the same pixels.
-        """
-        lean = self.leans[scheme.LABEL_STYLES.index(label_style or self.label_style)]
-        return np.stack([self.first_pixel + lean * sides, np.full_like(sides, self.first_pixel)], axis=-1)
+    def lean(self, label_style: str | None = None) -> np.ndarray:
+        """How far labels of a style lie from what the network says: right, down (2,), pixels of the crop."""
+        first = 2 * scheme.LABEL_STYLES.index(label_style or self.label_style)
+        return np.array(self.leans[first : first + 2], np.float32) * (self.crop_size / self.margin)
 
 
-KEYPOINTNET = KeypointConfig(first_pixel=0.5, leans=(0.0044, 0.0019, 0.0068))
+KEYPOINTNET = KeypointConfig(leans=(0.0102, 0.0057, 0.0054, 0.0040, 0.0149, 0.0074))
 BASELINE = replace(
     KEYPOINTNET, architecture="baseline", crop_size=96, margin=1.4, widths=(16, 32, 64, 128), depths=()
 )
@@ -117,9 +113,9 @@ def build(config: KeypointConfig) -> KeypointNetwork:
     if len(config.temperatures) != len(scheme.LABEL_STYLES):
         styles = ", ".join(scheme.LABEL_STYLES)
         raise ValueError(f"{len(config.temperatures)} temperatures: one is needed for each of {styles}")
-    if len(config.leans) != len(scheme.LABEL_STYLES):
+    if len(config.leans) != 2 * len(scheme.LABEL_STYLES):
         styles = ", ".join(scheme.LABEL_STYLES)
-        raise ValueError(f"{len(config.leans)} leans: one is needed for each of {styles}")
+        raise ValueError(f"{len(config.leans)} leans: two are needed for each of {styles}")
     if config.label_style not in scheme.LABEL_STYLES:
         raise ValueError(f"label_style {config.label_style!r} is none of {', '.join(scheme.LABEL_STYLES)}")
     if config.architecture == "keypointnet":

@@ -257,17 +257,16 @@ class FaceKeypoints:
             look = self._look(image, transforms)
         pairs = zip(transforms, look.keypoints, strict=True)
         keypoints = np.stack([transform.to_image(points) for transform, points in pairs])
-        crop_pixels = np.array([math.hypot(*t.image_to_crop[0, :2]) for t in transforms])
-        sides = config.crop_size / config.margin / crop_pixels
-        keypoints += config.label_shift(sides, self.label_style)[:, None].astype(np.float32)
-        return Faces(boxes, scores, keypoints, look.scores, look.sigmas / crop_pixels[:, None])
+        crop_pixels = np.array([[math.hypot(*t.image_to_crop[0, :2])] for t in transforms])
+        return Faces(boxes, scores, keypoints, look.scores, look.sigmas / crop_pixels)
 
     def _look(self, image: np.ndarray, transforms: list[geometry.CropTransform]) -> _Look:
         """One pass over the faces of an image, each in the crop of its transform."""
         keypoints, spreads = self._predict(np.stack([transform.crop(image) for transform in transforms]))
-        temperature = self.keypoint_network.config.temperature(self.label_style)
+        config = self.keypoint_network.config
+        temperature = config.temperature(self.label_style)
         scores = codec.scores_from_spreads(spreads, geometry.inter_ocular(keypoints), temperature)
-        return _Look(keypoints, temperature * spreads, scores)
+        return _Look(keypoints + config.lean(self.label_style), temperature * spreads, scores)
 
     def _turned_if_unsure(
         self, image: np.ndarray, boxes: np.ndarray, transforms: list[geometry.CropTransform], look: _Look

@@ -25,7 +25,7 @@ BOXES = np.array([[20, 30, 90, 110], [70.5, 12.25, 130, 80], [-10, 60, 40, 118]]
 
 KEYPOINTS = network.KeypointConfig(
     crop_size=64, margin=1.4, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4,
-    temperatures=(1.5, 1.25, 1.0), label_style="ytf", first_pixel=0.25, leans=(0.01, -0.02, 0.03),
+    temperatures=(1.5, 1.25, 1.0), label_style="ytf", leans=(0.01, -0.02, 0.03, 0.04, 0.05, -0.06),
 )  # fmt: skip
 FACES = detector.DetectorConfig(
     widths=(4, 4, 4, 4, 4), depths=(1, 2, 1), neck_width=4, least_size=96, input_size=160,

@@ -67,12 +67,11 @@ def test_the_shipped_network_is_small():
     assert parameters * 4 < 5e6
 
 
-def test_labels_lie_beside_what_is_seen():
-    config = dataclasses.replace(network.KeypointConfig(), first_pixel=0.5, leans=(0.0, 0.01, -0.02))
-    sides = np.array([100.0, 40.0])
-    np.testing.assert_allclose(config.label_shift(sides), [[1.5, 0.5], [0.9, 0.5]])
-    np.testing.assert_allclose(config.label_shift(sides, "ytf"), [[-1.5, 0.5], [-0.3, 0.5]])
-    assert not network.KeypointConfig().label_shift(sides).any()  # weights that know nothing of it
+def test_labels_lie_beside_what_the_network_says():
+    config = network.KeypointConfig(crop_size=100, margin=1.25, leans=(0.0, 0.0, 0.01, 0.02, -0.03, 0.05))
+    np.testing.assert_allclose(config.lean(), [0.8, 1.6])
+    np.testing.assert_allclose(config.lean("ytf"), [-2.4, 4.0])
+    assert not network.KeypointConfig().lean().any()  # weights that know nothing of it
 
 
 def trained_by_chance(config: network.KeypointConfig) -> network.KeypointNet:
