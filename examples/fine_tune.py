@@ -9,6 +9,7 @@ measures it on other faces, and `fkp push OWNER/NAME --model my-model` shares it
 
 import argparse
 import sys
+from dataclasses import replace
 
 import torch
 from torch.utils.data import DataLoader
@@ -34,6 +35,8 @@ def main() -> None:
     try:
         model = FaceKeypoints.from_pretrained(args.model)
         network = model.keypoint_network.requires_grad_(True)
+        # Your labels need not lean as those do that the network was trained on.
+        network.config = replace(network.config, leans=(0.0,) * len(network.config.leans))
         size, margin = network.config.crop_size, network.config.margin
         crop = FaceCrop(size, margin, rotation=25, scale=(0.9, 1.15), shift=0.06, mirror=0.5)
         faces = FacialKeypointsDataset(args.csv, args.images, v2.Compose([crop, Photometry(), ToTensors()]))

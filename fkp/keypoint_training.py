@@ -123,7 +123,7 @@ class KeypointTask:
     def _agreeing(self, said: np.ndarray) -> np.ndarray:
         """Lessons moved so that, in each style, they agree with the labels on the whole.
 
-        A teacher may have learnt what pixel labels count from, and how they lean, in another way.
+        A teacher may have learnt from labels with their lean, or from others.
         """
         moved = said.copy()
         known = self.training[self.training < len(self.keypoints)]
