@@ -167,8 +167,7 @@ def yaw(keypoints: np.ndarray) -> np.ndarray:
 
 def weak(placed: Placed, truth: np.ndarray) -> list[dict[str, Any]]:
     """Figures by yaw and by size of the face: rows of `faces.row` with `by`, `from` and `to`."""
-    boxes = geometry.tight_boxes(truth)
-    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    sides = geometry.longer_sides(geometry.tight_boxes(truth))
     rows = []
     for by, values, edges in (("yaw", yaw(truth), YAWS), ("side", sides, SIDES)):
         for least, most in zip(edges, edges[1:], strict=False):

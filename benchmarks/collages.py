@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.photo_sets import NONE, Boxes, Photo, faceless_photos, labelled_photos
+from benchmarks.photo_sets import BEYOND_LABELS, NONE, Photo, faceless_photos, labelled_photos
 from fkp import data, geometry, images, scheme
 
 SEED = 20261122
@@ -118,7 +118,7 @@ def material(folder: Path) -> Material:
 
     Raises ValueError where the data folder holds none.
     """
-    known = Boxes(folder)
+    known = data.FaceBoxes(folder)
     heads = []
     sources = [(source.csv, source.folder) for source in data.TRAINING_SOURCES]
     for csv, subfolder in (*sources, ("300w/lfpw_test.csv", "300w/lfpw_test")):
@@ -126,13 +126,13 @@ def material(folder: Path) -> Material:
         held_out = {photo.name for photo in labelled_photos(faces, subfolder, known) if photo.held_out}
         for name, path, keypoints in zip(faces.names, faces.paths, faces.keypoints, strict=True):
             image, head = f"{subfolder}/{name}", Head(path, keypoints.astype(np.float64))
-            others = known.of(image, "labelled", *Boxes.KINDS)
+            others = known.of(image, "labelled", *BEYOND_LABELS)
             if image in held_out and is_alone(head, others) and is_whole(head, images.size_wh(path)):
                 heads.append(head)
     backgrounds = [
         folder / photo.name
         for photo in faceless_photos(folder, "no_faces")
-        if photo.held_out and not len(known.of(photo.name, *Boxes.KINDS))
+        if photo.held_out and not len(known.of(photo.name, *BEYOND_LABELS))
     ]
     if not heads or not backgrounds:
         raise ValueError(f"{folder} has no held-out {'faces' if backgrounds else 'photos without a face'}")

@@ -49,8 +49,7 @@ def lean(labels: np.ndarray, seen: np.ndarray) -> Lean:
 
 def sides(labels: np.ndarray) -> np.ndarray:
     """The longer sides (n,) of the tight boxes."""
-    boxes = geometry.tight_boxes(labels).astype(np.float64)
-    return (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    return geometry.longer_sides(geometry.tight_boxes(labels).astype(np.float64))
 
 
 def main() -> int:

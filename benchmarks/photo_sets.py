@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.faces import SETS
@@ -62,7 +61,7 @@ FACELESS = ("no_faces", "scenes")
 
 def read_sets(folder: Path, limit: int | None = None) -> dict[str, PhotoSet]:
     """The sets of real photos below the data folder by name; with `limit` so many photos of each."""
-    known = Boxes(folder)
+    known = data.FaceBoxes(folder)
     csvs = {test.name: (test.csv, test.folder) for test in SETS} | {"afw": ("300w/afw.csv", "300w/afw")}
     sets = {}
     for name in LABELLED:
@@ -76,7 +75,7 @@ def read_sets(folder: Path, limit: int | None = None) -> dict[str, PhotoSet]:
     sets["no_faces"] = faceless_photos(folder, "no_faces")
     # Among the scenes many show people; those where not even a doubtful box was found show none.
     sets["scenes"] = [
-        photo for photo in faceless_photos(folder, "scenes") if not len(known.of(photo.name, *Boxes.KINDS))
+        photo for photo in faceless_photos(folder, "scenes") if not len(known.of(photo.name, *BEYOND_LABELS))
     ]
     return {name: PhotoSet(name, TITLES[name], spread(photos, limit)) for name, photos in sets.items()}
 
@@ -88,24 +87,11 @@ def spread(photos: Sequence[Photo], limit: int | None) -> list[Photo]:
     return [photos[i] for i in np.linspace(0, len(photos) - 1, limit).round().astype(int)]
 
 
-class Boxes:
-    """What `face_boxes.csv` knows beyond the labels."""
-
-    KINDS = ("detected", "ignore")
-
-    def __init__(self, folder: Path) -> None:
-        table = pd.read_csv(folder / "face_boxes.csv")
-        corners = table[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
-        self._boxes: dict[tuple[str, str], list[np.ndarray]] = {}
-        for image, kind, box in zip(table["image"], table["kind"], corners, strict=True):
-            self._boxes.setdefault((image, kind), []).append(box)
-
-    def of(self, image: str, *kinds: str) -> np.ndarray:
-        """Boxes (n,4) of these kinds in a picture, by its path below the data folder."""
-        return np.array([box for kind in kinds for box in self._boxes.get((image, kind), [])]).reshape(-1, 4)
+BEYOND_LABELS = ("detected", "ignore")
+"""Kinds of box that `data.FaceBoxes` knows besides the labels."""
 
 
-def labelled_photos(faces: data.FacialKeypointsDataset, subfolder: str, known: Boxes) -> list[Photo]:
+def labelled_photos(faces: data.FacialKeypointsDataset, subfolder: str, known: data.FaceBoxes) -> list[Photo]:
     """The photos of the faces of one folder below the data folder, in the order of their names."""
     boxes, names = geometry.tight_boxes(faces.keypoints), np.array(faces.names)
     may_train = subfolder in face_training.LABELLED
@@ -115,7 +101,7 @@ def labelled_photos(faces: data.FacialKeypointsDataset, subfolder: str, known: B
             f"{subfolder}/{name}",
             partial(images.read, paths[name]),
             boxes[names == name],
-            known.of(f"{subfolder}/{name}", *Boxes.KINDS),
+            known.of(f"{subfolder}/{name}", *BEYOND_LABELS),
             not may_train or face_training.is_held_out(subfolder, name),
         )
         for name in np.unique(names).tolist()
@@ -235,7 +221,7 @@ def fit(seen: Iterable[Seen], min_score: float = 0.5) -> Fit:
 
 def training_photos(folder: Path, count: int) -> list[Photo]:
     """About `count` labelled photos that detectors may be fitted on: none that any figure is measured on."""
-    known = Boxes(folder)
+    known = data.FaceBoxes(folder)
     photos: list[Photo] = []
     for source in face_training.LABELLED.values():
         faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder)

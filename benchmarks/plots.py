@@ -21,7 +21,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image
 
 from benchmarks.faces import SETS, Labelled, Placed
-from fkp import metrics, scheme
+from fkp import geometry, metrics, scheme
 
 Sets = Mapping[str, Labelled]
 Placements = Mapping[str, Mapping[str, Mapping[str, Placed]]]
@@ -159,8 +159,7 @@ def error_by_size(
     axes = figure.subplots()
     for test in SETS:
         colour, marker = LOOKS[test.name]
-        boxes = faces[test.name].boxes
-        sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+        sides = geometry.longer_sides(faces[test.name].boxes)
         nme = metrics.nme(of_model[test.name]["own_style"].keypoints, faces[test.name].keypoints)
         axes.plot(sides, nme, ls="", marker="o", ms=2.5, color=colour, alpha=0.3, mew=0, zorder=1)
         groups = np.array_split(np.argsort(sides, kind="stable"), 8)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -184,6 +184,29 @@ TRAINING_SOURCES = (
     Source("300w/afw.csv", "300w/afw", "300w", photo),
 )
 """What both networks are trained on. The test sets are not among them, and never will be."""
+
+
+class FaceBoxes:
+    """What a data folder's `face_boxes.csv` knows: tight boxes, `labelled`, `detected` or to `ignore`.
+
+    A picture is called by its path below the data folder. Raises FileNotFoundError naming what is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        table = pd.read_csv(folder / "face_boxes.csv")
+        corners = table[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
+        self._rows = list(zip(table["image"], table["kind"], corners, strict=True))
+        self._boxes: dict[tuple[str, str], list[np.ndarray]] = {}
+        for image, kind, box in self._rows:
+            self._boxes.setdefault((image, kind), []).append(box)
+
+    def of(self, image: str, *kinds: str) -> np.ndarray:
+        """Boxes (n,4) of these kinds in a picture."""
+        return np.array([box for kind in kinds for box in self._boxes.get((image, kind), [])]).reshape(-1, 4)
+
+    def each(self, kind: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Pictures and boxes (4,) of a kind, in the order of the file."""
+        return ((image, box) for image, other, box in self._rows if other == kind)
 
 
 # --- Transforms of a sample --------------------------------------------------------------------------------

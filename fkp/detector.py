@@ -214,7 +214,7 @@ class Detector:
         boxes, scores = (torch.cat(some).numpy() for some in zip(*found, strict=True))
         best = geometry.suppress(boxes, scores, self.config.max_iou)
         best = best[scores[best] >= at_least]
-        faces = best[~parts_of_faces(torch.from_numpy(boxes[best])).numpy()]
+        faces = best[~parts_of_faces(boxes[best])]
         return corrected(voted(boxes, scores, faces), self.config.bias), scores[faces]
 
     def _look(
@@ -296,20 +296,20 @@ def scales(height: int, width: int, config: DetectorConfig) -> list[float]:
     return [first, fine] if fine >= 1.5 * first else [first]
 
 
-def parts_of_faces(boxes: Tensor) -> Tensor:
+def parts_of_faces(boxes: np.ndarray) -> np.ndarray:
     """Which boxes (n,4), best scored first, are a part of a face, or are made up around one: (n,) bool.
 
     A nostril or a pattern on a cheek may look like a face: of two boxes the lesser scored goes where the
     smaller, at most half as wide, has its middle within the ellipse inscribed in the larger. A face beside a
     cheek, in the corner of a box, stays.
     """
-    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    centre, size = _centre_and_size(boxes)
     # [i, j]: whether i is a part of j
-    within = ((centre[:, None] - centre) / (size / 2)).square().sum(-1) < 1
-    part = within & (size[:, None].amax(-1) <= size.amax(-1) / 2)
-    related, dropped = part | part.T, torch.zeros(len(boxes), dtype=torch.bool)
+    within = np.square((centre[:, None] - centre) / (size / 2)).sum(-1) < 1
+    part = within & (size[:, None].max(-1) <= size.max(-1) / 2)
+    related, dropped = part | part.T, np.zeros(len(boxes), bool)
     for i in range(1, len(boxes)):
-        dropped[i] = bool((related[i, :i] & ~dropped[:i]).any())
+        dropped[i] = (related[i, :i] & ~dropped[:i]).any()
     return dropped
 
 

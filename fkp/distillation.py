@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from torch import Generator
 from tqdm import tqdm
 
@@ -40,13 +39,10 @@ class Face(NamedTuple):
 
 def unlabelled_faces(folder: Path) -> list[Face]:
     """The faces that `face_boxes.csv` has as `detected` in photos that may be trained on."""
-    table = pd.read_csv(folder / "face_boxes.csv")
-    table = table[table["kind"] == "detected"]
     sources = {source.folder: source for source in data.TRAINING_SOURCES}
     faces = []
-    for image, *corners in table[["image", "x1", "y1", "x2", "y2"]].itertuples(index=False):
+    for image, box in data.FaceBoxes(folder).each("detected"):
         subfolder, name = image.rsplit("/", 1)
-        box = np.array(corners, np.float64)
         source = sources.get(subfolder)
         known = source is not None and not data.is_held_out(source.key(name))
         if known and max(box[2:] - box[:2]) >= LEAST_SIDE:

@@ -115,13 +115,7 @@ def read_photos(folder: Path) -> list[Photo]:
 
     Raises FileNotFoundError naming what is missing.
     """
-    table = pd.read_csv(folder / "face_boxes.csv")
-    lists: dict[tuple[str, str], list[np.ndarray]] = {}
-    corners = table[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
-    for kind, image, box in zip(table["kind"], table["image"], corners, strict=True):
-        lists.setdefault((kind, image), []).append(box)
-    boxes = {key: np.stack(some) for key, some in lists.items()}
-    none = np.empty((0, 4))
+    known = facial_keypoints.FaceBoxes(folder)
     photos = []
     for subfolder in (*LABELLED, *FACELESS):
         labelled: dict[str, list[np.ndarray]] = {}
@@ -135,7 +129,7 @@ def read_photos(folder: Path) -> list[Photo]:
             names = sorted(path.name for path in (folder / subfolder).iterdir())
         for name in names:
             image = f"{subfolder}/{name}"
-            outlines = [*labelled.get(name, []), *ellipses(boxes.get(("detected", image), none))]
+            outlines = [*labelled.get(name, []), *ellipses(known.of(image, "detected"))]
             photos.append(
                 Photo(
                     folder / image,
@@ -143,7 +137,7 @@ def read_photos(folder: Path) -> list[Photo]:
                     is_held_out(subfolder, name),
                     np.reshape(outlines, (-1, 68, 2)),
                     # People have looked at these: what a detector took for a face there is none.
-                    none if subfolder == "no_faces" else boxes.get(("ignore", image), none),
+                    known.of(image, *([] if subfolder == "no_faces" else ["ignore"])),
                 )
             )
     return photos
@@ -409,10 +403,12 @@ class FaceTask:
 
     def finish(self, model: DetectorNetwork) -> Detector:
         """The detector to ship: these weights, and the bias and operating threshold that validation gives."""
-        config = replace(self.config, bias=bias(self._found(Detector(self.config, model))))
-        min_score = measure(self._found(Detector(config, model)))["min_score"]
+        found = self._found(Detector(self.config, model))
+        off = bias(found)
+        unbiased = [(photo, detector.corrected(boxes, off), scores) for photo, boxes, scores in found]
         # Rounded down: the box whose score is the threshold is to be found.
-        return Detector(replace(config, min_score=math.floor(1000 * min_score) / 1000), model)
+        min_score = math.floor(1000 * measure(unbiased)["min_score"]) / 1000
+        return Detector(replace(self.config, bias=off, min_score=min_score), model)
 
     def _found(self, face_detector: Detector) -> list[tuple[Photo, np.ndarray, np.ndarray]]:
         """Held-out photos with the boxes (n,4) found at a very low threshold, and their scores (n,)."""

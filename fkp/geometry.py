@@ -23,6 +23,11 @@ def tight_boxes(keypoints: np.ndarray) -> np.ndarray:
     return np.concatenate([keypoints.min(axis=-2), keypoints.max(axis=-2)], axis=-1)
 
 
+def longer_sides(boxes: np.ndarray) -> np.ndarray:
+    """Widths or heights (n,) of boxes (n,4), whichever is larger."""
+    return (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+
+
 def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Intersection over union (n,m) of boxes (n,4) with others (m,4); 0 where either is empty."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 1, 4)

@@ -120,7 +120,7 @@ def test_a_second_look_finds_what_is_too_small_for_the_first() -> None:
 
 
 def test_parts_of_faces() -> None:
-    boxes = torch.tensor([
+    boxes = np.array([
         [0.0, 0, 100, 100],  # a face
         [30.0, 30, 60, 60],  # its nose
         [0.0, 0, 12, 12],  # someone behind its ear
