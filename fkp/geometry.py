@@ -19,8 +19,12 @@ LARGEST_SIDE = 32766
 
 
 def tight_boxes(keypoints: np.ndarray) -> np.ndarray:
-    """Smallest boxes (n,4) around keypoints (n,68,2): eyebrows to chin, jaw to jaw."""
-    return np.concatenate([keypoints.min(axis=-2), keypoints.max(axis=-2)], axis=-1)
+    """Smallest boxes (n,4) around keypoints (n,68,2): eyebrows to chin, jaw to jaw.
+
+    Points without a label, NaN, are left out.
+    """
+    smallest, largest = np.fmin.reduce(keypoints, axis=-2), np.fmax.reduce(keypoints, axis=-2)
+    return np.concatenate([smallest, largest], axis=-1)
 
 
 def longer_sides(boxes: np.ndarray) -> np.ndarray:

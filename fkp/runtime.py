@@ -173,8 +173,8 @@ class TorchCompiled(Torch):
 class Decoded(nn.Module):
     """A keypoint network together with its codec: what is run, and what is written as a graph.
 
-    `forward` takes crops (n,3,S,S) uint8 RGB and the index of a labelling style (1,) int64, and gives
-    keypoints (n,68,2) and their spreads (n,68), both in pixels of the crop, as `predict` does.
+    `forward` takes crops (n,3,S,S) uint8 RGB and a labelling style (1,) int64 (`scheme.style_index`), and
+    gives keypoints (n,68,2), their sigmas (n,68) and their visibility (n,68) as `predict` does.
     """
 
     def __init__(self, keypoint_network: network.KeypointNetwork) -> None:
@@ -183,9 +183,9 @@ class Decoded(nn.Module):
         # A graph is for crops of this size only, so the digest is to see it.
         self.register_buffer("crop_size", torch.tensor(keypoint_network.config.crop_size), persistent=False)
 
-    def forward(self, crops: Tensor, label_style: Tensor) -> tuple[Tensor, Tensor]:
-        outputs, log_spreads = self.network(crops, label_style.expand(crops.shape[0]))
-        return self.network.codec.decode(outputs), log_spreads.exp()
+    def forward(self, crops: Tensor, label_style: Tensor) -> tuple[Tensor, ...]:
+        raw = self.network(crops, label_style.expand(crops.shape[0]))
+        return tuple(self.network.decode(raw, label_style))
 
 
 def folded(module: nn.Module) -> nn.Module:

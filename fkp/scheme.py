@@ -76,9 +76,22 @@ MESH: tuple[tuple[int, int], ...] = tuple(
 )
 """The sides of `TRIANGLES`, each once, its lower point first."""
 
-LABEL_STYLES = ("auto", "300w", "ytf")
-"""How the jaw of a turned face is marked: `300w` follows the visible outline, `ytf` the hidden side of the
-head; `auto` leaves it to what the picture looks like."""
+LABEL_STYLES = ("300w", "ytf", "merl")
+"""Labelling conventions of data sets that can be asked for: for the jaw of a turned face, `300w` follows the
+visible outline, `ytf` the hidden side of the head, `merl` (MERL-RAV) the jaw bone's line; each has the
+annotation offset of its labels. The default, None, is none of them: points where they are seen."""
+
+
+def style_index(label_style: str | None) -> int:
+    """The number of a labelling style as the networks count them: 0 is None, then `LABEL_STYLES`.
+
+    Raises ValueError for a style that does not exist.
+    """
+    if label_style is None:
+        return 0
+    if label_style not in LABEL_STYLES:
+        raise ValueError(f"label_style {label_style!r} is none of {', '.join(LABEL_STYLES)}")
+    return 1 + LABEL_STYLES.index(label_style)
 
 
 def group_of(point: int) -> str:
