@@ -45,19 +45,12 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from fkp import (
-    FaceKeypoints,
-    __version__,
-    detector,
-    distillation,
-    face_training,
-    hub,
-    keypoint_training,
-    network,
-    remote,
-)  # fmt: skip
-from fkp.muon import Muon
-from fkp.runs import RunFolder
+from fkp import FaceKeypoints, __version__, detector, hub
+from fkp.hub import download
+from fkp.networks import keypoint_net
+from fkp.training import distillation, face_task, keypoint_task
+from fkp.training.muon import Muon
+from fkp.training.run_folder import RunFolder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.batch_size % world:
             raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
         if args.push_to and rank == 0:
-            remote.check_push(args.push_to)
+            download.check_push(args.push_to)
         other = hub.load(hub.find(args.other))  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
         if not task.steps_per_epoch:
@@ -96,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
             hub.copy_mean_weights(
                 {model: fitted(weights, task, args) for model, weights in stored.items()}, task.network
             )
-        if args.teacher and isinstance(task, keypoint_training.KeypointTask):
+        if args.teacher and isinstance(task, keypoint_task.KeypointTask):
             with autocast():
                 teach(task, args, run, other)
     except (hub.WeightsError, ValueError, OSError) as error:
@@ -262,20 +255,20 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
         miner = None if args.mine is None else hub.load(hub.find(args.mine)).face_detector
-        return face_training.FaceTask(
+        return face_task.FaceTask(
             args.data, detector.DetectorConfig(depths=tuple(args.depths)), batch_size=args.batch_size,
             seed=args.seed, device=device, miner=miner,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
-    augmentation = keypoint_training.Augmentation().scaled(turn, framing, photometry)
-    config = network.BASELINE if args.architecture == "baseline" else network.KEYPOINTNET
+    augmentation = keypoint_task.Augmentation().scaled(turn, framing, photometry)
+    config = keypoint_net.BASELINE if args.architecture == "baseline" else keypoint_net.KEYPOINTNET
     if args.widths:
         config = replace(config, widths=tuple(args.widths))
     if args.blocks:
         config = replace(config, depths=tuple(args.blocks))
     if args.top_down:
         config = replace(config, top_down_width=args.top_down)
-    return keypoint_training.KeypointTask(
+    return keypoint_task.KeypointTask(
         args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         augmentation=augmentation, all_faces=args.all_faces,
     )  # fmt: skip
@@ -283,13 +276,13 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
 
 def fitted(stored: hub.Stored, task: Task, args: argparse.Namespace) -> torch.nn.Module:
     """The network of stored weights, made narrower or deeper where the one to be trained is."""
-    if isinstance(task, keypoint_training.KeypointTask):
-        return network.resized(stored.keypoint_network, task.config)
+    if isinstance(task, keypoint_task.KeypointTask):
+        return keypoint_net.resized(stored.keypoint_network, task.config)
     return detector.deepened(stored.face_detector, tuple(args.depths))
 
 
 def teach(
-    task: keypoint_training.KeypointTask, args: argparse.Namespace, run: RunFolder, other: hub.Stored
+    task: keypoint_task.KeypointTask, args: argparse.Namespace, run: RunFolder, other: hub.Stored
 ) -> None:
     """Lets a teacher say what it sees in every face, which takes minutes, so a resumed run has it written."""
     written = run.path / "pseudo_labels.npz"
@@ -469,17 +462,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                        help="weights to start from: a folder or OWNER/NAME; the mean of several")  # fmt: skip
     model.add_argument("--widths", type=int, nargs=4, metavar=("AT2", "AT4", "AT8", "AT16"),
                        help="keypoints: channels at 1/2 to 1/16 (default: "
-                            f"{' '.join(map(str, network.KEYPOINTNET.widths))}); of a wider --start "
+                            f"{' '.join(map(str, keypoint_net.KEYPOINTNET.widths))}); of a wider --start "
                             "those stay that matter most")  # fmt: skip
     model.add_argument("--teacher", metavar="MODEL",
-                       help="keypoints: half of the faces are learnt from what this model says (distillation), "
-                            "and faces without labels too")  # fmt: skip
+                       help="keypoints: half of the faces are learnt from what this model says, and faces "
+                            "without labels too (distillation)")  # fmt: skip
     model.add_argument("--blocks", type=int, nargs=3, metavar=("AT4", "AT8", "AT16"),
                        help="keypoints: residual blocks at 1/4, 1/8 and 1/16 (default: "
-                            f"{' '.join(map(str, network.KEYPOINTNET.depths))})")  # fmt: skip
+                            f"{' '.join(map(str, keypoint_net.KEYPOINTNET.depths))})")  # fmt: skip
     model.add_argument("--top-down", type=int, metavar="CHANNELS",
                        help="keypoints: channels of the top-down path (default: "
-                            f"{network.KEYPOINTNET.top_down_width})")  # fmt: skip
+                            f"{keypoint_net.KEYPOINTNET.top_down_width})")  # fmt: skip
     model.add_argument("--depths", type=int, nargs=3, default=detector.DetectorConfig().depths,
                        metavar=("AT8", "AT16", "AT32"),
                        help="faces: blocks at 1/8, 1/16 and 1/32; what --start lacks begins by "

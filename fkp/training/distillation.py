@@ -1,0 +1,158 @@
+"""Pseudo-labels: what a trained network says of faces, with and without labels, for another to learn from.
+
+Its answer is the mean over several views of a face, each turned, moved and mirrored another way, which is
+closer to the truth than one view's (LOG.md has the figures). After Hinton et al.,
+https://arxiv.org/abs/1503.02531, and Radosavovic et al., https://arxiv.org/abs/1712.04440.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator
+from tqdm import tqdm
+
+from fkp import data, geometry, images, scheme
+from fkp.networks import keypoint_net
+
+VIEWS = 4
+"""Views that a teacher has of every face, in each labelling style that it is asked for."""
+
+ROTATION, SCALE, SHIFT = 20.0, (0.87, 1.16), 0.07
+"""How far views differ: ±degrees, factors, and ±fractions of the box's longer side."""
+
+LEAST_SIDE = 40.0
+"""A face without labels whose box has fewer pixels on its longer side teaches nothing."""
+
+LEAST_SCORE = 0.7
+"""A face of the pictures without boxes counts when the detector is this sure of it."""
+
+WORST = 0.05
+"""A face without labels teaches when the expected error is at most this share of its size, on the mean."""
+
+BATCH = 64
+
+Find = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""A face detector: a picture (H,W,3) uint8 RGB → boxes (n,4) and scores (n,)."""
+
+
+class Face(NamedTuple):
+    """A face without labels: its picture, and its box (4,) xyxy in pixels."""
+
+    path: Path
+    box: np.ndarray
+
+
+@dataclass
+class PseudoLabels:
+    """What a teacher says of n faces, zero for those that it was not asked about.
+
+    `keypoints` (n,2,68,2): in the default style, and in that of their label; without annotation offset, in
+    pixels of the pictures given · `visibility` (n,68): probabilities · `sure` (n,): whether the expected
+    error is small enough to learn from, see `WORST`.
+    """
+
+    keypoints: np.ndarray
+    visibility: np.ndarray
+    sure: np.ndarray
+
+    def save(self, path: Path) -> None:
+        np.savez(path, keypoints=self.keypoints, visibility=self.visibility, sure=self.sure)
+
+    @classmethod
+    def load(cls, path: Path) -> PseudoLabels:
+        with np.load(path) as stored:
+            return cls(**stored)
+
+
+def unlabelled_faces(folder: Path, find: Find) -> list[Face]:
+    """The faces below a data folder that may be trained on and have no labels: those with a box, and those of
+    the pictures in `faces/`, whose boxes `find` tells."""
+    sources = {source.folder: source for source in data.TRAINING_SOURCES}
+    boxes, faces = data.FaceBoxes(folder), []
+    for kind in ("detected", "wider", "people"):
+        for image, box in boxes.each(kind):
+            subfolder, name = image.rsplit("/", 1)
+            source = sources.get(subfolder)
+            if source is None:
+                known = subfolder in ("wider/train", "masks")
+            else:
+                known = not data.is_held_out(source.key(name))
+            if known and max(box[2:] - box[:2]) >= LEAST_SIDE:
+                faces.append(Face(folder / image, box))
+    for path in tqdm(sorted((folder / "faces").glob("*.*")), "finding faces", leave=False, unit="picture"):
+        found, scores = find(images.read(path))
+        if len(found) and scores[0] >= LEAST_SCORE:
+            faces.append(Face(path, found[0]))
+    return faces
+
+
+@torch.inference_mode()
+def pseudo_labels(
+    teacher: keypoint_net.KeypointNetwork, crops: np.ndarray, boxes: np.ndarray, styles: np.ndarray,
+    asked: np.ndarray, labelled: int,
+) -> PseudoLabels:  # fmt: skip
+    """What a teacher says of the faces `asked` by index; the views are always the same.
+
+    `crops` (n,P,P,3) uint8 RGB are pictures, `boxes` (n,4) the boxes in them, `styles` (n,) the labelling
+    styles (`scheme.style_index`). From index `labelled` on, boxes are rough: the teacher's first points
+    replace them.
+    """
+    config = teacher.config
+    view = data.FaceCrop(config.crop_size, config.margin, ROTATION, SCALE, SHIFT, mirror=0.5)
+    still = data.FaceCrop(config.crop_size, config.margin)
+    said = PseudoLabels(
+        np.zeros((len(crops), 2, scheme.COUNT, 2), np.float32),
+        np.zeros((len(crops), scheme.COUNT), np.float32),
+        np.zeros(len(crops), bool),
+    )
+    bar = tqdm(total=len(asked), desc="asking the teacher", leave=False, unit="face")
+    for part in np.array_split(asked, max(1, len(asked) // BATCH)):
+        near = boxes[part].copy()
+        rough = part >= labelled
+        if rough.any():
+            points, _, _ = _answers(teacher, crops, part, [still.draw(box) for box in near], 0 * part)
+            near[rough] = geometry.tight_boxes(points[rough])
+        spread = np.zeros(len(part))
+        for number in range(VIEWS):
+            generator = Generator().manual_seed(VIEWS * int(part[0]) + number)
+            views = [view.draw(box, generator) for box in near]
+            points, sigmas, visible = _answers(teacher, crops, part, views, 0 * part)
+            said.keypoints[part, 0] += points / VIEWS
+            said.visibility[part] += visible / VIEWS
+            spread += sigmas.mean(axis=1) / VIEWS
+            own = styles[part]
+            if own.any():
+                in_own, _, _ = _answers(teacher, crops, part, views, own)
+                points = np.where(own[:, None, None] > 0, in_own, points)
+            said.keypoints[part, 1] += points / VIEWS
+        width_height = near[:, 2:] - near[:, :2]
+        said.sure[part] = spread <= WORST * np.sqrt(width_height.prod(axis=1))
+        bar.update(len(part))
+    bar.close()
+    return said
+
+
+def _answers(
+    teacher: keypoint_net.KeypointNetwork, crops: np.ndarray, chosen: np.ndarray,
+    views: list[geometry.CropTransform], styles: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Keypoints (b,68,2) and sigmas (b,68) in pixels of the pictures, and visibility (b,68)."""
+    pictures = np.stack([v.crop(crops[i]) for v, i in zip(views, chosen, strict=True)])
+    device = next(teacher.parameters()).device
+    asked = torch.from_numpy(styles).to(device)
+    raw = teacher(torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device), asked)
+    _, sigmas, visibility = teacher.decode(raw, asked)
+    tensors = teacher.codec.decode(raw.outputs), sigmas, visibility  # points without annotation offset
+    points, spreads, visible = (tensor.float().cpu().numpy() for tensor in tensors)
+    for i, v in enumerate(views):
+        points[i] = v.keypoints_to_image(points[i])
+        spreads[i] /= np.sqrt(abs(np.linalg.det(v.image_to_crop[:, :2])))
+        if v.mirrors:
+            spreads[i], visible[i] = spreads[i, list(scheme.FLIP)], visible[i, list(scheme.FLIP)]
+    return points, spreads, visible
