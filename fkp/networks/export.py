@@ -18,6 +18,9 @@ from fkp.networks import keypoint_net
 if TYPE_CHECKING:
     import onnx
 
+KEYPOINT_HEADS = ("network.heatmaps",)
+"""What reads the last features: too exact for 8 bits (`quantisation`)."""
+
 LEAST_HALVED = 256
 """Tensors of fewer numbers are stored as they are: storing them as float16 would save nothing."""
 
@@ -37,31 +40,33 @@ def is_possible() -> bool:
 
 
 def write_onnx(keypoint_network: keypoint_net.KeypointNetwork, path: str | Path) -> None:
-    """Write the network as ONNX: `crops` (n,3,S,S) uint8 RGB → `keypoints` (n,68,2) and `spreads` (n,68).
+    """Write the network as ONNX: `crops` (n,3,S,S) uint8 RGB and `label_style` (1,) int64 (0 is the default,
+    then `scheme.LABEL_STYLES`) → `keypoints` (n,68,2), `sigmas` (n,68) and `visibility` (n,68).
 
-    n is free; both outputs are in pixels of the crop. A second input, `label_style` (1,) int64, is an index
-    into `scheme.LABEL_STYLES` and may be left out: its default is the config's style. The file's metadata
+    n is free; keypoints and sigmas are in pixels of the crop, with the annotation offset and the temperature
+    of the style, and visibility is a calibrated probability: nothing is left to correct. The file's metadata
     hold the scheme, the labelling styles, the digest of the weights (`runtime.WEIGHTS_SHA256`) and every
-    value of the `KeypointConfig` as JSON, so the crop can be made from `crop_size` and `margin`, and the
-    points moved to where labels lie by `leans` (`KeypointConfig.lean`).
+    value of the `KeypointConfig` as JSON, so the crop can be made from `crop_size` and `margin`.
     Raises ExportError when the extra `fkp[onnx]` is not installed or the file cannot be written.
     """
+    _write(keypoints_model(keypoint_network), path)
+
+
+def keypoints_model(
+    keypoint_network: keypoint_net.KeypointNetwork, folded: bool = False
+) -> onnx.ModelProto:
+    """The graph that `write_onnx` writes; `folded`, normalisations are part of the convolutions."""
     config = keypoint_network.config
     # Two crops, for a batch of one would be taken for a constant.
     crops = torch.zeros(2, 3, config.crop_size, config.crop_size, dtype=torch.uint8)
-    style = torch.tensor([scheme.LABEL_STYLES.index(config.label_style)])
-    model = _graph(
+    return _graph(
         runtime.Decoded(keypoint_network),
-        {"crops": crops, "label_style": style},
-        ["keypoints", "spreads"],
+        {"crops": crops, "label_style": torch.tensor([0])},
+        ["keypoints", "sigmas", "visibility"],
         {"crops": {0: torch.export.Dim("n")}, "label_style": None},
         {"label_styles": scheme.LABEL_STYLES} | asdict(config),
+        folded,
     )
-    # An input of the same name as an initializer may be left out, and then has its value.
-    from onnx import numpy_helper
-
-    model.graph.initializer.append(numpy_helper.from_array(style.numpy(), "label_style"))
-    _write(model, path)
 
 
 def write_detector_onnx(face_detector: detector.Detector, path: str | Path) -> None:
@@ -88,8 +93,9 @@ def _graph(
     outputs: list[str],
     dynamic_shapes: dict[str, Any],
     config: dict[str, Any],
+    folded: bool = False,
 ) -> onnx.ModelProto:
-    """The module as an ONNX model with its metadata."""
+    """The module as an ONNX model with its metadata; `folded` as `runtime.folded` has it."""
     if not is_possible():
         raise ExportError("exporting needs onnx and onnxscript: run 'pip install onnx onnxscript'")
     from onnxscript import optimizer
@@ -97,7 +103,7 @@ def _graph(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about its insides
         program = torch.onnx.export(
-            module.eval(),
+            runtime.folded(module) if folded else module.eval(),
             tuple(inputs.values()),
             dynamo=True,
             verbose=False,
@@ -120,7 +126,8 @@ def _graph(
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # where in whose source it comes from
-    _halve(model.graph)
+    if not folded:
+        _halve(model.graph)
     return model
 
 
