@@ -644,7 +644,7 @@ def load(limits: Settings) -> fkp.FaceKeypoints:
     model = fkp.FaceKeypoints.from_pretrained(
         limits.model, revision=limits.revision, detector=limits.detector
     )
-    model.runner = batching.Shared(model.runner)  # type: ignore[assignment]
+    model = model.with_runner(batching.Shared)
     photos.warm_up(model)
     return model
 

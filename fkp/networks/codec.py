@@ -41,7 +41,7 @@ class HeatmapCodec:
         return torch.stack([x, y], dim=-1)
 
     def loss(self, logits: Tensor, keypoints: Tensor) -> Tensor:
-        """Kullback-Leibler divergence of heat maps, as logits, from encoded keypoints; mean over points.
+        """Kullback-Leibler divergence (n,68) of heat maps, as logits, from encoded keypoints.
 
         The Gaussian is a product of one along x and one along y, so it never has to be written out.
         """
@@ -49,7 +49,7 @@ class HeatmapCodec:
         x, y = gaussians.unbind(dim=-2)
         expected = ((logits * x.unsqueeze(-2)).sum(dim=-1) * y).sum(dim=-1)
         entropy = -torch.xlogy(gaussians, gaussians).sum(dim=(-2, -1))
-        return (torch.logsumexp(logits.flatten(2), dim=-1) - expected - entropy).mean()
+        return torch.logsumexp(logits.flatten(2), dim=-1) - expected - entropy
 
     def _log_gaussians(self, keypoints: Tensor) -> Tensor:
         """Logarithms (n,68,2,h), but for a constant, of Gaussians along the axes for keypoints (n,68,2)."""
@@ -81,8 +81,8 @@ class CoordinateCodec:
         return numbers * (self.crop_size / 2) + (self.crop_size - 1) / 2
 
     def loss(self, numbers: Tensor, keypoints: Tensor) -> Tensor:
-        """Mean squared difference between numbers and encoded keypoints."""
-        return (numbers - self.encode(keypoints)).square().mean()
+        """Mean squared difference (n,68) between numbers and encoded keypoints."""
+        return (numbers - self.encode(keypoints)).square().mean(dim=-1)
 
 
 def scores_from_spreads(
