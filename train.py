@@ -29,7 +29,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,10 +45,10 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from fkp import FaceKeypoints, __version__, detector, hub, runtime
+from fkp import FaceKeypoints, __version__, detector, hub
 from fkp.hub import download
 from fkp.networks import keypoint_net
-from fkp.training import face_task, keypoint_task
+from fkp.training import distillation, face_task, keypoint_task
 from fkp.training.muon import Muon
 from fkp.training.run_folder import RunFolder
 
@@ -67,6 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     precision = args.precision if args.precision != "auto" else "bf16" if device.type == "cuda" else "fp32"
+
+    def autocast() -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
     run = RunFolder(args.runs / (args.name or args.what))
 
     # --- What: the data, the network, its loss and its validation ------------------------------------------
@@ -86,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
                 {model: fitted(weights, task, args) for model, weights in stored.items()}, task.network
             )
         if args.teacher and isinstance(task, keypoint_task.KeypointTask):
-            teach(task, args, run)
+            with autocast():
+                teach(task, args, run, other)
     except (hub.WeightsError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
@@ -126,7 +131,6 @@ def main(arguments: list[str] | None = None) -> int:
 
     trained: Any = DistributedDataParallel(model) if world > 1 else model
     trained = torch.compile(trained) if args.compile else trained
-    autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
     # --- The loop ------------------------------------------------------------------------------------------
     # One loader for the whole run: item k is the batch of step k, drawn from (seed, k) alone.
@@ -148,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = lr * group["peak"]
-            with autocast:
+            with autocast():
                 loss, parts = task.loss(trained, batch)
             descend(loss, model, optimizers, args.clip)
             average.update_parameters(model)
@@ -166,7 +170,8 @@ def main(arguments: list[str] | None = None) -> int:
                 sums = {}
                 if rank == 0 and (row["epoch"] % args.validate_every == 0 or step == last):
                     average.module.eval()
-                    validation = task.validate(average.module)
+                    with autocast():
+                        validation = task.validate(average.module)
                     row |= {f"val_{name}": value for name, value in validation.items()}
                     history.append(row)
                     followed = f"val_{next(iter(validation))}"
@@ -195,7 +200,9 @@ def main(arguments: list[str] | None = None) -> int:
     # --- The result: the averaged weights, together with the network that was not trained here -------------
     if rank == 0:
         average.module.eval()
-        result, validation = task.finish(average.module), task.validate(average.module)
+        with autocast():
+            result = task.finish(average.module)
+            validation = task.validate(result if args.what == "keypoints" else average.module)
         keypoints = result if args.what == "keypoints" else other.keypoint_network
         faces = result if args.what == "faces" else other.face_detector
         record = {"command": command(args, world), "seed": args.seed, "fkp_version": __version__}
@@ -257,6 +264,10 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     config = keypoint_net.BASELINE if args.architecture == "baseline" else keypoint_net.KEYPOINTNET
     if args.widths:
         config = replace(config, widths=tuple(args.widths))
+    if args.blocks:
+        config = replace(config, depths=tuple(args.blocks))
+    if args.top_down:
+        config = replace(config, top_down_width=args.top_down)
     return keypoint_task.KeypointTask(
         args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         augmentation=augmentation, all_faces=args.all_faces,
@@ -266,19 +277,22 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
 def fitted(stored: hub.Stored, task: Task, args: argparse.Namespace) -> torch.nn.Module:
     """The network of stored weights, made narrower or deeper where the one to be trained is."""
     if isinstance(task, keypoint_task.KeypointTask):
-        return keypoint_net.narrowed(stored.keypoint_network, task.config)
+        return keypoint_net.resized(stored.keypoint_network, task.config)
     return detector.deepened(stored.face_detector, tuple(args.depths))
 
 
-def teach(task: keypoint_task.KeypointTask, args: argparse.Namespace, run: RunFolder) -> None:
+def teach(
+    task: keypoint_task.KeypointTask, args: argparse.Namespace, run: RunFolder, other: hub.Stored
+) -> None:
     """Lets a teacher say what it sees in every face, which takes minutes, so a resumed run has it written."""
-    written = run.path / "lessons.npy"
-    earlier = np.load(written) if args.resume and written.is_file() else None
-    stored = hub.load(hub.find(args.teacher))
-    teacher = runtime.Runner(runtime.Decoded(stored.keypoint_network), stored.keypoints_graph)
-    said = task.learn_from(teacher, stored.keypoint_network.config, args.data, earlier)
+    written = run.path / "pseudo_labels.npz"
+    earlier = None
+    if args.resume and written.is_file():
+        earlier = distillation.PseudoLabels.load(written)
+    teacher = hub.load(hub.find(args.teacher)).keypoint_network.to(memory_format=torch.channels_last)
+    said = task.learn_from(teacher.to(args.device), args.data, other.face_detector, earlier)
     if earlier is None and int(os.environ.get("RANK", 0)) == 0:
-        np.save(written, said)
+        said.save(written)
 
 
 class Steps(Dataset):
@@ -451,8 +465,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                             f"{' '.join(map(str, keypoint_net.KEYPOINTNET.widths))}); of a wider --start "
                             "those stay that matter most")  # fmt: skip
     model.add_argument("--teacher", metavar="MODEL",
-                       help="keypoints: half of the faces are learnt from what this model says, in every "
-                            "labelling style, and faces without labels too")  # fmt: skip
+                       help="keypoints: half of the faces are learnt from what this model says, and faces "
+                            "without labels too (distillation)")  # fmt: skip
+    model.add_argument("--blocks", type=int, nargs=3, metavar=("AT4", "AT8", "AT16"),
+                       help="keypoints: residual blocks at 1/4, 1/8 and 1/16 (default: "
+                            f"{' '.join(map(str, keypoint_net.KEYPOINTNET.depths))})")  # fmt: skip
+    model.add_argument("--top-down", type=int, metavar="CHANNELS",
+                       help="keypoints: channels of the top-down path (default: "
+                            f"{keypoint_net.KEYPOINTNET.top_down_width})")  # fmt: skip
     model.add_argument("--depths", type=int, nargs=3, default=detector.DetectorConfig().depths,
                        metavar=("AT8", "AT16", "AT32"),
                        help="faces: blocks at 1/8, 1/16 and 1/32; what --start lacks begins by "

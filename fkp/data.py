@@ -1,7 +1,7 @@
 """CSV + pictures → `FacialKeypointsDataset`, its transforms, and the split by person and by photo.
 
-A CSV has one row a face: the picture's file name, then x0,y0,…,x67,y67 in pixels of that picture. Cells may be
-empty: such a point has no label, and is NaN.
+A CSV has one row a face: the picture's file name, then x0,y0,…,x67,y67 in pixels of that picture. Cells may
+be empty: such a point has no label, and is NaN.
 """
 
 from __future__ import annotations

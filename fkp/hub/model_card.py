@@ -162,6 +162,8 @@ def _measured(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mappi
 
 
 def _header(metrics: Mapping[str, Any], repo_id: str) -> huggingface_hub.ModelCardData:
+    import huggingface_hub  # half a second, which loading does not need
+
     results = [
         huggingface_hub.EvalResult(
             task_type="keypoint-detection",
@@ -226,8 +228,6 @@ corners; the inner 51 points are those without the jaw. FR@8 is the share of fac
 the area under the error curve up to 8, both in percent; a missed face counts as a failure. True boxes are the
 tight boxes of the labels. The name of each set says whether its people occur in training: where they do, it
 tells little about new people."""
-    import huggingface_hub  # half a second, which loading does not need
-
 
 _VALIDATION = """\
 Measured at the end of training only, on people and photos held out of it, on which thresholds and the scale

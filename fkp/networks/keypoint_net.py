@@ -230,15 +230,17 @@ def widened(narrow: KeypointNet, config: KeypointConfig) -> KeypointNet:
                 continue
             writes, reads = old.conv.weight.shape[:2]
             if writes > new.conv.out_channels or reads > new.conv.in_channels:
-                raise ValueError(f"widths {config.widths}: fewer channels than the weights to start from")
+                raise ValueError(f"{new.conv}: smaller than that of the weights to start from, {old.conv}")
             new.conv.weight[:writes, reads:] = 0
             new.conv.weight[:writes, :reads] = old.conv.weight
             for theirs, ours in ((old.conv.bias, new.conv.bias), *_statistics(old.norm, new.norm)):
                 if theirs is not None and ours is not None and theirs.ndim:
                     ours[:writes] = theirs
         for theirs, ours in (
-            (narrow.spreads, wide.spreads), (narrow.visibility, wide.visibility), (narrow.context, wide.context)
-        ):  # fmt: skip
+            (narrow.spreads, wide.spreads),
+            (narrow.visibility, wide.visibility),
+            (narrow.context, wide.context),
+        ):
             ours.weight.zero_()
             ours.weight[:, : theirs.in_features] = theirs.weight
             ours.bias.copy_(theirs.bias)
