@@ -256,8 +256,8 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     if args.what == "faces":
         miner = None if args.mine is None else hub.load(hub.find(args.mine)).face_detector
         return face_training.FaceTask(
-            args.data, detector.DetectorConfig(depths=tuple(args.depths)), batch_size=args.batch_size,
-            seed=args.seed, device=device, miner=miner,
+            args.data, detector.DetectorConfig(), batch_size=args.batch_size, seed=args.seed, device=device,
+            miner=miner, portraits=args.portraits,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
     augmentation = keypoint_training.Augmentation().scaled(turn, framing, photometry)
@@ -271,10 +271,10 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
 
 
 def fitted(stored: hub.Stored, task: Task, args: argparse.Namespace) -> torch.nn.Module:
-    """The network of stored weights, made narrower or deeper where the one to be trained is."""
+    """The network of stored weights, a keypoint network made as narrow as the one to be trained."""
     if isinstance(task, keypoint_training.KeypointTask):
         return network.narrowed(stored.keypoint_network, task.config)
-    return detector.deepened(stored.face_detector, tuple(args.depths))
+    return stored.face_detector.network
 
 
 def teach(task: keypoint_training.KeypointTask, args: argparse.Namespace, run: RunFolder) -> None:
@@ -460,13 +460,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--teacher", metavar="MODEL",
                        help="keypoints: half of the faces are learnt from what this model says, in every "
                             "labelling style, and faces without labels too")  # fmt: skip
-    model.add_argument("--depths", type=int, nargs=3, default=detector.DetectorConfig().depths,
-                       metavar=("AT8", "AT16", "AT32"),
-                       help="faces: blocks at 1/8, 1/16 and 1/32; what --start lacks begins by "
-                            "changing nothing")  # fmt: skip
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
     model.add_argument("--mine", metavar="MODEL",
                        help="faces: its detector's false alarms become hard negatives")  # fmt: skip
+    model.add_argument("--portraits", metavar="CSV", type=Path,
+                       help="faces: what 'fkp predict DATA/faces/* --csv CSV --max-faces 1 --passes 2' has "
+                            "written, to learn from these portraits too")  # fmt: skip
     learning = parser.add_argument_group("learning")
     learning.add_argument("--epochs", type=int, default=100)
     learning.add_argument("--batch-size", type=int, default=64, help="over all processes")
