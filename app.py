@@ -37,27 +37,24 @@ import torch  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
 import fkp  # noqa: E402
-from fkp import (  # noqa: E402
+from fkp import draw, hub, images, report
+from fkp.demo import (
     about,
     batching,
+    clip_jobs,
     components,
-    door,
-    draw,
-    footage,
-    forgetting,
-    gpu,
-    hub,
-    images,
+    data_retention,
     live,
     photos,
-    report,
+    request_guard,
     settings,
     view,
+    zerogpu,
 )
-from fkp.footage import Footage, Reel  # noqa: E402
-from fkp.photos import Album  # noqa: E402
-from fkp.settings import Settings  # noqa: E402
-from fkp.turns import Turns  # noqa: E402
+from fkp.demo.clip_jobs import Footage, Reel  # noqa: E402
+from fkp.demo.latest_action import Turns  # noqa: E402
+from fkp.demo.photos import Album  # noqa: E402
+from fkp.demo.settings import Settings  # noqa: E402
 
 Shown = Iterator[dict[Any, Any]]
 """What a function shows, step by step: values by component."""
@@ -100,7 +97,7 @@ def build(model: fkp.FaceKeypoints, limits: Settings | None = None) -> gr.Blocks
     with components.Page(
         title="Face keypoints",
         analytics_enabled=False,
-        delete_cache=(forgetting.SWEEP_SECONDS, forgetting.KEPT_SECONDS),
+        delete_cache=(data_retention.SWEEP_SECONDS, data_retention.KEPT_SECONDS),
     ) as page:
         gr.HTML(HEADER)
         with gr.Tabs():
@@ -119,10 +116,10 @@ def build(model: fkp.FaceKeypoints, limits: Settings | None = None) -> gr.Blocks
 
 def photo_tab(model: fkp.FaceKeypoints, limits: Settings) -> None:
     """Photos in; their faces drawn, one of them enlarged, and files to save."""
-    look_at_many = gpu.lent(photos.looks, model, seconds=lambda paths, limits: 5 + 2 * len(paths))
+    look_at_many = zerogpu.lent(photos.looks, model, seconds=lambda paths, limits: 5 + 2 * len(paths))
     kept = gr.State(
         Turns(Album()),
-        time_to_live=forgetting.KEPT_SECONDS,
+        time_to_live=data_retention.KEPT_SECONDS,
         delete_callback=lambda kept: photos.forget(kept.value.files, uploads_folder()),
     )
     moment = gr.Number(visible=False)
@@ -295,11 +292,11 @@ def live_tab(model: fkp.FaceKeypoints, limits: Settings) -> None:
 
 def video_tab(model: fkp.FaceKeypoints, limits: Settings) -> None:
     """A clip in; it comes back with its keypoints, to be played, and the numbers as files."""
-    work = gpu.lent(footage.annotate, model, seconds=lambda order: 60)
-    workshop = footage.Workshop(work, limits.clips_at_once)
+    work = zerogpu.lent(clip_jobs.annotate, model, seconds=lambda order: 60)
+    workshop = clip_jobs.Workshop(work, limits.clips_at_once)
     kept = gr.State(
         Turns(Reel()),
-        time_to_live=forgetting.KEPT_SECONDS,
+        time_to_live=data_retention.KEPT_SECONDS,
         delete_callback=lambda kept: kept.value.forget(uploads_folder()),
     )
     moment = gr.Number(visible=False)
@@ -340,7 +337,7 @@ def video_tab(model: fkp.FaceKeypoints, limits: Settings) -> None:
         except images.ImageError as error:
             raise components.error(error) from None
         reel.begin(moment)
-        clip = footage.look(path, limits)
+        clip = clip_jobs.look(path, limits)
         with reel.sending(moment) as goes_on:
             if not goes_on:
                 Reel(clip).forget(uploads_folder(), but=reel.value.path)
@@ -356,7 +353,7 @@ def video_tab(model: fkp.FaceKeypoints, limits: Settings) -> None:
     def try_clip(reel: Turns[Reel], shown: list[str], size: float, event: gr.EventData) -> Shown:
         if not photos.is_index(event.index, len(EXAMPLE_CLIPS)):
             raise gr.Error("There is no such example.", print_exception=False)
-        clip = footage.look(EXAMPLE_CLIPS[event.index], limits)
+        clip = clip_jobs.look(EXAMPLE_CLIPS[event.index], limits)
         yield from work_on(reel, clip, shown, size, getattr(event, "moment", None))
 
     @ending_with(kept)
@@ -373,9 +370,9 @@ def video_tab(model: fkp.FaceKeypoints, limits: Settings) -> None:
             reel.value = Reel(clip)
             style, folder = _style(shown, size), uploads_folder()
             try:
-                order = footage.order(clip.path, style, "face_numbers" in shown, limits, folder)
+                order = clip_jobs.order(clip.path, style, "face_numbers" in shown, limits, folder)
                 job = workshop.begin(order)
-            except footage.BusyError as error:
+            except clip_jobs.BusyError as error:
                 yield everything(view.say(str(error), "problem"), ready=True)
                 return
             reel.value = Reel(clip, job)
@@ -417,7 +414,7 @@ def video_tab(model: fkp.FaceKeypoints, limits: Settings) -> None:
         busy = job is not None and not job.ended
         return gr.update(value="Cancel" if busy else "Clear", interactive=busy or clip is not None)
 
-    def saving(which: Callable[[footage.Order], Path]) -> Callable[..., str]:
+    def saving(which: Callable[[clip_jobs.Order], Path]) -> Callable[..., str]:
         def fetch(reel: Turns[Reel]) -> str:
             job = reel.value.job
             if job is None or not job.done or not which(job.order).is_file():
@@ -552,7 +549,7 @@ HEADER = """
 FOOTER = f"""
 <footer id="foot">
   Your photos and clips are worked on by the computer that runs this page and go nowhere else; after
-  {forgetting.KEPT_SECONDS // 60} minutes at the latest nothing is left of them. More under About.
+  {data_retention.KEPT_SECONDS // 60} minutes at the latest nothing is left of them. More under About.
 </footer>
 """
 
@@ -614,7 +611,7 @@ def launch(page: gr.Blocks, limits: Settings | None = None, **options: Any) -> s
     limits = limits or Settings()
     largest = max(limits.max_file_size, limits.max_clip_size)  # each is checked by itself later
     host = options.get("server_name") or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
-    rules = door.Rules(
+    rules = request_guard.Rules(
         endpoints={str(fn.api_name) for fn in page.fns.values() if fn.api_visibility == "public"},
         max_bytes=largest * 4 // 3 + 1_000_000,  # as a data: URL within JSON
         hosts=limits.hosts,
@@ -631,7 +628,7 @@ def launch(page: gr.Blocks, limits: Settings | None = None, **options: Any) -> s
         enable_monitoring=False,
         state_session_capacity=SESSIONS,
         app_kwargs={
-            "lifespan": door.guarded(forgetting.sweeping(uploads_folder()), rules),
+            "lifespan": request_guard.guarded(data_retention.sweeping(uploads_folder()), rules),
             "middleware": [Middleware(live.SmallRequests)],
         },
         **options,
@@ -664,7 +661,7 @@ def ask_once(address: str) -> None:
 
 def main() -> None:
     began = time.perf_counter()
-    forgetting.keep_memory_together()
+    data_retention.keep_memory_together()
     parser = argparse.ArgumentParser(
         description="Open the face keypoints page in the browser.",
         epilog=f"environment:\n{settings.help_text()}",
@@ -710,7 +707,7 @@ def main() -> None:
         except KeyboardInterrupt:
             print()
         finally:
-            footage.close_all()
+            clip_jobs.close_all()
             page.close(verbose=False)
 
 

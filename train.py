@@ -45,19 +45,12 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from fkp import (
-    FaceKeypoints,
-    __version__,
-    detector,
-    face_training,
-    hub,
-    keypoint_training,
-    network,
-    remote,
-    runtime,
-)  # fmt: skip
-from fkp.muon import Muon
-from fkp.runs import RunFolder
+from fkp import FaceKeypoints, __version__, detector, hub, runtime
+from fkp.hub import download
+from fkp.networks import keypoint_net
+from fkp.training import face_task, keypoint_task
+from fkp.training.muon import Muon
+from fkp.training.run_folder import RunFolder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.batch_size % world:
             raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
         if args.push_to and rank == 0:
-            remote.check_push(args.push_to)
+            download.check_push(args.push_to)
         other = hub.load(hub.find(args.other))  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
         if not task.steps_per_epoch:
@@ -92,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             hub.copy_mean_weights(
                 {model: fitted(weights, task, args) for model, weights in stored.items()}, task.network
             )
-        if args.teacher and isinstance(task, keypoint_training.KeypointTask):
+        if args.teacher and isinstance(task, keypoint_task.KeypointTask):
             teach(task, args, run)
     except (hub.WeightsError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
@@ -255,16 +248,16 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
         miner = None if args.mine is None else hub.load(hub.find(args.mine)).face_detector
-        return face_training.FaceTask(
+        return face_task.FaceTask(
             args.data, detector.DetectorConfig(), batch_size=args.batch_size, seed=args.seed, device=device,
             miner=miner, portraits=args.portraits,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
-    augmentation = keypoint_training.Augmentation().scaled(turn, framing, photometry)
-    config = network.BASELINE if args.architecture == "baseline" else network.KEYPOINTNET
+    augmentation = keypoint_task.Augmentation().scaled(turn, framing, photometry)
+    config = keypoint_net.BASELINE if args.architecture == "baseline" else keypoint_net.KEYPOINTNET
     if args.widths:
         config = replace(config, widths=tuple(args.widths))
-    return keypoint_training.KeypointTask(
+    return keypoint_task.KeypointTask(
         args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         augmentation=augmentation, all_faces=args.all_faces,
     )  # fmt: skip
@@ -272,12 +265,12 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
 
 def fitted(stored: hub.Stored, task: Task, args: argparse.Namespace) -> torch.nn.Module:
     """The network of stored weights, a keypoint network made as narrow as the one to be trained."""
-    if isinstance(task, keypoint_training.KeypointTask):
-        return network.narrowed(stored.keypoint_network, task.config)
+    if isinstance(task, keypoint_task.KeypointTask):
+        return keypoint_net.narrowed(stored.keypoint_network, task.config)
     return stored.face_detector.network
 
 
-def teach(task: keypoint_training.KeypointTask, args: argparse.Namespace, run: RunFolder) -> None:
+def teach(task: keypoint_task.KeypointTask, args: argparse.Namespace, run: RunFolder) -> None:
     """Lets a teacher say what it sees in every face, which takes minutes, so a resumed run has it written."""
     written = run.path / "lessons.npy"
     earlier = np.load(written) if args.resume and written.is_file() else None
@@ -455,7 +448,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                        help="weights to start from: a folder or OWNER/NAME; the mean of several")  # fmt: skip
     model.add_argument("--widths", type=int, nargs=4, metavar=("AT2", "AT4", "AT8", "AT16"),
                        help="keypoints: channels at 1/2 to 1/16 (default: "
-                            f"{' '.join(map(str, network.KEYPOINTNET.widths))}); of a wider --start "
+                            f"{' '.join(map(str, keypoint_net.KEYPOINTNET.widths))}); of a wider --start "
                             "those stay that matter most")  # fmt: skip
     model.add_argument("--teacher", metavar="MODEL",
                        help="keypoints: half of the faces are learnt from what this model says, in every "

@@ -1,4 +1,4 @@
-"""What the constants of fkp/yunet.py and fkp/whole.py rest on, on training photos only.
+"""What the constants of detectors.yunet and detectors.single_face rest on, on training photos only.
 
     FKP_YUNET=face_detection_yunet_2023mar.onnx python benchmarks/choices.py --data DATA
 
@@ -22,7 +22,8 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from fkp import FaceKeypoints, data, geometry, hub, images, metrics, whole, yunet  # noqa: E402
+from fkp import FaceKeypoints, data, geometry, hub, images, metrics  # noqa: E402
+from fkp.detectors import single_face, yunet  # noqa: E402
 
 SETS = {
     "YouTube Faces": ("ytf/training_frames_keypoints.csv", "ytf/training"),
@@ -113,7 +114,7 @@ def _scaled(image: np.ndarray, box: np.ndarray, width: int) -> tuple[np.ndarray,
 
 
 def whole_pictures(model: FaceKeypoints, folder: Path, step: int) -> None:
-    """Prints the NME on pictures cut around one face, by their margin and by `whole.PART`.
+    """Prints the NME on pictures cut around one face, by their margin and by `single_face.PART`.
 
     `tight`: the margin times the tight box; `hair`: the margin times the box from the hairline to the chin.
     """
@@ -128,21 +129,21 @@ def whole_pictures(model: FaceKeypoints, folder: Path, step: int) -> None:
     )
     print(f"\nNME on {len(shots)} photos of LFPW at true boxes: {metrics.nme(at_truth, truths).mean():.2f}")
     print(f"| picture | {' | '.join(f'part {part:g}' for part in PARTS)} |\n|---|" + "--:|" * len(PARTS))
-    kept = whole.PART
+    kept = single_face.PART
     for kind in ("tight", "hair"):
         for margin in MARGINS:
             cells = []
-            for whole.PART in PARTS:
+            for single_face.PART in PARTS:
                 errors = []
                 for shot, box, truth in zip(shots, boxes, truths, strict=True):
                     low, high = cut(shot.shape[:2], box, margin, kind == "hair")
                     part = np.ascontiguousarray(shot[low[1] : high[1], low[0] : high[0]])
-                    tight, _ = whole.WholePicture(model)(part)
+                    tight, _ = single_face.WholePicture(model)(part)
                     points = model.keypoints_at(part, tight).keypoints
                     errors.append(metrics.nme(points, truth[None] - low)[0])
                 cells.append(f"{np.mean(errors):.2f}")
             print(f"| {kind}, {margin:g} | {' | '.join(cells)} |", flush=True)
-    whole.PART = kept
+    single_face.PART = kept
 
 
 def cut(

@@ -41,8 +41,9 @@ from benchmarks import (  # noqa: E402
     speed,
 )
 from benchmarks.published import DOCS, arguments, publish  # noqa: E402
-from fkp import hub, yunet  # noqa: E402
-from fkp.pipeline import FaceDetector  # noqa: E402
+from fkp import hub  # noqa: E402
+from fkp.detectors import yunet  # noqa: E402
+from fkp.faces import FaceDetector  # noqa: E402
 
 COLLAGES, BIG, FILLED, FITTED = 150, 8, 20, 400
 """How many group pictures, big pictures, faces that fill a frame, and training photos for the fits."""

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from fkp import codec, data, evaluation, geometry, metrics, pipeline
+from fkp import data, evaluation, geometry, metrics, pipeline
+from fkp.networks import codec
 
 
 class TestSet(NamedTuple):

@@ -214,7 +214,8 @@ def serve_alternative() -> None:
     import gradio as gr
 
     import app
-    from fkp import draw, settings
+    from fkp import draw
+    from fkp.demo import settings
     from fkp.tracking import Tracker
 
     model = app.load(settings.Settings())

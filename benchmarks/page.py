@@ -34,7 +34,8 @@ from gradio_client import Client, handle_file  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from benchmarks.published import DOCS, Table, parse_default  # noqa: E402
-from fkp import FaceKeypoints, batching, images  # noqa: E402
+from fkp import FaceKeypoints, images  # noqa: E402
+from fkp.demo import batching  # noqa: E402
 
 PHOTO = ROOT / "examples" / "four_faces.jpg"
 MEGAPIXELS_12 = (4000, 3000)

@@ -12,8 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.faces import SETS
-from fkp import data, face_training, geometry, images, metrics
-from fkp.pipeline import FaceDetector
+from fkp import data, geometry, images, metrics
+from fkp.faces import FaceDetector
+from fkp.training import face_task
 
 LEAST_SCORE = 0.05
 """Boxes are asked for down to this score, once for each photo, and counted at any threshold from there."""
@@ -94,7 +95,7 @@ BEYOND_LABELS = ("detected", "ignore")
 def labelled_photos(faces: data.FacialKeypointsDataset, subfolder: str, known: data.FaceBoxes) -> list[Photo]:
     """The photos of the faces of one folder below the data folder, in the order of their names."""
     boxes, names = geometry.tight_boxes(faces.keypoints), np.array(faces.names)
-    may_train = subfolder in face_training.LABELLED
+    may_train = subfolder in face_task.LABELLED
     paths = dict(zip(faces.names, faces.paths, strict=True))
     return [
         Photo(
@@ -102,7 +103,7 @@ def labelled_photos(faces: data.FacialKeypointsDataset, subfolder: str, known: d
             partial(images.read, paths[name]),
             boxes[names == name],
             known.of(f"{subfolder}/{name}", *BEYOND_LABELS),
-            not may_train or face_training.is_held_out(subfolder, name),
+            not may_train or face_task.is_held_out(subfolder, name),
         )
         for name in np.unique(names).tolist()
     ]
@@ -113,7 +114,7 @@ def faceless_photos(folder: Path, subfolder: str) -> list[Photo]:
     return [
         Photo(
             f"{subfolder}/{path.name}", partial(images.read, path), NONE, NONE,
-            face_training.is_held_out(subfolder, path.name),
+            face_task.is_held_out(subfolder, path.name),
         )
         for path in sorted((folder / subfolder).iterdir())
     ]  # fmt: skip
@@ -223,7 +224,7 @@ def training_photos(folder: Path, count: int) -> list[Photo]:
     """About `count` labelled photos that detectors may be fitted on: none that any figure is measured on."""
     known = data.FaceBoxes(folder)
     photos: list[Photo] = []
-    for source in face_training.LABELLED.values():
+    for source in face_task.LABELLED.values():
         faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder)
         photos += [photo for photo in labelled_photos(faces, source.folder, known) if not photo.held_out]
     return spread(photos, count)

@@ -134,8 +134,9 @@ def face_detector(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task
 
     cv2.setNumThreads(order["threads"])
     torch.set_num_threads(order["threads"])
-    from fkp.pipeline import FaceDetector, FaceKeypoints
-    from fkp.yunet import YuNet
+    from fkp.detectors.yunet import YuNet
+    from fkp.faces import FaceDetector
+    from fkp.pipeline import FaceKeypoints
 
     detector: FaceDetector
     if "file" in order:

@@ -15,8 +15,8 @@ from collections import defaultdict
 import numpy as np
 
 from fkp import FaceKeypoints
-from fkp.clips import Clip, ClipError, Frame
 from fkp.tracking import Tracker
+from fkp.video.clip_io import Clip, ClipError, Frame
 
 # Corners, then pairs of an upper and a lower point.
 RIGHT_EYE = ((36, 39), (37, 41), (38, 40))

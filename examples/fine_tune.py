@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from fkp import FaceKeypoints, hub, scheme
 from fkp.data import DataError, FaceCrop, FacialKeypointsDataset, Photometry, ToTensors
-from fkp.keypoint_training import loss_of
+from fkp.training.keypoint_task import loss_of
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fkp.pipeline import FaceKeypoints, Faces
+    from fkp.faces import Faces
+    from fkp.pipeline import FaceKeypoints
 
 __all__ = ["FaceKeypoints", "Faces", "__version__"]
 __version__ = "0.1.0"

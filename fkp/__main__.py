@@ -232,8 +232,8 @@ def _predict(args: argparse.Namespace) -> int:
 def _video(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fkp import clips
     from fkp import video as room
+    from fkp.video import clip_io
 
     if not (args.out or args.json or args.csv):
         raise _Stop("nothing is to be written: name a video OUT, or give --json or --csv")
@@ -251,7 +251,7 @@ def _video(args: argparse.Namespace) -> int:
             for done in steps:
                 bar.total = done.total and max(done.total, done.frames)
                 bar.update()
-    except clips.ClipError as error:
+    except clip_io.ClipError as error:
         raise _Stop(str(error)) from error
     if args.verbose and done:
         frames = f"{done.frames} frames in {done.elapsed:.1f} s, {_count_faces(done.faces)}"
@@ -291,11 +291,12 @@ All in percent, errors of the distance between the outer eye corners."""
 
 
 def _push(args: argparse.Namespace) -> int:
-    from fkp import FaceKeypoints, hub, remote
+    from fkp import FaceKeypoints, hub
+    from fkp.hub import download
 
     if not args.dry_run:
-        remote.check_push(args.repo_id)
-    elif not remote.is_id(args.repo_id):
+        download.check_push(args.repo_id)
+    elif not download.is_id(args.repo_id):
         raise _Stop(f"{args.repo_id!r} is no Hub id of the form OWNER/NAME")
     if args.out and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise _Stop(f"{args.out} is there already: name a new or an empty folder")
@@ -310,7 +311,7 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _space(args: argparse.Namespace) -> int:
-    from fkp import space
+    from fkp.demo import space
 
     try:
         wanted = space.Space(args.repo_id, args.model, args.revision, args.hardware)
@@ -327,7 +328,8 @@ def _space(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from fkp import FaceKeypoints, export
+    from fkp import FaceKeypoints
+    from fkp.networks import export
 
     _check_writable(args.file)
     model = FaceKeypoints.from_pretrained(args.model)

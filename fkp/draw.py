@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fkp import scheme
 
 if TYPE_CHECKING:
-    from fkp.pipeline import Faces
+    from fkp.faces import Faces
 
 Colour = tuple[int, int, int]
 

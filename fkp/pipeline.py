@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import math
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from fkp import card, codec, detector, geometry, hub, images, network, remote, runtime, scheme, whole, yunet
+from fkp import detector, geometry, hub, images, runtime, scheme
+from fkp.detectors import single_face, yunet
+from fkp.faces import FaceDetector, Faces
+from fkp.hub import download, model_card
+from fkp.networks import codec, keypoint_net
 
 BATCH = 64
 """Crops that go through the keypoint network at once; more only costs memory."""
@@ -28,64 +30,6 @@ DETECTORS = ("fkp", "yunet", "whole")
 
 EYES = [scheme.RIGHT_EYE_OUTER_CORNER, 39, 42, scheme.LEFT_EYE_OUTER_CORNER]
 """The corners of both eyes, whose middles' connecting line is level in a straightened crop."""
-
-
-@dataclass(frozen=True)
-class Faces:
-    """The faces of one picture, n of them; n may be 0. Coordinates are pixels of the input image.
-
-    `boxes` (n,4) xyxy float32 · `scores` (n,) float32, 0..1 · `keypoints` (n,68,2) xy float32 ·
-    `keypoint_scores` (n,68) float32, 0..1 · `sigmas` (n,68) float32, the expected error of each point in
-    pixels, NaN where it is not known.
-    Raises ValueError when the shapes do not fit together.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    keypoints: np.ndarray
-    keypoint_scores: np.ndarray
-    sigmas: np.ndarray = None  # type: ignore[assignment]  # becomes an array below
-
-    def __post_init__(self) -> None:
-        n = len(self.boxes)
-        wanted = {"boxes": (n, 4), "scores": (n,), "keypoints": (n, 68, 2)}
-        wanted |= {"keypoint_scores": (n, 68), "sigmas": (n, 68)}
-        if self.sigmas is None:
-            object.__setattr__(self, "sigmas", np.full((n, 68), np.nan))
-        for name, shape in wanted.items():
-            array = np.asarray(getattr(self, name), dtype=np.float32)
-            if array.shape != shape:
-                raise ValueError(f"{name} has shape {array.shape}, {shape} is needed for {n} boxes")
-            object.__setattr__(self, name, array)
-
-    @classmethod
-    def none(cls) -> Self:
-        """No face."""
-        return cls(np.empty((0, 4)), np.empty(0), np.empty((0, 68, 2)), np.empty((0, 68)))
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def __getitem__(self, index: Any) -> Self:
-        """A subset by anything that indexes an array's first axis; `faces[0]` holds one face."""
-        index = [index] if isinstance(index, (int, np.integer)) else index
-        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
-
-    def __iter__(self) -> Iterator[Self]:
-        return (self[i] for i in range(len(self)))
-
-
-class FaceDetector(Protocol):
-    """What finds faces: an image (H,W,3) uint8 RGB → boxes (n,4) xyxy, pixels of the image, and scores (n,).
-
-    A box is the tight box of the 68 keypoints, a score 0..1; `min_score` is the least score kept, None the
-    detector's own choice. n may be 0, any order is good, and a box may reach beyond the picture. A
-    `description`, if it has one, says in `FaceKeypoints.describe` what it is.
-    """
-
-    def __call__(
-        self, image: np.ndarray, *, min_score: float | None = None
-    ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class _Look(NamedTuple):
@@ -104,7 +48,7 @@ class FaceKeypoints:
 
     def __init__(
         self,
-        keypoint_network: network.KeypointNetwork,
+        keypoint_network: keypoint_net.KeypointNetwork,
         face_detector: FaceDetector,
         *,
         metrics: dict[str, Any] | None = None,
@@ -163,7 +107,7 @@ class FaceKeypoints:
         mirrored: bool = False,
         passes: int = 1,
         detector: str | FaceDetector = "fkp",
-        **hub_options: Unpack[remote.Options],
+        **hub_options: Unpack[download.Options],
     ) -> FaceKeypoints:
         """The model of `source`: None for the bundled weights, a directory, or a Hub id "owner/name".
 
@@ -175,7 +119,7 @@ class FaceKeypoints:
         at a crop straightened and framed by the first one's keypoints: each doubles the time a face.
         `detector` finds the faces: one of `DETECTORS` by name, or a `FaceDetector` of your own; whichever it
         is, the weights' own is what `save_pretrained` saves.
-        `hub_options` are those of `remote.Options` (cache_dir, token, local_files_only, …).
+        `hub_options` are those of `download.Options` (cache_dir, token, local_files_only, …).
         Raises `hub.WeightsError` with one sentence when the weights, or YuNet's, cannot be had or do not fit,
         `runtime.BackendError` when the backend asked for cannot be had, and ValueError for a detector that is
         none.
@@ -204,7 +148,7 @@ class FaceKeypoints:
             own_detector=stored.face_detector,
         )
         if name == "whole":
-            model.face_detector = whole.WholePicture(model)
+            model.face_detector = single_face.WholePicture(model)
         return model
 
     def __call__(
@@ -317,7 +261,7 @@ class FaceKeypoints:
         which take some seconds, only where onnx and onnxscript are installed; see `hub.save`.
         """
         own = self._detector_to_save()
-        pictures = card.pictures(FaceKeypoints(self.keypoint_network, own))
+        pictures = model_card.pictures(FaceKeypoints(self.keypoint_network, own))
         hub.save(folder, self.keypoint_network, own, self.metrics, repo_id=repo_id, pictures=pictures)
 
     def push_to_hub(
@@ -334,7 +278,7 @@ class FaceKeypoints:
         Raises `hub.WeightsError` with one sentence when the Hub refuses or cannot be reached.
         """
         self._detector_to_save()
-        remote.check_push(repo_id, token)  # before the graphs, which take seconds
+        download.check_push(repo_id, token)  # before the graphs, which take seconds
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id)
             return hub.push(folder, repo_id, private=private, token=token, commit_message=commit_message)

@@ -12,7 +12,7 @@ import numpy as np
 from fkp import scheme
 
 if TYPE_CHECKING:
-    from fkp.pipeline import Faces
+    from fkp.faces import Faces
 
 FACE_COLUMNS: tuple[str, ...] = (
     "score", "box_x1", "box_y1", "box_x2", "box_y2",

@@ -1,7 +1,7 @@
 """Runs networks: numpy arrays in, numpy arrays out, on the fastest backend that is installed.
 
 On one thread of a CPU, ONNX Runtime takes less than half of torch's time a face (benchmarks/speed.py). It
-runs the graph that `fkp.export` wrote beside the weights, and only one made from exactly these weights.
+runs the graph that `networks.export` wrote beside the weights, and only one made from exactly these weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fkp import network
+from fkp.networks import keypoint_net
 
 BACKENDS = ("onnxruntime", "torch", "torch-compile")
 """By name: ONNX Runtime, torch as it is, and torch compiled, which takes most of a minute at first use."""
@@ -177,7 +177,7 @@ class Decoded(nn.Module):
     keypoints (n,68,2) and their spreads (n,68), both in pixels of the crop, as `predict` does.
     """
 
-    def __init__(self, keypoint_network: network.KeypointNetwork) -> None:
+    def __init__(self, keypoint_network: keypoint_net.KeypointNetwork) -> None:
         super().__init__()
         self.network = keypoint_network
         # A graph is for crops of this size only, so the digest is to see it.

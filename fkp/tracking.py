@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from fkp import geometry, smoothing
-from fkp.pipeline import Faces
+from fkp.faces import Faces
 
 if TYPE_CHECKING:
     from fkp.pipeline import FaceKeypoints

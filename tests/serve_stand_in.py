@@ -17,7 +17,7 @@ os.environ["GRADIO_TEMP_DIR"] = str(FOLDER)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import app  # noqa: E402
-from fkp import forgetting, settings  # noqa: E402
+from fkp.demo import data_retention, settings  # noqa: E402
 from tests.stand_in import TWO_FACES, FacesInColour  # noqa: E402
 
 LIMITS = settings.from_environment(
@@ -29,17 +29,17 @@ LIMITS = settings.from_environment(
 
 def main() -> None:
     app.WAITING = int(os.environ.get("WAITING", app.WAITING))
-    forgetting.SWEEP_SECONDS = 0.2
+    data_retention.SWEEP_SECONDS = 0.2
     page = app.build(FacesInColour(*TWO_FACES), LIMITS)
     print(app.launch(page, LIMITS, server_name="127.0.0.1", quiet=True, prevent_thread_lock=True), flush=True)
     sessions = page.app.state_holder.session_data
     for line in sys.stdin:
         if line != "forget\n":
             break
-        forgetting.KEPT_SECONDS, deadline = 0, time.monotonic() + 10
+        data_retention.KEPT_SECONDS, deadline = 0, time.monotonic() + 10
         while (any(FOLDER.iterdir()) or sessions) and time.monotonic() < deadline:
             time.sleep(0.05)
-        forgetting.KEPT_SECONDS = 3600
+        data_retention.KEPT_SECONDS = 3600
         print(len(list(FOLDER.rglob("*"))), len(sessions), flush=True)
     page.close(verbose=False)
 

@@ -25,11 +25,12 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from fkp import batching, footage, forgetting, hub, images, report
-from fkp.footage import Reel
-from fkp.photos import Album
-from fkp.settings import Settings
-from fkp.turns import Turns
+from fkp import hub, images, report
+from fkp.demo import batching, clip_jobs, data_retention
+from fkp.demo.clip_jobs import Reel
+from fkp.demo.latest_action import Turns
+from fkp.demo.photos import Album
+from fkp.demo.settings import Settings
 from tests.filmed import film
 from tests.stand_in import TWO_FACES, FacesInColour
 
@@ -417,8 +418,8 @@ def test_a_visitor_who_goes_away_ends_the_work(viewer, uploads):
     [(5, 1, "Waiting: 1 clip of others is before yours."), (0, 0, "Too many clips are being worked on.")],
 )
 def test_those_who_wait_are_told_and_too_many_are_refused(viewer, clip, monkeypatch, room, ahead, told):
-    monkeypatch.setattr(footage.Workshop, "room", room)
-    monkeypatch.setattr(footage.Workshop, "ahead_of", lambda *_: ahead)
+    monkeypatch.setattr(clip_jobs.Workshop, "room", room)
+    monkeypatch.setattr(clip_jobs.Workshop, "ahead_of", lambda *_: ahead)
     monkeypatch.setattr(app, "TELL_SECONDS", 0.01)
     steps = viewer.take(clip).steps("follow", *CLIP_LOOKS, viewer.now)
     assert any(told in str(step) for step in steps)
@@ -446,10 +447,10 @@ def test_about_tells_the_figures_only_of_the_model_that_runs(page, model):
 
 def test_the_page_reports_to_nobody_and_keeps_nothing_for_long(page):
     assert page.analytics_enabled is False
-    assert page.delete_cache == (forgetting.SWEEP_SECONDS, forgetting.KEPT_SECONDS)
+    assert page.delete_cache == (data_retention.SWEEP_SECONDS, data_retention.KEPT_SECONDS)
     states = [block for block in page.blocks.values() if isinstance(block, gr.State)]
-    assert [state.time_to_live for state in states] == [forgetting.KEPT_SECONDS] * 2
-    assert f"{forgetting.KEPT_SECONDS // 60} minutes" in app.FOOTER
+    assert [state.time_to_live for state in states] == [data_retention.KEPT_SECONDS] * 2
+    assert f"{data_retention.KEPT_SECONDS // 60} minutes" in app.FOOTER
 
 
 def test_the_state_deletes_its_files_when_it_goes(page, visitor, uploads):

@@ -10,7 +10,7 @@ import pytest
 
 from fkp import scheme
 from fkp.draw import COLOURS, CONFIDENCE_COLOURS, RIM, _Sheet, draw, overlay
-from fkp.pipeline import Faces
+from fkp.faces import Faces
 
 GREY = 128
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from fkp import evaluation
 from fkp.data import FacialKeypointsDataset
-from fkp.pipeline import Faces
+from fkp.faces import Faces
 from tests import synthetic
 
 

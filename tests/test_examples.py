@@ -265,7 +265,9 @@ def test_without_pyarrow_it_says_what_to_do(tmp_path: Path, monkeypatch) -> None
 
 
 def test_fine_tuning_lowers_the_loss_and_gives_a_model(tmp_path: Path, model, monkeypatch) -> None:
-    monkeypatch.setattr("fkp.export.is_possible", lambda: False)  # graphs take long, and others test them
+    monkeypatch.setattr(
+        "fkp.networks.export.is_possible", lambda: False
+    )  # graphs take long, and others test them
     (tmp_path / "pictures").mkdir()
     rows = {}
     for i in range(8):

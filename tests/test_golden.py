@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from fkp import FaceKeypoints, __version__, detector, hub, network
+from fkp import FaceKeypoints, __version__, detector, hub
+from fkp.hub import weights
+from fkp.networks import keypoint_net
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -23,7 +25,7 @@ VERSIONS = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 
 BOXES = np.array([[20, 30, 90, 110], [70.5, 12.25, 130, 80], [-10, 60, 40, 118]], np.float32)
 
-KEYPOINTS = network.KeypointConfig(
+KEYPOINTS = keypoint_net.KeypointConfig(
     crop_size=64, margin=1.4, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4,
     temperatures=(1.5, 1.25, 1.0), label_style="ytf", leans=(0.01, -0.02, 0.03, 0.04, 0.05, -0.06),
 )  # fmt: skip
@@ -87,7 +89,7 @@ def test_saved_again_they_are_the_same(tmp_path: Path) -> None:
     hub.save(tmp_path, *hub.load(folder)[:3], graphs=False)
     assert json.loads((tmp_path / hub.CONFIG).read_text()) == json.loads((folder / hub.CONFIG).read_text())
     assert (tmp_path / hub.METRICS).read_bytes() == (folder / hub.METRICS).read_bytes()
-    ours, theirs = (hub._read_tensors(each / hub.WEIGHTS) for each in (tmp_path, folder))
+    ours, theirs = (weights._read_tensors(each / hub.WEIGHTS) for each in (tmp_path, folder))
     assert ours[0] == theirs[0], "metadata"
     assert {k: (v.dtype, v.shape) for k, v in ours[1].items()} == {
         k: (v.dtype, v.shape) for k, v in theirs[1].items()
@@ -98,7 +100,7 @@ def test_saved_again_they_are_the_same(tmp_path: Path) -> None:
 def write(folder: Path) -> None:
     """Fresh networks, whose heat maps have peaks far from the middle of the crop."""
     torch.manual_seed(68)
-    keypoints, faces = network.build(KEYPOINTS), detector.Detector(FACES)
+    keypoints, faces = keypoint_net.build(KEYPOINTS), detector.Detector(FACES)
     with torch.no_grad():
         for module, gain in ((keypoints, 1.0), (faces.network, 2.0)):
             for parameter in module.parameters():

@@ -1,4 +1,4 @@
-"""The house: who may import whom (downwards only), and what importing may not do."""
+"""The house: who may import whom (downwards only, types included), and what importing may not do."""
 
 import ast
 import subprocess
@@ -9,88 +9,47 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# In order: a room may use rooms that stand above it in this table, and of those the ones named.
-# fmt: off
-ALLOWED: dict[str, set[str]] = {
-    "scheme": set(),
-    "images": set(),
-    "runs": set(),
-    "settings": set(),
-    "batching": set(),
-    "forgetting": set(),
-    "origins": set(),
-    "door": {"origins"},
-    "turns": set(),
-    "muon": set(),
-    "codec": {"scheme"},
-    "metrics": {"scheme"},
-    "draw": {"scheme"},
-    "report": {"scheme"},
-    "geometry": {"scheme"},
-    "smoothing": set(),
-    "clips": {"images"},
-    "data": {"geometry", "scheme", "images"},
-    "network": {"codec", "scheme"},
-    "runtime": {"network"},
-    "detector": {"geometry", "runtime", "scheme"},
-    "export": {"network", "detector", "runtime", "scheme"},
-    "card": {"draw", "images", "scheme"},
-    "remote": set(),
-    "hub": {"card", "network", "detector", "export", "remote", "scheme"},
-    "yunet": {"remote"},
-    "whole": {"geometry"},
-    "pipeline": {
-        "card", "images", "detector", "geometry", "network", "codec", "hub", "remote", "runtime", "scheme",
-        "yunet", "whole",
-    },
-    "gpu": {"detector", "pipeline"},
-    "tracking": {"geometry", "pipeline", "smoothing"},
-    "video": {"clips", "draw", "report", "tracking"},
-    "evaluation": {"data", "geometry", "metrics", "pipeline", "scheme"},
-    "distillation": {"data", "network", "runtime", "scheme"},
-    "keypoint_training": {
-        "codec", "data", "distillation", "geometry", "images", "metrics", "network", "runtime", "scheme",
-    },
-    "face_training": {"data", "detector", "geometry", "images", "metrics"},
-    "__init__": {"pipeline"},
-    "train": {
-        "data", "network", "detector", "codec", "metrics", "hub", "pipeline", "remote",
-        "keypoint_training", "face_training", "runs", "runtime", "muon",
-    },
-    "photos": {"draw", "geometry", "images", "pipeline", "report", "settings"},
-    "footage": {"clips", "draw", "pipeline", "settings", "video"},
-    "view": {"draw", "footage", "photos", "scheme", "video"},
-    "live": {"images", "pipeline", "report", "tracking"},
-    "components": {"draw", "footage", "images", "live", "photos", "settings", "view"},
-    "about": {"forgetting", "view"},
-    "space": {"about", "remote", "settings"},
-    "__main__": {
-        "clips", "data", "draw", "evaluation", "export", "geometry", "hub", "images", "pipeline",
-        "remote", "report", "runtime", "scheme", "space", "video",
-    },
-    "app": {
-        "about", "batching", "components", "door", "draw", "footage", "forgetting", "gpu", "hub", "images",
-        "live", "photos", "pipeline", "report", "settings", "turns", "view",
-    },
-}
-# fmt: on
+DIRECTION = """
+app train __main__
+demo label training video
+__init__ tracking evaluation measures
+pipeline
+hub
+detectors detector runtime networks metrics data draw report
+faces geometry images smoothing config
+scheme
+"""
+"""Each folder or module of fkp/ may import what stands on a line below its own, or beside it; never above."""
 
-WITHOUT_TORCH = {"scheme", "geometry", "images", "draw", "metrics", "report", "smoothing", "clips"}
+LEVEL = {name: level for level, line in enumerate(reversed(DIRECTION.split("\n"))) for name in line.split()}
+
+TORCH = {"networks", "training", "train"}
+"""Where torch and torchvision may be imported at the top of a file."""
+
+HEAVY = {"torch", "torchvision", "gradio", "pandas", "matplotlib", "av"}
 
 
-def rooms() -> dict[str, Path]:
-    paths = [*sorted((ROOT / "fkp").glob("*.py")), ROOT / "train.py", ROOT / "app.py"]
-    return {path.stem: path for path in paths}
+def files() -> list[Path]:
+    return [*sorted((ROOT / "fkp").rglob("*.py")), ROOT / "train.py", ROOT / "app.py"]
 
 
-def imports(path: Path) -> list[str]:
-    """Dotted names that a file imports when it runs, at the top or inside a function; not those for types."""
+def dotted(path: Path) -> str:
+    """`fkp.hub.weights` for fkp/hub/weights.py; a package is called by its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def place(name: str) -> str:
+    """The folder or module of fkp/ that a dotted name lies in: `hub` for `fkp.hub.weights`."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "fkp" and len(parts) > 1 else parts[0]
+
+
+def imports(path: Path, top_only: bool = False) -> list[str]:
+    """Dotted names that a file imports, at the top, inside functions, and for types."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
     names = []
-    for node in ast.walk(tree):
+    for node in tree.body if top_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -99,61 +58,74 @@ def imports(path: Path) -> list[str]:
     return names
 
 
+def modules() -> dict[str, Path]:
+    return {dotted(path): path for path in files()}
+
+
 def own(path: Path) -> set[str]:
-    """The rooms that a file uses."""
-    used = set()
+    """The modules of fkp that a file uses, dotted."""
+    known, used = modules(), set()
     for name in imports(path):
-        package, *rest = name.split(".")
-        if package == "fkp" and rest and rest[0] != "__version__":
-            used.add("pipeline" if rest[0] in ("FaceKeypoints", "Faces") else rest[0])
-    return used
+        if name.split(".")[0] != "fkp" or name.startswith("fkp.__version__"):
+            continue
+        if name in ("fkp.FaceKeypoints", "fkp.Faces"):
+            name = "fkp.pipeline"
+        while name not in known and "." in name:
+            name = name.rpartition(".")[0]
+        used.add(name)
+    return used - {"fkp"}
 
 
-def test_the_checker_sees_imports(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("")
-    assert own(tmp_path / "a.py") == set()
+def test_checker_sees_imports(tmp_path: Path) -> None:
     (tmp_path / "b.py").write_text(
         "from typing import TYPE_CHECKING\n"
         "import fkp\nimport fkp.hub\nfrom fkp import FaceKeypoints, draw as d\n"
-        "from fkp.codec import HeatmapCodec\nif TYPE_CHECKING:\n    from fkp import report\n"
+        "from fkp.networks.codec import HeatmapCodec\nif TYPE_CHECKING:\n    from fkp import report\n"
         "def f():\n    from fkp import metrics\n"
     )
-    assert own(tmp_path / "b.py") == {"hub", "pipeline", "draw", "codec", "metrics"}
+    wanted = {"fkp.hub", "fkp.pipeline", "fkp.draw", "fkp.networks.codec", "fkp.report", "fkp.metrics"}
+    assert own(tmp_path / "b.py") == wanted
 
 
-def test_every_room_has_its_place() -> None:
-    assert rooms().keys() == ALLOWED.keys(), "a new room needs a line in ALLOWED"
-    assert not {"utils", "util", "helpers", "common", "misc"} & rooms().keys()
+def test_every_module_has_a_line() -> None:
+    places = {place(name) for name in modules()}
+    assert places <= LEVEL.keys(), f"no line in DIRECTION for {places - LEVEL.keys()}"
+    assert not {"utils", "util", "helpers", "common", "misc"} & places
 
 
-def test_the_table_runs_downwards() -> None:
-    above: set[str] = set()
-    for room, used in ALLOWED.items():
-        assert used <= above, f"{room} may not use {used - above}"
-        above.add(room)
+@pytest.mark.parametrize("name", modules())
+def test_imports_run_downwards(name: str) -> None:
+    above = {used for used in own(modules()[name]) if LEVEL[place(used)] > LEVEL[place(name)]}
+    assert not above, f"{name} imports {', '.join(sorted(above))}, which stand above it"
 
 
-@pytest.mark.parametrize("room", ALLOWED)
-def test_dependencies_run_downwards(room: str) -> None:
-    extra = own(rooms()[room]) - ALLOWED[room]
-    assert not extra, f"{room} imports {', '.join(sorted(extra))}"
+def test_no_circle() -> None:
+    uses = {name: own(path) - {name} for name, path in modules().items()}
+    # A package's own modules are what it is made of: their use of one another counts, not that of the whole.
+    done: list[str] = []
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " → ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for used in sorted(uses[name]):
+                visit(used, (*trail, name))
+            done.append(name)
+
+    for name in uses:
+        visit(name, ())
 
 
-def test_the_mark_up_depends_on_nothing() -> None:
-    assert imports(rooms()["scheme"]) == []
+def test_scheme_depends_on_nothing() -> None:
+    assert imports(ROOT / "fkp" / "scheme.py") == []
 
 
-@pytest.mark.parametrize("room", sorted(WITHOUT_TORCH))
-def test_rooms_that_need_no_torch(room: str) -> None:
-    packages = {name.split(".")[0] for name in imports(rooms()[room])}
-    assert not packages & {"torch", "torchvision", "gradio", "pandas"}
-
-
-def test_every_room_has_its_tests() -> None:
-    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests").rglob("test_*.py")}
-    elsewhere = {"init"}  # here
-    missing = {room.strip("_") for room in rooms()} - tested - elsewhere
-    assert not missing, f"no tests for {missing}"
+@pytest.mark.parametrize("name", modules())
+def test_only_networks_and_training_import_torch_at_the_top(name: str) -> None:
+    packages = {used.split(".")[0] for used in imports(modules()[name], top_only=True)}
+    allowed = {"torch", "torchvision"} if place(name) in TORCH else set()
+    allowed |= {"gradio"} if place(name) in ("demo", "app") else set()
+    allowed |= {"av"} if place(name) == "video" else set()
+    assert not packages & HEAVY - allowed
 
 
 def test_importing_does_nothing() -> None:
@@ -172,7 +144,7 @@ assert not heavy, heavy
 assert {"FaceKeypoints", "Faces"} <= set(dir(fkp))
 from fkp import *
 assert FaceKeypoints.__name__ == "FaceKeypoints" and len(Faces.none()) == 0
-assert not {"gradio", "pandas", "matplotlib"} & sys.modules.keys()
+assert not {"torch", "gradio", "pandas", "matplotlib"} & sys.modules.keys()
 try:
     fkp.nothing
 except AttributeError as error:

@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 
 from fkp import __main__ as command_line
-from fkp import detector, export, hub, network, pipeline, report
+from fkp import detector, hub, pipeline, report
 from fkp.__main__ import annotated_names, main
+from fkp.faces import Faces
+from fkp.networks import export, keypoint_net
 from tests.loopback_hub import Client, LoopbackHub
 
 Captured = pytest.CaptureFixture[str]
@@ -28,9 +30,11 @@ Captured = pytest.CaptureFixture[str]
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of small untrained networks; the detector's threshold is so high that it finds nothing."""
     folder = tmp_path_factory.mktemp("model")
-    keypoints = network.KeypointConfig(crop_size=64, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4)
+    keypoints = keypoint_net.KeypointConfig(
+        crop_size=64, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4
+    )
     faces = detector.DetectorConfig(widths=(4, 4, 4, 4, 4), neck_width=4, min_score=1.0)
-    hub.save(folder, network.build(keypoints), detector.Detector(faces), graphs=False)
+    hub.save(folder, keypoint_net.build(keypoints), detector.Detector(faces), graphs=False)
     return str(folder)
 
 
@@ -207,9 +211,7 @@ def test_predict_goes_on_after_what_is_no_picture(
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_predict_what_cannot_be(
-    model: str, picture: str, capsys: Captured, tmp_path: Path
-) -> None:
+def test_predict_what_cannot_be(model: str, picture: str, capsys: Captured, tmp_path: Path) -> None:
     assert "'a/b/c' is neither a folder here" in failing(capsys, "predict", picture, "--model", "a/b/c")
     assert "config.json does not exist" in failing(capsys, "predict", picture, "--model", tmp_path)
     predict = ["predict", picture, "--model", model]
@@ -271,11 +273,11 @@ def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]
     off = np.zeros((68, 2), np.float32)
     off[:, 0], off[:17, 0] = 3, 5
 
-    def at(boxes: list[np.ndarray]) -> pipeline.Faces:
+    def at(boxes: list[np.ndarray]) -> Faces:
         n = len(boxes)
         boxes = np.reshape(boxes, (n, 4))
         points = circle - circle.min(axis=0) + boxes[:, None, :2] + off
-        return pipeline.Faces(boxes, np.ones(n), points, np.ones((n, 68)))
+        return Faces(boxes, np.ones(n), points, np.ones((n, 68)))
 
     def call(self, image, **_):
         colour = tuple(int(v) for v in image[0, 0])
@@ -313,7 +315,7 @@ def test_evaluate(model: str, labelled: tuple[str, str], capsys: Captured, tmp_p
 def test_evaluate_when_all_are_missed(
     model: str, labelled: tuple[str, str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.FaceKeypoints, "__call__", lambda self, image: pipeline.Faces.none())
+    monkeypatch.setattr(pipeline.FaceKeypoints, "__call__", lambda self, image: Faces.none())
     labels, folder = labelled
     detected = ["evaluate", "--csv", labels, "--images", folder, "--model", model, "--boxes", "detected"]
     assert main([*detected, "--json", "-"]) == 0
@@ -377,7 +379,8 @@ def test_push_shows_what_would_go_up(
 def test_push(model: str, tmp_path: Path) -> None:
     """What went up, and where it is now; by a process that has the token, and a Hub on loopback."""
     code = f"""
-from fkp import __main__, export
+from fkp import __main__
+from fkp.networks import export
 export.is_possible = lambda: False  # graphs take seconds
 assert __main__.main(["push", "someone/faces", "--model", {model!r}, "--private"]) == 0
 """
@@ -437,12 +440,12 @@ def test_a_broken_pipe_ends_quietly(monkeypatch: pytest.MonkeyPatch, model: str,
 
 def test_the_words_name_every_file(capsys: Captured) -> None:
     """Also one whose name is no text."""
-    record = report.record(os.fsdecode(b"\xff.jpg"), (4, 4), pipeline.Faces.none())
+    record = report.record(os.fsdecode(b"\xff.jpg"), (4, 4), Faces.none())
     assert command_line._in_words(record) == "\N{REPLACEMENT CHARACTER}.jpg: no faces"
 
 
 def test_label_style_reaches_the_network(picture: str, capsys: Captured, tmp_path: Path) -> None:
-    styled = network.build(network.KeypointConfig())
+    styled = keypoint_net.build(keypoint_net.KeypointConfig())
     with torch.no_grad():
         styled.style.weight.normal_()
     hub.save(tmp_path / "styled", styled, detector.Detector(detector.DetectorConfig()), graphs=False)

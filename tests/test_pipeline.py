@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fkp import FaceKeypoints, Faces, detector, geometry, hub, images, network, pipeline, runtime, scheme
+from fkp import FaceKeypoints, Faces, detector, geometry, hub, images, pipeline, runtime, scheme
+from fkp.networks import keypoint_net
 from tests import synthetic
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -25,7 +26,7 @@ class DotNetwork(nn.Module):
 
     def __init__(self, bias: float = 0.0) -> None:
         super().__init__()
-        self.config = network.KeypointConfig(crop_size=64, margin=1.5, temperatures=(2.0, 2.0, 2.0))
+        self.config = keypoint_net.KeypointConfig(crop_size=64, margin=1.5, temperatures=(2.0, 2.0, 2.0))
         self.codec = AsTheyAre()
         self.weight = nn.Parameter(torch.zeros(1))
         self.bias = bias
@@ -35,13 +36,13 @@ class DotNetwork(nn.Module):
     def __deepcopy__(self, memo: dict) -> "DotNetwork":
         return self  # what runs is to leave its traces here
 
-    def forward(self, crops: torch.Tensor, styles: torch.Tensor) -> network.RawOutput:
+    def forward(self, crops: torch.Tensor, styles: torch.Tensor) -> keypoint_net.RawOutput:
         assert crops.dtype == torch.uint8 and crops.shape[1:] == (3, 64, 64)
         self.styles += [scheme.LABEL_STYLES[style] for style in styles.unique()]
         self.batches.append(len(crops))
         spreads = torch.ones(len(crops), 68)
         spreads[:, 0] = 3
-        return network.RawOutput(self.place(crops), spreads.log())
+        return keypoint_net.RawOutput(self.place(crops), spreads.log())
 
     def place(self, crops: torch.Tensor) -> torch.Tensor:
         weights = crops[:, 0].double()
@@ -406,9 +407,7 @@ def test_known_boxes(model: FaceKeypoints) -> None:
 def test_points_are_given_where_labels_lie(model: FaceKeypoints, mirrored: bool) -> None:
     plain = model.keypoints_at(dotted(), BOXES)
     leaning = FaceKeypoints(DotNetwork(), KnownDetector(BOXES, [0.9, 0.8]), mirrored=mirrored)
-    config = dataclasses.replace(
-        model.keypoint_network.config, leans=(0.0, 0.0, 0.01, 0.03, -0.02, 0.04)
-    )
+    config = dataclasses.replace(model.keypoint_network.config, leans=(0.0, 0.0, 0.01, 0.03, -0.02, 0.04))
     leaning.keypoint_network.config = config
     sides = (BOXES[:, 2:] - BOXES[:, :2]).max(axis=1)
     for style, lean in (("300w", (0.01, 0.03)), ("ytf", (-0.02, 0.04))):
@@ -451,9 +450,11 @@ def test_several_threads(model: FaceKeypoints) -> None:
 
 def test_saved_and_loaded_it_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # no graphs, which take seconds
-    config = network.KeypointConfig(crop_size=64, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4)
+    config = keypoint_net.KeypointConfig(
+        crop_size=64, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4
+    )
     faces = detector.DetectorConfig(widths=(4, 4, 4, 4, 4), neck_width=4)
-    model = FaceKeypoints(network.build(config), detector.Detector(faces), metrics={"nme": 5.0})
+    model = FaceKeypoints(keypoint_net.build(config), detector.Detector(faces), metrics={"nme": 5.0})
     model.save_pretrained(tmp_path / "new" / "folder")
     loaded = FaceKeypoints.from_pretrained(tmp_path / "new" / "folder")
     assert loaded.metrics == {"nme": 5.0} and loaded.source == tmp_path / "new" / "folder"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fkp import report
-from fkp.pipeline import Faces
+from fkp.faces import Faces
 
 
 @pytest.fixture

@@ -15,15 +15,16 @@ import pytest
 import torch
 from torch import nn
 
-from fkp import FaceKeypoints, detector, hub, images, network, runtime, scheme
+from fkp import FaceKeypoints, detector, hub, images, runtime, scheme
+from fkp.networks import keypoint_net
 from fkp.runtime import BackendError, Decoded, Runner
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
-KEYPOINTNET = network.KeypointConfig(
+KEYPOINTNET = keypoint_net.KeypointConfig(
     crop_size=64, widths=(4, 4, 4, 4, 8), depths=(1, 2, 1, 1), top_down_width=4, label_style="300w"
 )
-BASELINE = network.KeypointConfig(architecture="baseline", crop_size=32, widths=(4, 8), depths=())
+BASELINE = keypoint_net.KeypointConfig(architecture="baseline", crop_size=32, widths=(4, 8), depths=())
 
 
 def lively(module: nn.Module) -> nn.Module:
@@ -88,8 +89,8 @@ def test_backends_agree(folder: Path, root: Path, picture: str, options: dict) -
 
 
 @pytest.mark.parametrize("config", [KEYPOINTNET, BASELINE], ids=["keypointnet", "baseline"])
-def test_torch_gives_what_the_network_predicts(config: network.KeypointConfig) -> None:
-    keypoint_network = lively(network.build(config))
+def test_torch_gives_what_the_network_predicts(config: keypoint_net.KeypointConfig) -> None:
+    keypoint_network = lively(keypoint_net.build(config))
     run = Runner(Decoded(keypoint_network))
     some = crops(3, config.crop_size)
     for name in scheme.LABEL_STYLES:
@@ -102,7 +103,10 @@ def test_torch_gives_what_the_network_predicts(config: network.KeypointConfig) -
 
 
 def test_folding_leaves_no_normalisation_and_the_original_as_it_is() -> None:
-    for module in (lively(network.build(KEYPOINTNET)), detector.DetectorNetwork(detector.DetectorConfig())):
+    for module in (
+        lively(keypoint_net.build(KEYPOINTNET)),
+        detector.DetectorNetwork(detector.DetectorConfig()),
+    ):
         before = runtime.digest(module)
         assert not any(isinstance(part, nn.BatchNorm2d) for part in runtime.folded(module).modules())
         assert runtime.digest(module) == before
@@ -305,7 +309,7 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(BackendError, match="torch-compile needs a C\\+\\+ compiler: install g\\+\\+"):
-        _ = Runner(Decoded(network.build(BASELINE)), backend="torch-compile").backend
+        _ = Runner(Decoded(keypoint_net.build(BASELINE)), backend="torch-compile").backend
 
 
 class Halved(nn.Module):
@@ -330,9 +334,9 @@ def test_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_digest_sees_every_number_and_name_and_nothing_else() -> None:
     torch.manual_seed(0)
-    one = network.build(KEYPOINTNET)
+    one = keypoint_net.build(KEYPOINTNET)
     torch.manual_seed(0)
-    same = network.build(KEYPOINTNET)
+    same = keypoint_net.build(KEYPOINTNET)
     assert runtime.digest(one) == runtime.digest(same.to(memory_format=torch.channels_last).eval())
     seen = {runtime.digest(one)}
 

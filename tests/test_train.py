@@ -12,17 +12,9 @@ import pytest
 import torch
 
 import train
-from fkp import (
-    FaceKeypoints,
-    __version__,
-    detector,
-    distillation,
-    export,
-    face_training,
-    hub,
-    keypoint_training,
-    network,
-)
+from fkp import FaceKeypoints, __version__, detector, hub
+from fkp.networks import export, keypoint_net
+from fkp.training import distillation, face_task, keypoint_task
 from tests import synthetic
 from tests.loopback_hub import Client, LoopbackHub
 
@@ -35,7 +27,7 @@ def folder(tmp_path_factory) -> Path:
     folder = synthetic.data_folder(tmp_path_factory.mktemp("data"), faces=8)
     hub.save(
         folder / "other",
-        network.build(network.KeypointConfig()),
+        keypoint_net.build(keypoint_net.KeypointConfig()),
         detector.Detector(detector.DetectorConfig()),
         graphs=False,
     )
@@ -78,9 +70,9 @@ def assert_equal(one, other, where="checkpoint"):
 @pytest.mark.parametrize(
     "what, task, options",
     [
-        ("keypoints", keypoint_training.KeypointTask, ()),
-        ("keypoints", keypoint_training.KeypointTask, ("--architecture", "baseline")),  # its dropout draws
-        ("faces", face_training.FaceTask, ()),
+        ("keypoints", keypoint_task.KeypointTask, ()),
+        ("keypoints", keypoint_task.KeypointTask, ("--architecture", "baseline")),  # its dropout draws
+        ("faces", face_task.FaceTask, ()),
     ],
 )
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
@@ -168,7 +160,7 @@ def test_the_mean_of_several_models_without_a_step(folder, tmp_path):
     for i in range(2):
         torch.manual_seed(i)
         faces = detector.Detector(detector.DetectorConfig())
-        hub.save(tmp_path / str(i), network.build(network.KeypointConfig()), faces, graphs=False)
+        hub.save(tmp_path / str(i), keypoint_net.build(keypoint_net.KeypointConfig()), faces, graphs=False)
     options = ("--start", str(tmp_path / "0"), str(tmp_path / "1"), "--epochs", "0")
     assert train.main(command(folder, tmp_path, *options, what="faces")) == 0
     first, second, mean = (

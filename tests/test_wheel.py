@@ -71,10 +71,8 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: Path, root: P
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     assert {name.split("/")[0].split("-")[0] for name in sizes} == {"fkp"}, "the package and its description"
     package = {name for name in sizes if name.startswith("fkp/")}
-    ours = {f"fkp/{path.name}" for path in (root / "fkp").glob("*.py")}
-    for folder in ("web", "weights", "model_card"):
-        ours |= {p.relative_to(root).as_posix() for p in (root / "fkp" / folder).rglob("*") if p.is_file()}
-    assert package == {name for name in ours if "__pycache__" not in name} | {"fkp/py.typed"}
+    ours = {p.relative_to(root).as_posix() for p in (root / "fkp").rglob("*") if p.is_file()}
+    assert package == {name for name in ours if "__pycache__" not in name}
     large = {name for name, size in sizes.items() if size >= LARGE}
     assert large == {
         "fkp/weights/model.safetensors", "fkp/weights/onnx/keypoints.onnx", "fkp/weights/onnx/detector.onnx",
@@ -113,7 +111,7 @@ def check_installed(python: Path, root: Path, folder: Path) -> None:
     assert printed[:4] == ["4", "(4,", "68,", "2)"]
     installed = Path(printed[4].strip()).parent
     assert installed.is_relative_to(python.parents[1]), "not that of the project's folder"
-    assert (installed / "py.typed").is_file() and (installed / "web" / "about.html").is_file()
+    assert (installed / "py.typed").is_file() and (installed / "demo" / "static" / "about.html").is_file()
     (record,) = json.loads(run(python.parent / "fkp", "predict", picture, "--json", "-", cwd=folder))
     assert len(record["faces"]) == 4
 

@@ -1,0 +1,275 @@
+"""A visitor's clip: checked when it comes, worked on in its turn, stopped when asked, and forgotten.
+
+A clip takes as long as a hundred photos, so a `Workshop` does few at a time, in threads of its own, while the
+others wait in line; what asks for photos is served meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+import cv2
+
+from fkp import draw, video
+from fkp.demo.settings import Settings
+from fkp.video.clip_io import Clip, ClipError, Frame, Limits
+
+if TYPE_CHECKING:
+    from fkp.pipeline import FaceKeypoints
+
+MAX_PIXELS = 3840 * 2160
+"""Pixels a frame may have."""
+LINE = 8
+"""Clips that wait at most, besides those that are worked on."""
+
+
+class BusyError(RuntimeError):
+    """The line is full; a sentence for the visitor."""
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A clip that was given, or `problem`, a sentence about it.
+
+    `seconds` and `frames` are as `clips.Clip` has them, None where the file does not say.
+    """
+
+    path: Path
+    problem: str = ""
+    size_wh: tuple[int, int] = (0, 0)
+    seconds: float | None = None
+    frames: int | None = None
+    sound: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made of a clip, in a folder: three files. `numbers` writes each face's number over it."""
+
+    clip: Path
+    folder: Path
+    limits: Limits
+    style: draw.Style
+    numbers: bool
+    max_faces: int
+
+    @property
+    def film(self) -> Path:
+        return self._file("mp4")
+
+    @property
+    def json(self) -> Path:
+        return self._file("json")
+
+    @property
+    def csv(self) -> Path:
+        return self._file("csv")
+
+    def _file(self, ending: str) -> Path:
+        return self.folder / f"{self.clip.stem}_keypoints.{ending}"
+
+
+def limits(settings: Settings) -> Limits:
+    """What a clip may have."""
+    return Limits(settings.max_clip_seconds, MAX_PIXELS, settings.max_clip_size)
+
+
+def look(path: Path, settings: Settings) -> Footage:
+    """What can be told of a clip before the work; what cannot be worked on gets a `problem`."""
+    try:
+        with Clip(path, limits(settings), threads=1) as clip:
+            return Footage(path, "", clip.size_wh, clip.seconds, clip.frames, clip.sound is not None)
+    except ClipError as error:
+        return Footage(path, _problem(path, error))
+
+
+def poster(path: Path) -> bytes:
+    """A small picture of a clip's first frame, as JPEG."""
+    with Clip(path, threads=1) as clip:
+        first = next(part for part in clip if isinstance(part, Frame))
+    height, width = first.image.shape[:2]
+    small = cv2.resize(first.image, (round(width * 160 / height), 160), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def order(path: Path, style: draw.Style, numbers: bool, settings: Settings, folder: Path) -> Order:
+    """An order whose files will lie in a new folder within `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own = Path(tempfile.mkdtemp(dir=folder))
+    return Order(path, own, limits(settings), style, numbers, settings.max_faces)
+
+
+def annotate(model: FaceKeypoints, order: Order) -> Generator[video.Progress]:
+    """Fulfil an order, as `video.annotate` does."""
+    return video.annotate(
+        order.clip,
+        order.film,
+        model,
+        json_file=order.json,
+        csv_file=order.csv,
+        name=order.clip.name,
+        limits=order.limits,
+        style=order.style,
+        numbers=order.numbers,
+        max_faces=order.max_faces,
+        threads=1,  # more would be taken from those who wait for a photo
+    )
+
+
+class Job:
+    """An order in a workshop; `order` says where its files are when it is `done`.
+
+    `progress` is the newest, None until it begins; `problem` is a sentence when it has failed.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.progress: video.Progress | None = None
+        self.problem = ""
+        self.done = self.stopped = False
+        self._ended = threading.Event()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is going on any more, for whatever reason."""
+        return self._ended.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end, so long at most; whether it has ended."""
+        return self._ended.wait(seconds)
+
+    def stop(self) -> None:
+        """Let it end soon, and leave no file."""
+        self.stopped = True
+
+    def forget(self) -> None:
+        """The same, and delete its files if it is done already."""
+        self.stop()
+        if self.ended:
+            shutil.rmtree(self.order.folder, ignore_errors=True)
+
+    def run(self, work: Callable[[Order], Generator[video.Progress]]) -> None:
+        """Do it, unless it is stopped; raises nothing."""
+        try:
+            with closing(work(self.order)) as steps:
+                for self.progress in steps:
+                    if self.stopped:
+                        return
+            self.done = True
+        except ClipError as error:
+            self.problem = _problem(self.order.clip, error)
+        except Exception:  # the line goes on
+            traceback.print_exc(file=sys.stderr)
+            self.problem = f"{self.order.clip.name}: something went wrong here. Please try again."
+
+    def end(self) -> None:
+        """Tell that it is over; without a result, nothing is left of it."""
+        if self.stopped or not self.done:
+            shutil.rmtree(self.order.folder, ignore_errors=True)
+        self._ended.set()
+        if self.stopped:  # perhaps only now, by one who thought that it had not ended
+            shutil.rmtree(self.order.folder, ignore_errors=True)
+
+
+class Workshop:
+    """Does orders by `work`, `at_once` of them at the same time and the others in the order they came."""
+
+    def __init__(self, work: Callable[[Order], Generator[video.Progress]], at_once: int = 1) -> None:
+        self._work, self._at_once = work, at_once
+        self._jobs: list[Job] = []
+        self._changed = threading.Condition()
+        _open.add(self)
+
+    @property
+    def room(self) -> int:
+        """How many orders it holds, those in the line as well."""
+        return self._at_once + LINE
+
+    def begin(self, order: Order) -> Job:
+        """Put an order in the line. Raises BusyError if that is full."""
+        job = Job(order)
+        with self._changed:
+            if len(self._jobs) >= self.room:
+                shutil.rmtree(order.folder, ignore_errors=True)
+                raise BusyError("Too many clips are being worked on. Please try again in a few minutes.")
+            self._jobs.append(job)
+        # In the visitor's context, for a GPU that is lent is counted as theirs.
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=[self._serve, job], daemon=True, name="fkp-clip").start()
+        return job
+
+    def ahead_of(self, job: Job) -> int:
+        """How many have to end before this one begins."""
+        with self._changed:
+            place = self._jobs.index(job) if job in self._jobs else 0
+        return max(0, place + 1 - self._at_once)
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Stop all that goes on, and wait so long for it."""
+        with self._changed:
+            jobs = list(self._jobs)
+        for job in jobs:
+            job.stop()
+        for job in jobs:
+            job.wait(seconds)
+
+    def _serve(self, job: Job) -> None:
+        try:
+            # A stopped job says so to nobody: it is looked at now and then.
+            while self.ahead_of(job) and not job.stopped:
+                with self._changed:
+                    self._changed.wait(0.2)
+            if not job.stopped:
+                job.run(self._work)
+        finally:
+            with self._changed:
+                self._jobs.remove(job)
+                self._changed.notify_all()
+            job.end()
+
+
+_open: WeakSet[Workshop] = WeakSet()
+
+
+def close_all() -> None:
+    """Close every workshop there is: the program ends."""
+    for workshop in list(_open):
+        workshop.close()
+
+
+@dataclass(frozen=True, eq=False)
+class Reel:
+    """A visitor's clip, if any, and the job that it was given to, if any."""
+
+    footage: Footage | None = None
+    job: Job | None = None
+
+    @property
+    def path(self) -> Path | None:
+        return self.footage.path if self.footage else None
+
+    def forget(self, folder: Path, but: Path | None = None) -> None:
+        """Stop the job and delete all files, but not an upload that was given again.
+
+        What lies elsewhere than in the folder of uploads, the example, stays.
+        """
+        if self.job is not None:
+            self.job.forget()
+        if self.path and self.path != but and self.path.resolve().is_relative_to(folder.resolve()):
+            self.path.unlink(missing_ok=True)
+
+
+def _problem(path: Path, error: ClipError) -> str:
+    """A sentence with the clip's name, which knows no folder."""
+    return f"{str(error).replace(str(path), path.name)}. Please choose another clip."

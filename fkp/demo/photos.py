@@ -1,0 +1,372 @@
+"""A visitor's photos: read, looked at once, and shown, enlarged and saved from what was found.
+
+What is kept in memory of a photo is its faces, one picture of it for the screen and one of every face, all as
+JPEG; the file that was uploaded is read again only to save the photo at full size.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from fkp import draw, geometry, images, report
+from fkp.demo.settings import Settings
+from fkp.faces import Faces
+from fkp.pipeline import FaceKeypoints, straightened
+
+SHOWN_SIDE = 1600
+"""Pixels of the longer side of what is sent to the screen; a smaller photo is sent as it is."""
+FACE_SIDE = 480
+"""Pixels of an enlarged face; and the part of it around the face's tight box, as `margin` has it."""
+FACE_MARGIN = 1.5
+THUMBNAIL_SIDE = 96
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face by itself, upright: its picture as JPEG, a small one, and where its points are in them."""
+
+    picture: bytes
+    thumbnail: bytes
+    faces: Faces
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """One photo of a visitor: what was found in it, or `problem`, a sentence that goes on after its name.
+
+    `shown` is the picture for the screen as JPEG, `more_faces` says that `faces` are not all of them.
+    """
+
+    path: Path
+    problem: str = ""
+    size_wh: tuple[int, int] = (0, 0)
+    faces: Faces = Faces.none()
+    more_faces: bool = False
+    shown: bytes = b""
+    thumbnail: bytes = b""
+    enlarged: tuple[Face, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As the file is called on the server, which has made the visitor's name for it harmless."""
+        return self.path.name
+
+    @property
+    def shown_wh(self) -> tuple[int, int]:
+        """Width and height of the picture for the screen."""
+        return _fitted(self.size_wh, min(SHOWN_SIDE, max(self.size_wh)))
+
+
+@dataclass(frozen=True, eq=False)
+class Album:
+    """The photos of one visitor; `at` is the one that is looked at, and `face` the face of it, if any.
+
+    `files` are all that were given, those that are yet to be looked at as well.
+    """
+
+    photos: tuple[Photo, ...] = ()
+    at: int = 0
+    face: int | None = None
+    files: tuple[Path, ...] = ()
+
+    @property
+    def photo(self) -> Photo | None:
+        return self.photos[self.at] if self.photos else None
+
+    def with_photo(self, photo: Photo) -> Album:
+        """With one more photo; the first is looked at."""
+        album = replace(self, photos=(*self.photos, photo))
+        return album.go_to(0) if len(album.photos) == 1 else album
+
+    def go_to(self, at: Any) -> Album:
+        """At another photo and its first face; as it is for what is no photo's number."""
+        if not is_index(at, len(self.photos)):
+            return self
+        return replace(self, at=at, face=0 if len(self.photos[at].faces) else None)
+
+    def choose(self, face: Any) -> Album:
+        """At another face of the photo; as it is for what is no face's number."""
+        if self.photo is None or not is_index(face, len(self.photo.faces)):
+            return self
+        return replace(self, face=face)
+
+
+def is_index(number: Any, length: int) -> bool:
+    """Whether what a browser sent, which may be anything, is the number of one of so many things."""
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < length
+
+
+def uploaded(name: Any, folder: Path) -> Path:
+    """The path within the folder of uploads that a browser, or another caller, says it has uploaded to.
+
+    Raises images.ImageError for what lies elsewhere or is no path: they may send anything.
+    """
+    if not isinstance(name, str) or "\0" in name or not Path(name).resolve().is_relative_to(folder.resolve()):
+        raise images.ImageError("What was sent is no uploaded file.")
+    return Path(name)
+
+
+def read(path: Path, settings: Settings) -> np.ndarray:
+    """A photo's pixels (H,W,3) uint8 RGB, within the limits of the settings.
+
+    Raises images.ImageError with a sentence that begins with the photo's name and knows no folder.
+    """
+    if not path.is_file():
+        raise images.ImageError(f"{path.name} is no longer here. Please choose it again.")
+    try:
+        if path.stat().st_size > settings.max_file_size:
+            raise images.ImageError(f"{path}: is larger than {settings.max_file_size / 1e6:g} MB")
+        width, height = images.size_wh(path)
+        if width * height > settings.max_pixels:
+            most = f"the most that are read here are {settings.max_pixels / 1e6:g} million"
+            raise images.ImageError(f"{path}: has {width * height / 1e6:.0f} million pixels, {most}")
+        return images.read(path, max_pixels=settings.max_pixels)
+    except images.ImageError as error:
+        reason = str(error).replace(str(path), path.name).removeprefix(f"{path.name}: ")
+        raise images.ImageError(f"{path.name} {reason}. Please choose another photo.") from None
+
+
+def find(model: FaceKeypoints, pixels: np.ndarray, settings: Settings) -> tuple[Faces, bool]:
+    """The largest faces of a picture (H,W,3), and whether there are more than the settings allow."""
+    faces = model(pixels, max_faces=settings.max_faces + 1)
+    return faces[: settings.max_faces], len(faces) > settings.max_faces
+
+
+def look(model: FaceKeypoints, path: Path, settings: Settings) -> Photo:
+    """Everything about one photo; what cannot be read becomes its `problem`."""
+    try:
+        pixels = read(path, settings)
+    except images.ImageError as error:
+        return Photo(path, problem=str(error).removeprefix(f"{path.name} "))
+    height, width = pixels.shape[:2]
+    photo = Photo(path, "", (width, height))
+    with ThreadPoolExecutor(1) as beside:  # while the networks run; on two cores it takes no time
+        for_screen = beside.submit(_for_screen, pixels, photo.shown_wh)
+        faces, more_faces = find(model, pixels, settings)
+        enlarged = tuple(_enlarged(pixels, face) for face in faces)
+        shown, small = for_screen.result()
+    return replace(photo, faces=faces, more_faces=more_faces, shown=shown, thumbnail=small, enlarged=enlarged)
+
+
+def looks(model: FaceKeypoints, paths: Iterable[Path], settings: Settings) -> Generator[Photo]:
+    """Everything about several photos, one by one."""
+    for path in paths:
+        yield look(model, path, settings)
+
+
+def thumbnail(path: Path) -> bytes:
+    """A small picture of a file that can be read, as JPEG."""
+    pixels = images.read(path)
+    return _jpeg(_resized(pixels, _fitted(pixels.shape[1::-1], 2 * THUMBNAIL_SIDE)), 80)
+
+
+def overlay(photo: Photo, style: draw.Style) -> bytes:
+    """What is drawn of a photo's faces, as a transparent PNG of its shape, finer than the screen shows it."""
+    width, height = _fitted(photo.size_wh, SHOWN_SIDE)
+    scale_xy = np.array([width / photo.size_wh[0], height / photo.size_wh[1]])
+    faces = moved(photo.faces, np.column_stack([np.diag(scale_xy), (scale_xy - 1) / 2]))
+    return _png(draw.overlay((height, width), faces, style))
+
+
+def enlarged(face: Face, style: draw.Style) -> bytes:
+    """The picture of one face with its points drawn, as JPEG; never with a box."""
+    pixels = np.asarray(Image.open(io.BytesIO(face.picture)))
+    drawn = draw.draw(pixels, face.faces, style, boxes=False)
+    return _jpeg(drawn, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+
+
+def moved(faces: Faces, matrix: np.ndarray) -> Faces:
+    """The faces after an affine map (2,3) over pixel centres; a box becomes the tight one of its corners."""
+    linear, offset = matrix[:, :2], matrix[:, 2]
+    corners = faces.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2) @ linear.T + offset
+    scale = np.sqrt(abs(np.linalg.det(linear)))
+    return Faces(
+        np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1),
+        faces.scores,
+        faces.keypoints @ linear.T + offset,
+        faces.keypoint_scores,
+        faces.sigmas * scale,
+    )
+
+
+def warm_up(model: FaceKeypoints) -> None:
+    """Do once all that a first photo would have to wait for, on an empty one with a face made up."""
+    pixels = np.zeros((480, 640, 3), np.uint8)
+    model(pixels)
+    faces = model.keypoints_at(pixels, np.array([[200, 100, 400, 300]]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "photo.jpg")
+        path.write_bytes(_jpeg(pixels, 90))
+        photo = look(model, path, Settings())
+    photo = replace(photo, faces=faces, enlarged=tuple(_enlarged(pixels, face) for face in faces))
+    style = draw.Style(numbers=True, mesh=True, boxes=True)
+    overlay(photo, style)
+    enlarged(photo.enlarged[0], style)
+
+
+# --- Saving ---------------------------------------------------------------------------------------------
+
+
+def save_picture(album: Album, style: draw.Style, settings: Settings, folder: Path) -> Path:
+    """The photo that is looked at with its faces drawn, as PNG at full size; nothing else is in the file.
+
+    Raises images.ImageError when its upload is no longer there.
+    """
+    assert album.photo is not None
+    return _write(folder, _png_name(album.photo), _full_size(album.photo, style, settings))
+
+
+def save_pictures(album: Album, style: draw.Style, settings: Settings, folder: Path) -> Path:
+    """All photos as `save_picture` draws them, in a ZIP file; those that cannot be read are left out.
+
+    Raises images.ImageError when none is left.
+    """
+    target = _place(folder, "keypoints.zip")
+    readable = [photo for photo in album.photos if not photo.problem]
+    names = _all_different([_png_name(photo) for photo in readable])
+    done = 0
+    with zipfile.ZipFile(target, "w") as archive:  # a PNG is compressed already
+        for photo, name in zip(readable, names, strict=True):
+            try:
+                archive.writestr(name, _full_size(photo, style, settings))
+                done += 1
+            except images.ImageError:
+                continue
+    if not done:
+        target.unlink()
+        raise images.ImageError("The photos are no longer here. Please choose them again.")
+    return target
+
+
+def save_json(album: Album, folder: Path) -> Path:
+    """What was found in all photos, as `fkp predict --json` writes it."""
+    return _write(folder, _file_name(album, "json"), report.to_json(_records(album)).encode())
+
+
+def save_csv(album: Album, folder: Path) -> Path:
+    """What was found in all photos, as `fkp predict --csv` writes it."""
+    text = io.StringIO(newline="")
+    report.write_csv(text, _records(album))
+    return _write(folder, _file_name(album, "csv"), text.getvalue().encode())
+
+
+def write_png(folder: Path, name: str, pixels: np.ndarray) -> Path:
+    """A picture (H,W,3) as a PNG file of its own folder; OpenCV writes it six times as fast as Pillow."""
+    return _write(folder, name, _png(pixels))
+
+
+def forget(files: Iterable[Path], folder: Path, but: Iterable[Path] = ()) -> None:
+    """Delete uploaded files, but not those named besides: Gradio names equal files alike.
+
+    Those that lie elsewhere, the examples, stay.
+    """
+    for path in set(files).difference(but):
+        if path.resolve().is_relative_to(folder.resolve()):
+            path.unlink(missing_ok=True)
+
+
+def _full_size(photo: Photo, style: draw.Style, settings: Settings) -> bytes:
+    return _png(draw.draw(read(photo.path, settings), photo.faces, style))
+
+
+def _records(album: Album) -> list[dict[str, Any]]:
+    return [
+        report.record(photo.name, photo.size_wh[::-1], photo.faces)
+        for photo in album.photos
+        if not photo.problem
+    ]
+
+
+def _png_name(photo: Photo) -> str:
+    return f"{photo.path.stem}_keypoints.png"
+
+
+def _file_name(album: Album, kind: str) -> str:
+    first = album.photos[0].path.stem
+    return f"{first}_keypoints.{kind}" if len(album.photos) == 1 else f"keypoints.{kind}"
+
+
+def _all_different(names: Iterable[str]) -> list[str]:
+    different: list[str] = []
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        number, candidate = 1, name
+        while candidate.casefold() in {taken.casefold() for taken in different}:
+            number += 1
+            candidate = f"{stem}_{number}{suffix}"
+        different.append(candidate)
+    return different
+
+
+def _write(folder: Path, name: str, content: bytes) -> Path:
+    path = _place(folder, name)
+    path.write_bytes(content)
+    return path
+
+
+def _place(folder: Path, name: str) -> Path:
+    """A path for a new file in a new folder, so that no two visitors' files meet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=folder)) / name
+
+
+# --- Pixels ---------------------------------------------------------------------------------------------
+
+
+def _enlarged(pixels: np.ndarray, face: Faces) -> Face:
+    """One face (of one) cut out of the whole picture, upright."""
+    transform = geometry.CropTransform.around_box(face.boxes[0], FACE_SIDE, FACE_MARGIN)
+    transform = straightened(transform, face.keypoints[0], FACE_MARGIN)
+    crop = transform.crop(pixels)
+    small = cv2.resize(crop, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
+    return Face(_jpeg(crop, 90), _jpeg(small, 80), moved(face, transform.image_to_crop))
+
+
+def _for_screen(pixels: np.ndarray, shown_wh: tuple[int, int]) -> tuple[bytes, bytes]:
+    """The picture for the screen and a small one, as JPEG."""
+    shown = _resized(pixels, shown_wh)
+    small = _resized(shown, _fitted(shown_wh, 2 * THUMBNAIL_SIDE))
+    return _jpeg(shown, 90), _jpeg(small, 80)
+
+
+def _fitted(size_wh: tuple[int, int], side: int) -> tuple[int, int]:
+    """The size of the same shape whose longer side is `side`."""
+    factor = side / max(size_wh)
+    return max(1, round(size_wh[0] * factor)), max(1, round(size_wh[1] * factor))
+
+
+def _resized(pixels: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    if pixels.shape[1::-1] == size_wh:
+        return pixels
+    return cv2.resize(pixels, size_wh, interpolation=cv2.INTER_AREA)
+
+
+def _jpeg(pixels: np.ndarray, quality: int, sampling: int = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420) -> bytes:
+    """As JPEG; thin coloured lines need a `sampling` that keeps colours as fine as lightness."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """As PNG, of RGB or RGBA; what is transparent is taken to be mostly empty."""
+    drawn = pixels.shape[2] == 4
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # older versions of OpenCV leave no choice
+        # To try all, as OpenCV 5 does, takes twice as long for a photo and four times for what is empty.
+        options += [
+            cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE if drawn else cv2.IMWRITE_PNG_FILTER_UP,
+        ]  # fmt: skip
+    order = cv2.COLOR_RGBA2BGRA if drawn else cv2.COLOR_RGB2BGR
+    return cv2.imencode(".png", cv2.cvtColor(pixels, order), options)[1].tobytes()

@@ -1,0 +1,206 @@
+"""A Hugging Face Space that serves the page: its folder, made from a checkout of fkp, and its upload.
+
+The folder holds `app.py` and all that it needs, with a README.md whose header tells the Hub what to run. The
+project's own README.md has no such header: it is for the code host.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import errors
+
+from fkp import __version__
+from fkp.demo import about, settings
+from fkp.hub import download
+
+CHECKOUT = Path(__file__).parents[2]
+"""Where app.py, the examples and the plots are; an installed package does not have them beside it."""
+
+HARDWARE = tuple(each.value for each in huggingface_hub.SpaceHardware)
+ZERO_GPU = "zero-a10g"
+"""The Hub's name for a GPU that is lent for the time of a call (ZeroGPU), whatever GPU that is by now."""
+
+# What pip would choose otherwise runs on a CPU, but not on ZeroGPU, which knows torch up to 2.11.0 only:
+# https://huggingface.co/docs/hub/spaces-zerogpu
+_INSTEAD = {
+    "torch": "torch>=2.8,<=2.11.0",
+    "torchvision": "torchvision>=0.23,<=0.26.0",
+    "gradio": "gradio=={gradio}",
+}
+_BESIDES = ("spaces",)
+
+_README = """\
+Finds every face in a photo and places 68 points on it: jaw, eyebrows, nose, eyes and lips, each with a
+confidence. {weights}
+
+Photos are worked on by this Space and go nowhere else; the page's About tab says when they are deleted. The
+examples are in the public domain, see [examples/SOURCES.md](examples/SOURCES.md).
+
+## Settings
+
+Variables of the Space (Settings → Variables and secrets), all of them optional:
+
+```
+{settings}
+```
+
+Made by `fkp space {repo_id}`, fkp {version}.
+"""
+
+
+class SpaceError(RuntimeError):
+    """A Space that cannot be: one sentence, and what to do."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a Space is to be: its Hub id "owner/name", and what it serves.
+
+    `model` is the Hub id of the weights, at `revision` if given; None serves those of the folder. `hardware`,
+    one of `HARDWARE`, is what it is made with and what the Hub suggests to whoever duplicates it.
+    Raises SpaceError for an id of another form.
+    """
+
+    repo_id: str
+    model: str | None = None
+    revision: str | None = None
+    hardware: str = ZERO_GPU
+
+    def __post_init__(self) -> None:
+        for given in filter(None, (self.repo_id, self.model)):
+            if not download.is_id(given):
+                raise SpaceError(f"{given!r} is no Hub id of the form OWNER/NAME")
+        if self.revision and not self.model:
+            raise SpaceError(f"revision {self.revision!r} goes with a model, and none is named")
+        if self.hardware not in HARDWARE:
+            raise SpaceError(f"there is no hardware {self.hardware!r}: choose one of {', '.join(HARDWARE)}")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the page is told of it, as `settings` reads it."""
+        wanted = {"model": self.model, "revision": self.revision}
+        return {settings.variable(name): value for name, value in wanted.items() if value}
+
+
+def build(space: Space, folder: str | Path, checkout: Path = CHECKOUT) -> dict[str, int]:
+    """Write the folder, which is made if need be; the sizes in bytes of its files by their names.
+
+    Raises SpaceError when the folder holds something already, or where there is no checkout.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SpaceError(f"{folder} is there already, and not an empty folder: name another one")
+    for path in _files(checkout):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(checkout / path, folder / path)
+    requirements = _requirements((checkout / "requirements.txt").read_text(encoding="utf-8"))
+    (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
+    (folder / "README.md").write_text(readme(space), encoding="utf-8")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+
+
+def push(space: Space, folder: str | Path, *, private: bool = False, token: str | None = None) -> str:
+    """Upload a folder that `build` made as one commit to the Space, made if need be; the Space's address.
+
+    What an older fkp left in the Space's fkp/ goes; other files there stay. A model becomes the Space's
+    variables. `token` is that of `hf auth login` if None.
+    Raises download.WeightsError with one sentence when the Hub refuses or cannot be reached.
+    """
+    download.check_push(space.repo_id, token)
+    try:
+        api = huggingface_hub.HfApi(token=token)
+        made = api.create_repo(
+            space.repo_id,
+            repo_type="space",
+            space_sdk="gradio",
+            space_hardware=huggingface_hub.SpaceHardware(space.hardware),
+            private=private,
+            exist_ok=True,
+        )
+        for name, value in space.variables.items():
+            api.add_space_variable(space.repo_id, name, value)
+        api.upload_folder(
+            repo_id=space.repo_id,
+            repo_type="space",
+            folder_path=folder,
+            commit_message=f"Upload the page of fkp {__version__}",
+            delete_patterns="fkp/*",
+        )
+    except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 402:
+            what = f"the Hub wants a paid plan for a Space on {space.hardware}: choose other hardware"
+            raise SpaceError(what) from error
+        raise download.not_pushed(space.repo_id, error) from error
+    return str(made)
+
+
+def readme(space: Space) -> str:
+    """The Space's README.md: the header that the Hub reads, and a page for people."""
+    header = huggingface_hub.SpaceCardData(
+        title="Face keypoints",
+        emoji="🙂",
+        colorFrom="blue",
+        colorTo="gray",
+        sdk="gradio",
+        sdk_version=metadata.version("gradio"),
+        # The default, 3.10, is too old for fkp and for the newest numpy and pandas.
+        python_version="3.12",
+        app_file="app.py",
+        models=[space.model] if space.model else None,
+        short_description="68 keypoints on every face in a photo",
+        license="mit",
+        tags=["face-landmarks", "keypoint-detection"],
+        suggested_hardware=space.hardware,
+        startup_duration_timeout="10m",  # a start takes seconds, but may fetch weights
+    )
+    weights = "The weights are part of this Space; they learnt from YouTube Faces and 300-W, research data."
+    if space.model:
+        at = f" at revision `{space.revision}`" if space.revision else ""
+        weights = f"The weights are those of [{space.model}](https://huggingface.co/{space.model}){at}."
+    text = _README.format(
+        weights=weights,
+        settings="\n".join(line.strip() for line in settings.help_text().splitlines()),
+        repo_id=space.repo_id,
+        version=__version__,
+    )
+    return f"---\n{header.to_yaml()}\n---\n\n# Face keypoints\n\n{text}"
+
+
+def _files(checkout: Path) -> Iterator[Path]:
+    """What is taken over as it is, by paths within the checkout: page, package, pictures and plots."""
+    try:
+        project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
+        package_data = project["tool"]["setuptools"]["package-data"]["fkp"]
+        patterns = ["app.py", "LICENSE", "fkp/*.py", *(f"fkp/{pattern}" for pattern in package_data)]
+        patterns += ["examples/*.jpg", "examples/*.mp4", "examples/SOURCES.md"]
+        patterns += [f"docs/{name}" for name in about.PLOTS]
+        if not (checkout / "app.py").is_file():
+            raise FileNotFoundError
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        raise SpaceError(
+            "a Space needs app.py and the examples, which the installed package does not have: run "
+            "'python -m fkp space …' in the folder of the project's source"
+        ) from None
+    for pattern in patterns:
+        for path in sorted(checkout.glob(pattern)):
+            if path.is_file():
+                yield path.relative_to(checkout)
+
+
+def _requirements(project: str) -> str:
+    """A Space's requirements.txt: the project's, with the versions that run there."""
+    lines = []
+    for line in project.splitlines():
+        name = re.match(r"[\w-]*", line)
+        if name and name[0]:
+            lines.append(_INSTEAD.get(name[0], line).format(gradio=metadata.version("gradio")))
+    return "\n".join(["# Made by `fkp space`.", *lines, *_BESIDES]) + "\n"

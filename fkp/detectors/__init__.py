@@ -1,0 +1,1 @@
+"""Other face detectors than fkp's own."""

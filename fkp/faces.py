@@ -1,0 +1,67 @@
+"""`Faces`, what comes out of a picture, and `FaceDetector`, what finds them in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The faces of one picture, n of them; n may be 0. Coordinates are pixels of the input image.
+
+    `boxes` (n,4) xyxy float32 · `scores` (n,) float32, 0..1 · `keypoints` (n,68,2) xy float32 ·
+    `keypoint_scores` (n,68) float32, 0..1 · `sigmas` (n,68) float32, the expected error of each point in
+    pixels, NaN where it is not known.
+    Raises ValueError when the shapes do not fit together.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    keypoints: np.ndarray
+    keypoint_scores: np.ndarray
+    sigmas: np.ndarray = None  # type: ignore[assignment]  # becomes an array below
+
+    def __post_init__(self) -> None:
+        n = len(self.boxes)
+        wanted = {"boxes": (n, 4), "scores": (n,), "keypoints": (n, 68, 2)}
+        wanted |= {"keypoint_scores": (n, 68), "sigmas": (n, 68)}
+        if self.sigmas is None:
+            object.__setattr__(self, "sigmas", np.full((n, 68), np.nan))
+        for name, shape in wanted.items():
+            array = np.asarray(getattr(self, name), dtype=np.float32)
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}, {shape} is needed for {n} boxes")
+            object.__setattr__(self, name, array)
+
+    @classmethod
+    def none(cls) -> Self:
+        """No face."""
+        return cls(np.empty((0, 4)), np.empty(0), np.empty((0, 68, 2)), np.empty((0, 68)))
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: Any) -> Self:
+        """A subset by anything that indexes an array's first axis; `faces[0]` holds one face."""
+        index = [index] if isinstance(index, (int, np.integer)) else index
+        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self[i] for i in range(len(self)))
+
+
+class FaceDetector(Protocol):
+    """What finds faces: an image (H,W,3) uint8 RGB → boxes (n,4) xyxy, pixels of the image, and scores (n,).
+
+    A box is the tight box of the 68 keypoints, a score 0..1; `min_score` is the least score kept, None the
+    detector's own choice. n may be 0, any order is good, and a box may reach beyond the picture. A
+    `description`, if it has one, says in `FaceKeypoints.describe` what it is.
+    """
+
+    def __call__(
+        self, image: np.ndarray, *, min_score: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray]: ...

@@ -1,0 +1,385 @@
+"""The model card, README.md of a folder of weights: its figures come from metrics.json and config.json alone.
+
+The text is fkp/hub/card/card.md. What was not measured, and what is not known of the weights, it says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import huggingface_hub
+import numpy as np
+from PIL import Image
+
+from fkp import draw, images, scheme
+
+if TYPE_CHECKING:
+    from fkp.faces import Faces
+
+POINTS_FIGURE, EXAMPLE = "card/points.png", "card/example.jpg"
+"""Pictures of the card: the 68 points, and what the weights find in a picture."""
+
+_OWN = Path(__file__).parent / "card"
+
+TEXT = _OWN / "card.md"
+
+PORTRAITS = _OWN / "portraits.jpg"
+"""examples/four_faces.jpg of the project, smaller: made of two portraits that are in the public domain."""
+
+LICENSE = "mit"
+
+NETWORKS = {"keypoints": "keypoint network", "faces": "face detector"}
+"""By what `train.py` calls them."""
+
+TRAINING_DATA = {
+    "keypoints": "YouTube Faces (frames and keypoints as in Udacity's course on computer vision) and the "
+    "training parts of 300-W (LFPW, HELEN, AFW)",
+    "faces": "the pictures of YouTube Faces and of 300-W's training parts, photos without a face, and one "
+    "photo for each class of ImageNet; faces in these that nobody had labelled were marked by OpenCV's YuNet",
+}
+"""What `train.py` trains each network on."""
+
+# fmt: off
+MEAN_FACE: tuple[tuple[int, int], ...] = (
+    (-819, 21), (-812, 236), (-787, 450), (-742, 660), (-658, 855), (-529, 1025), (-372, 1168), (-198, 1284),
+    (0, 1316), (198, 1284), (372, 1168), (529, 1025), (658, 855), (742, 660), (787, 450), (812, 236),
+    (819, 21),
+    (-666, -154), (-563, -242), (-422, -267), (-277, -247), (-137, -194),
+    (137, -194), (277, -247), (422, -267), (563, -242), (666, -154),
+    (0, -19), (0, 124), (0, 265), (0, 409), (-163, 503), (-84, 531), (0, 558), (84, 531), (163, 503),
+    (-500, 0), (-414, -53), (-306, -51), (-218, 19), (-315, 41), (-421, 40),
+    (218, 19), (306, -51), (414, -53), (500, 0), (421, 40), (315, 41),
+    (-314, 770), (-200, 721), (-81, 696), (0, 716), (81, 696), (200, 721),
+    (314, 770), (204, 882), (89, 931), (0, 940), (-89, 931), (-204, 882),
+    (-267, 777), (-83, 767), (0, 776), (83, 767), (267, 777), (84, 823), (0, 833), (-84, 823),
+)
+# fmt: on
+"""The 68 points of the mean face of 300-W, xy: that of `scheme.TRIANGLES`. The outer eye corners are 1000
+apart, their middle is 0."""
+
+
+UPPER_LIP, LOWER_LIP = [49, 50, 51, 52, 53], [55, 56, 57, 58, 59, 65, 66, 67]
+
+
+class Weights(NamedTuple):
+    """What the card is about: the contents of config.json and metrics.json, the numbers of parameters by
+    name of the network, and the sizes in bytes of files by name."""
+
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    parameters: Mapping[str, int]
+    sizes: Mapping[str, int]
+
+
+def text(weights: Weights, repo_id: str, pictures: Container[str] = ()) -> str:
+    """The card, whose code loads `repo_id`; of `POINTS_FIGURE` and `EXAMPLE` it shows what is there."""
+    metrics = weights.metrics
+    body = Template(TEXT.read_text(encoding="utf-8")).substitute(
+        name=repo_id.split("/")[-1],
+        repo_id=repo_id,
+        example=_EXAMPLE if EXAMPLE in pictures else "",
+        figure=_POINTS if POINTS_FIGURE in pictures else "",
+        groups=_groups(),
+        style=weights.config["keypoints"]["label_style"],
+        accuracy="\n\n".join(_accuracy(metrics)),
+        limits="\n\n".join(_limits(metrics)),
+        data="\n\n".join(_data(metrics)),
+        size="\n\n".join(_size(weights)),
+        version=weights.config["fkp_version"],
+    )
+    return f"---\n{_header(metrics, repo_id).to_yaml()}\n---\n\n{body}"
+
+
+_EXAMPLE = f"""\
+![What these weights find in four portraits]({EXAMPLE})
+
+Found by these weights in portraits that are in the public domain (NASA; U.S. Navy).
+
+"""
+_POINTS = f"![The mean face with its points numbered]({POINTS_FIGURE})\n\n"
+
+
+# --- Pictures -----------------------------------------------------------------------------------------------
+
+
+def pictures(model: Callable[..., Faces]) -> dict[str, bytes]:
+    """Both pictures by name; only the first if the model, called as `FaceKeypoints` is, finds no face."""
+    found = example(model)
+    return {POINTS_FIGURE: points_figure()} | ({} if found is None else {EXAMPLE: found})
+
+
+@functools.cache
+def points_figure() -> bytes:
+    """The mean face with its points numbered, as PNG. Its lips are parted, or numbers would hide points."""
+    face = np.array(MEAN_FACE, np.float32)
+    face[UPPER_LIP, 1] -= 24
+    face[LOWER_LIP, 1] += 40
+    face = face * 0.52 + (480, 200)
+    sheet = np.full((940, 960, 3), 38, np.uint8)
+    picture = draw.draw(sheet, _OneFace(face), numbers=True)  # type: ignore[arg-type]
+    return _encoded(picture, "png", colours=64)
+
+
+class _OneFace:
+    """What `draw` needs of `faces.Faces`."""
+
+    def __init__(self, keypoints: np.ndarray) -> None:
+        self.keypoints, self.scores = keypoints[None], np.ones(1, np.float32)
+        self.keypoint_scores = np.ones(keypoints.shape[:1], np.float32)[None]
+        self.boxes = np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)])[None]
+
+    def __len__(self) -> int:
+        return 1
+
+
+def example(model: Callable[..., Faces]) -> bytes | None:
+    """What a model finds in `PORTRAITS`, as JPEG; None if that is nothing."""
+    picture = images.read(PORTRAITS)
+    faces = model(picture, max_faces=4)
+    if len(faces) == 0 or not np.isfinite(faces.keypoints).all():
+        return None
+    return _encoded(draw.draw(picture, faces), "jpeg")
+
+
+def _encoded(picture: np.ndarray, kind: str, colours: int = 0) -> bytes:
+    out, image = io.BytesIO(), Image.fromarray(picture)
+    if colours:
+        image = image.quantize(colours, dither=Image.Dither.NONE)
+    image.save(out, kind, optimize=True)
+    return out.getvalue()
+
+
+# --- Sections -----------------------------------------------------------------------------------------------
+
+WAYS = {
+    "truth": ("true", ""),
+    "detected": ("detected", ""),
+    "own_style": ("true", "the set's own"),
+    "own_detected": ("detected", "the set's own"),
+}
+"""By way of asking, as benchmarks/accuracy.py calls it: whose boxes, and the style if not the usual one."""
+
+
+def _measured(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    """Name and title of each test set, way of asking, and figures; the same ones twice are given once."""
+    if not (accuracy := metrics.get("accuracy")):
+        return
+    by_set = next(iter(accuracy["figures"].values()))  # the weights' own; what is compared comes after
+    for name, title in accuracy["sets"].items():
+        given: list[Any] = []
+        for way in WAYS:
+            figures = by_set[name].get(way)
+            if figures and figures not in given:
+                given.append(figures)
+                yield name, title, way, figures
+
+
+def _header(metrics: Mapping[str, Any], repo_id: str) -> huggingface_hub.ModelCardData:
+    results = [
+        huggingface_hub.EvalResult(
+            task_type="keypoint-detection",
+            task_name="68 facial keypoints",
+            dataset_type=name,
+            dataset_name=title,
+            dataset_config=way,
+            dataset_args={"faces": figures["n"]},
+            metric_type=key,
+            metric_name=f"{called}, in percent, {_asked(way, metrics)}",
+            metric_value=figures[key],
+        )
+        for name, title, way, figures in _measured(metrics)
+        for key, called in (("nme", "NME of 68 points"), ("fr8", "FR@8"))
+    ]
+    return huggingface_hub.ModelCardData(
+        library_name="fkp",
+        license=LICENSE,
+        pipeline_tag="keypoint-detection",
+        tags=["face-landmarks", "facial-keypoints", "face-alignment", "face-detection"],
+        model_name=repo_id.split("/")[-1] if results else None,
+        eval_results=results or None,
+    )
+
+
+def _asked(way: str, metrics: Mapping[str, Any]) -> str:
+    boxes, style = WAYS[way]
+    return f"{boxes} boxes, style {style or metrics['accuracy']['label_style']}"
+
+
+def _groups() -> str:
+    rows = [[name.replace("_", " "), f"{group[0]}–{group[-1]}"] for name, group in scheme.GROUPS.items()]
+    return _table(["part", "points"], rows)
+
+
+def _accuracy(metrics: Mapping[str, Any]) -> Iterator[str]:
+    rows = [
+        [title, WAYS[way][0], WAYS[way][1] or f"`{metrics['accuracy']['label_style']}`", str(of["n"]),
+         str(of["missed"]), *(_number(of[key]) for key in ("nme", "nme_inner", "fr8", "auc8"))]
+        for _, title, way, of in _measured(metrics)
+    ]  # fmt: skip
+    if rows:
+        yield _DEFINITIONS
+        head = ["faces", "boxes", "style", "n", "missed", "NME 68", "NME inner 51", "FR@8", "AUC@8"]
+        yield _table(head, rows, texts=3)
+        yield f"Made by `{metrics['accuracy']['command']}`."
+    if found := metrics.get("detection"):
+        yield from _detection(found)
+    validation = metrics.get("validation")
+    if not rows and validation:
+        yield _VALIDATION
+        each = ((what, name, value) for what, of in validation.items() for name, value in of.items())
+        cells = [[NETWORKS.get(what, what), name, _number(value, 3)] for what, name, value in each]
+        yield _table(["network", "figure", "value"], cells, texts=2)
+    if not (rows or found or validation):
+        yield "These weights came without figures: how good they are was not measured."
+
+
+_DEFINITIONS = """\
+NME is the mean distance of the points from the labels, in percent of the distance between the outer eye
+corners; the inner 51 points are those without the jaw. FR@8 is the share of faces with an NME over 8, AUC@8
+the area under the error curve up to 8, both in percent; a missed face counts as a failure. True boxes are the
+tight boxes of the labels. The name of each set says whether its people occur in training: where they do, it
+tells little about new people."""
+
+_VALIDATION = """\
+Measured at the end of training only, on people and photos held out of it, on which thresholds and the scale
+of the scores were fitted as well:"""
+
+
+def _detection(found: Mapping[str, Any]) -> Iterator[str]:
+    at = min(found["thresholds"], key=lambda row: abs(row["threshold"] - found["min_score"]))
+    # Of group pictures, only the larger faces are counted at thresholds: those have a table of their own.
+    sets = {name: of for name, of in found["sets"].items() if name in at and name != "collages"}
+    yield (
+        f"The face detector at its threshold of {found['min_score']:g}. Found means an IoU of 0.5 with the "
+        "tight box of the labels, AP is over IoU from 0.5 to 0.8, AP50 at 0.5; all in percent."
+    )
+    rows = [
+        [of["title"], str(of["faces"]), *(_number(value) for value in (at[name], of["ap"], of["ap50"]))]
+        for name, of in sets.items()
+        if of["faces"]
+    ]
+    yield _table(["faces", "n", "found", "AP", "AP50"], rows)
+    false = [f"{at[name]} on {of['photos']} {of['title']}" for name, of in sets.items() if not of["faces"]]
+    yield f"False boxes: {' and '.join(false) or 'not counted'}. Made by `{found['command']}`."
+
+
+CONDITIONS = {
+    "none": ("as they are", ""),
+    "size": ("made small: longer side of the face", "{:g} px"),
+    "turn": ("turned in the plane", "{:g}°"),
+    "blur": ("blurred: σ of the distance between the eyes", "{:g} %"),
+    "dark": ("darkened: light that is left", "{:g} %"),
+    "jpeg": ("JPEG quality", "{:g}"),
+}
+"""What is shown of benchmarks/robustness.py, and its level in words."""
+
+GROUPS = {"yaw": ("turned to a side", "°"), "side": ("side of the face's box", " px")}
+
+
+def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
+    accuracy = metrics.get("accuracy", {})
+    head = ["faces", "how much", "n", "NME 68", "FR@8", "mean score"]
+    keys = ("nme", "fr8", "score")
+
+    changed = [row for row in accuracy.get("robustness", []) if row["n"]]
+    rows = [
+        [title + (", `passes=2`" if row["passes"] == 2 else ""), level.format(row["level"]), str(row["n"]),
+         *(_number(row[key]) for key in keys)]
+        for name, (title, level) in CONDITIONS.items()
+        for row in changed if row["condition"] == name
+    ]  # fmt: skip
+    if rows:
+        yield "What makes it worse, measured on 300-W (LFPW test) with true boxes:"
+        yield _table(head, rows, texts=2)
+
+    groups = [row for row in accuracy.get("weak", []) if row["n"]]
+    rows = [
+        [
+            title,
+            f"{row['from']:g} to {row['to']:g}{unit}",
+            str(row["n"]),
+            *(_number(row[key]) for key in keys),
+        ]
+        for name, (title, unit) in GROUPS.items()
+        for row in groups
+        if row["by"] == name
+    ]
+    if rows:
+        yield "By the pose and size that faces have in the test split of YouTube Faces:"
+        yield _table(head, rows, texts=2)
+
+    sides = metrics.get("detection", {}).get("collages", {}).get("rows", [])
+    found = [
+        [f"{row['from']:g} px and more" if row["to"] is None else f"{row['from']:g} to {row['to']:g} px",
+         str(row["faces"]), _number(row["fkp"])]
+        for row in sides if row["by"] == "side"
+    ]  # fmt: skip
+    if found:
+        yield "Faces that the detector finds in group pictures, by their size, in percent:"
+        yield _table(["side of the face's box", "n", "found"], found)
+    if not (changed or groups or found):
+        yield "How size, pose and blur change what these weights do was not measured."
+
+
+def _data(metrics: Mapping[str, Any]) -> Iterator[str]:
+    trained = metrics.get("training", {})
+    for what, title in NETWORKS.items():
+        if what in trained:
+            yield f"The {title} learnt from {TRAINING_DATA[what]}, by"
+            commands = trained[what]["command"].replace(" && ", "\n")
+            yield f"```sh\n{commands}\n```"
+    unknown = [f"the {title}" for what, title in NETWORKS.items() if what not in trained]
+    if unknown:
+        yield f"What {' and '.join(unknown)} learnt from is not recorded with these weights."
+
+
+def _size(weights: Weights) -> Iterator[str]:
+    rows = [[title, f"{count / 1e6:.2f} million"] for title, count in weights.parameters.items()]
+    yield _table(["network", "parameters"], rows)
+    yield _table(["file", "size"], [[f"`{name}`", in_words(size)] for name, size in weights.sizes.items()])
+    speed = weights.metrics.get("speed")
+    if not speed:
+        yield "How fast these weights run was not measured."
+        return
+    tasks = {
+        "keypoints 1": "keypoints of one face at a known box",
+        "detector": "face detector, 640×480",
+        "predict 640x480": f"whole picture, 640×480, {speed['faces']['640x480']} faces",
+    }
+    rows = [
+        [title, row["backend"], _number(row["ms"])]
+        for task, title in tasks.items()
+        for row in speed["rows"]
+        if (row["task"], row["threads"]) == (task, 1)
+    ]
+    yield _table(["one thread", "by", "ms"], rows, texts=2)
+    machine = ", ".join([speed["machine"]["cpu"], *speed["machine"]["instructions"]])
+    versions = ", ".join(f"{name} {version}" for name, version in speed["versions"].items())
+    yield f"{machine}; {versions}. Medians; made by `{speed['command']}`."
+
+
+# --- Words --------------------------------------------------------------------------------------------------
+
+
+def in_words(size: int) -> str:
+    """A number of bytes for people: `2.31 MB`."""
+    if size < 1000:
+        return f"{size} bytes"
+    return f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.2f} MB"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    """A rounded number, or a dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """Markdown: the first `texts` columns to the left, numbers to the right."""
+    lines = [head, ["---"] * texts + ["--:"] * (len(head) - texts), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,1 @@
+"""What `train.py` trains on, with what, and where it writes."""

@@ -1,0 +1,245 @@
+"""A clip with the keypoints of its faces drawn on every frame, and the numbers as JSON and CSV.
+
+    for progress in video.annotate("in.mp4", "out.mp4", model):
+        print(progress.frames, progress.total)
+
+Frames are read, looked at and written one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import json
+import os
+import secrets
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fkp import draw, report
+from fkp.tracking import TrackedFaces, Tracker
+from fkp.video.clip_io import KINDS, Clip, ClipError, Film, Frame, Limits
+
+if TYPE_CHECKING:
+    from fkp.pipeline import FaceKeypoints
+
+CSV_COLUMNS: tuple[str, ...] = ("frame", "time", "face", *report.FACE_COLUMNS)
+"""One row a face and frame: the frame's number from 0, its time in seconds, the face's number from 1, which
+it keeps throughout the clip, and `report.FACE_COLUMNS`."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far it is: `frames` done of about `total`, up to `time` of `seconds` of the clip (None where the
+    file does not say), in `elapsed` seconds of work; `faces` seen so far, and `looks` of the detector."""
+
+    frames: int
+    total: int | None
+    time: float
+    seconds: float | None
+    elapsed: float
+    faces: int
+    looks: int
+
+    @property
+    def share(self) -> float | None:
+        """What is done of the clip, 0..1."""
+        return min(self.frames / self.total, 1.0) if self.total else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds of work that are left if it goes on like that."""
+        return self.elapsed * (1 / self.share - 1) if self.share else None
+
+
+def annotate(
+    source: str | Path,
+    target: str | Path | None,
+    model: FaceKeypoints,
+    *,
+    json_file: str | Path | None = None,
+    csv_file: str | Path | None = None,
+    name: str | None = None,
+    limits: Limits | None = None,
+    style: draw.Style | None = None,
+    numbers: bool = True,
+    smoothing: bool = True,
+    min_score: float | None = None,
+    max_faces: int | None = None,
+    threads: int = 0,
+) -> Generator[Progress]:
+    """Follow the faces of a clip: yields after every frame; the files are there when it has ended.
+
+    `target` becomes the clip with its faces drawn on it, as `style` says, each with its number if `numbers`;
+    its ending, one of `clips.KINDS`, says what kind of file. `json_file` and `csv_file` get the keypoints in
+    every frame; `name` is what the JSON calls the clip, by default `source`. Any of the three may be None.
+    Without `smoothing` the keypoints are as the network gives them. `min_score` and `max_faces` are as in
+    `tracking.Tracker`; `threads` are for FFmpeg's decoder and for its encoder, 0 leaves them to it.
+
+    To cancel, close the generator. Then, as after an error, no file is left and none has changed.
+    Raises ClipError with one sentence for a source that is no clip, is damaged, or beyond the `limits`, and
+    for a target that cannot be written; OSError for JSON and CSV.
+    """
+    began = time.perf_counter()
+    _check_targets(source, [Path(path) for path in (target, json_file, csv_file) if path is not None])
+    if target is not None:
+        _kind(Path(target))
+    with contextlib.ExitStack() as held:
+        clip = held.enter_context(Clip(source, limits, threads))
+        files = held.enter_context(_Together())
+        film = _Drawn(files, Path(target), clip, style, numbers, threads) if target is not None else None
+        outputs: list[_Drawn | _Json | _Csv] = [film] if film else []
+        if json_file is not None:
+            outputs.append(_Json(files, Path(json_file), clip, os.fsdecode(source) if name is None else name))
+        if csv_file is not None:
+            outputs.append(_Csv(files, Path(csv_file)))
+        for output in outputs:
+            held.callback(output.abandon)
+        tracker = Tracker(model, min_score=min_score, max_faces=max_faces, smoothing=smoothing)
+        faces_seen = 0
+        for part in clip:
+            if isinstance(part, Frame):
+                faces = tracker(part.image, part.time)
+                for output in outputs:
+                    output.add(part, faces)
+                faces_seen = max(faces_seen, *faces.ids.tolist(), 0)
+                elapsed = time.perf_counter() - began
+                done = part.number + 1, clip.frames, part.time, clip.seconds
+                yield Progress(*done, elapsed, faces_seen, tracker.looks)
+            elif film:
+                film.add_sound(part)
+        for output in outputs:
+            output.close()
+        files.appear()
+
+
+def _kind(target: Path) -> str:
+    """What kind of file a name means."""
+    kind = KINDS.get(target.suffix.lower())
+    if kind is None:
+        raise ClipError(f"{target}: a video's name has to end in {', '.join(KINDS)}")
+    return kind
+
+
+def _check_targets(source: str | Path, targets: list[Path]) -> None:
+    """Said before the work, not after it."""
+    for i, target in enumerate(targets):
+        if not target.parent.is_dir():
+            raise ClipError(f"{target}: there is no folder {target.parent}")
+        if target.is_dir() or not os.access(target.parent, os.W_OK):
+            raise ClipError(f"{target}: no file can be written there")
+        if target.exists() and os.path.exists(source) and target.samefile(source):
+            raise ClipError(f"{target}: is the clip itself, which would be overwritten")
+        if target in targets[:i]:
+            raise ClipError(f"{target}: is to be written twice")
+
+
+class _Together:
+    """Files that appear under their names all at once, or not at all."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, Path] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def new(self, path: Path) -> Path:
+        """Where to write, for the time being, what is to appear at a path."""
+        unfinished = path.with_name(f".fkp-{secrets.token_hex(6)}.part")
+        self._names[unfinished] = path
+        return unfinished
+
+    def appear(self) -> None:
+        for unfinished, path in self._names.items():
+            os.replace(unfinished, path)
+
+    def __exit__(self, *_: object) -> None:
+        for unfinished in self._names:
+            unfinished.unlink(missing_ok=True)
+
+
+class _Drawn:
+    """The film: every frame with its faces drawn on it."""
+
+    def __init__(
+        self, files: _Together, path: Path, clip: Clip, style: draw.Style | None, numbers: bool, threads: int
+    ) -> None:
+        self._film = Film(files.new(path), _kind(path), clip, name=str(path), threads=threads)
+        self._style, self._numbers = style, numbers
+        self.add_sound, self.close, self.abandon = self._film.add_sound, self._film.close, self._film.abandon
+
+    def add(self, frame: Frame, faces: TrackedFaces) -> None:
+        picture = draw.draw(frame.image, faces, self._style)
+        if self._numbers:
+            write_numbers(picture, faces)
+        self._film.add(frame, picture)
+
+
+class _Json:
+    """The keypoints as JSON, a line for each frame."""
+
+    def __init__(self, files: _Together, path: Path, clip: Clip, name: str) -> None:
+        self._file = files.new(path).open("w", encoding="utf-8")
+        self.abandon = self._file.close
+        width, height = clip.size_wh
+        head = json.dumps({"video": name, "width": width, "height": height})
+        self._file.write(head[:-1] + ', "frames": [')
+        self._between = "\n"
+
+    def add(self, frame: Frame, faces: TrackedFaces) -> None:
+        each = zip(faces.ids.tolist(), report.face_records(faces), strict=True)
+        records = [{"face": number} | face for number, face in each]
+        line = {"frame": frame.number, "time": round(frame.time, 6), "faces": records}
+        self._file.write(self._between + json.dumps(line, allow_nan=False))
+        self._between = ",\n"
+
+    def close(self) -> None:
+        self._file.write("]}\n")
+        self._file.close()
+
+
+class _Csv:
+    """The keypoints as CSV, `CSV_COLUMNS`."""
+
+    def __init__(self, files: _Together, path: Path) -> None:
+        self._file = files.new(path).open("w", newline="", encoding="utf-8")
+        self.close = self.abandon = self._file.close
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer.writerow(CSV_COLUMNS)
+
+    def add(self, frame: Frame, faces: TrackedFaces) -> None:
+        for number, face in zip(faces.ids.tolist(), report.face_records(faces), strict=True):
+            self._writer.writerow([frame.number, round(frame.time, 6), number, *report.face_cells(face)])
+
+
+def write_numbers(picture: np.ndarray, faces: TrackedFaces) -> None:
+    """Write each face's number over its head, into the picture (H,W,3) uint8 RGB."""
+    height, width = picture.shape[:2]
+    for number, (x1, y1, x2, y2) in zip(faces.ids.tolist(), faces.boxes.tolist(), strict=True):
+        tile = _tile(str(number), int(np.clip((y2 - y1) / 6, 12, 200)))
+        rows, columns = tile.shape[:2]
+        # Above the eyebrows, but within the picture.
+        left = int(np.clip((x1 + x2 - columns) / 2, 0, max(0, width - columns)))
+        top = int(np.clip(y1 - 1.3 * rows, 0, max(0, height - rows)))
+        part = picture[top : top + rows, left : left + columns]
+        tile = tile[: part.shape[0], : part.shape[1]]
+        part[:] = (tile[..., :3] * tile[..., 3:] + part * (1 - tile[..., 3:]) + 0.5).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=256)
+def _tile(text: str, height: int) -> np.ndarray:
+    """Text as high as so many pixels: (h,w,4), RGB 0..255 and alpha 0..1."""
+    font = ImageFont.load_default(size=height)
+    rim = max(1, height // 8)
+    left, top, right, bottom = font.getbbox(text, stroke_width=rim)
+    paper = Image.new("RGBA", (round(right - left), round(bottom - top)))
+    pen = ImageDraw.Draw(paper)
+    pen.text((-left, -top), text, draw.NEUTRAL, font, stroke_width=rim, stroke_fill=(0, 0, 0))
+    return np.asarray(paper) / np.array([1, 1, 1, 255], np.float32)

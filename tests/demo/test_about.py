@@ -1,0 +1,55 @@
+"""The text about itself: its figures are those of the metrics, and what it promises has the real numbers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fkp import hub
+from fkp.demo import about, data_retention
+
+
+@pytest.fixture(scope="module")
+def metrics() -> dict:
+    return json.loads((hub.BUNDLED / hub.METRICS).read_text())
+
+
+def test_figures_are_those_of_the_weights(metrics):
+    told = about.text(metrics, [], None)
+    accuracy = metrics["accuracy"]
+    (figures,) = [figures for name, figures in accuracy["figures"].items() if name == "KeypointNet"]
+    for name, title in accuracy["sets"].items():
+        assert title in told
+        for boxes in ("truth", "detected"):
+            assert f"{figures[name][boxes]['nme']:.2f} %" in told
+
+
+@pytest.mark.parametrize("none", [{}, {"accuracy": None}, {"accuracy": {"sets": {}, "figures": {}}}])
+def test_weights_without_figures_are_told(none):
+    told = about.text(none, [], None)
+    assert "These weights came without figures." in told and "<table>" not in told
+
+
+def test_plots_are_shown_where_there_are_any(root, tmp_path):
+    told = about.text({}, [], root / "docs")
+    assert told.count("<img") == len(about.PLOTS) == told.count("data:image/png;base64,")
+    assert "<img" not in about.text({}, [], tmp_path) and "<img" not in about.text({}, [], None)
+    assert all(f'alt="{title}"' in told for title in about.PLOTS.values())
+
+
+def test_what_runs_is_told_and_escaped():
+    told = about.text({}, ["keypoints on <b>onnxruntime</b> 1.0, 2 threads"], None)
+    assert "keypoints on &lt;b&gt;onnxruntime&lt;/b&gt; 1.0, 2 threads" in told
+
+
+def test_what_is_promised_is_what_is_set():
+    told = about.text({}, [], None)
+    assert f"{data_retention.KEPT_SECONDS // 60} minutes" in told
+    assert f"Every {data_retention.SWEEP_SECONDS} seconds" in told
+    assert data_retention.KEPT_SECONDS % 60 == 0 and "$" not in told
+
+
+def test_nothing_is_fetched_from_elsewhere(root):
+    told = about.text({}, [], root / "docs")
+    assert "http" not in told and "src=\"/" not in told

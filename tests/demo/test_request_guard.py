@@ -1,0 +1,190 @@
+"""What the door lets in, and that refusals are sentences; the app behind it is made up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from fkp.demo import request_guard
+
+RULES = request_guard.Rules({"detect", "annotate"}, max_bytes=1000)
+PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
+
+
+def answering(status=200, headers=PLAIN, body=b"fine", error=None):
+    """An app that reads all it is sent, then answers, then perhaps fails."""
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            while (await receive()).get("more_body"):
+                pass
+            if status:
+                await send({"type": "http.response.start", "status": status, "headers": headers})
+                await send({"type": "http.response.body", "body": body})
+            if error:
+                raise error
+        else:
+            await send({"type": "websocket.accept"})
+
+    return app
+
+
+def visit(app, path="/", headers=(), body=(b"",), kind="http", rules=RULES):
+    """What comes out of the door: status, body, and the headers."""
+    sent, parts = [], list(body)
+
+    async def receive():
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def send(message):
+        sent.append(message)
+
+    raw = [(name.encode(), value.encode()) for name, value in dict(headers).items()]
+    asyncio.run(request_guard.Door(app, rules)({"type": kind, "path": path, "headers": raw}, receive, send))
+    if kind == "websocket":
+        return sent[0]["type"]
+    assert [message["type"] for message in sent].count("http.response.start") == 1
+    assert sent[-1]["type"] == "http.response.body" and not sent[-1].get("more_body")
+    content = b"".join(message.get("body", b"") for message in sent)
+    return sent[0]["status"], content.decode(), dict(sent[0]["headers"])
+
+
+def sentence(*args, **options):
+    status, body, headers = visit(*args, **options)
+    assert headers[b"content-length"] == str(len(body)).encode()
+    return status, json.loads(body)["detail"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/config",
+        "/gradio_api/upload",
+        "/gradio_api/queue/join",
+        "/gradio_api/call/detect",
+        "/gradio_api/call/v2/annotate/",
+        "/gradio_api/call/detect/0123",
+        "/gradio_api/file=/tmp/fkp-1/a.png",
+        "/gradio_api/info",
+        "/gradio_api/heartbeat/x",
+        "/behind/a/proxy/gradio_api/call/detect",
+        "/rundown",
+    ],
+)
+def test_what_the_page_and_programs_need_passes(path):
+    assert visit(answering(), path) == (200, "fine", dict(PLAIN))
+
+
+@pytest.mark.parametrize(
+    "path", ["call/find", "call/v2/save", "call/", "call/v2/", "call/detect2", "call/Detect"]
+)
+def test_only_public_endpoints_can_be_called_by_name(path):
+    told = "There is no endpoint of this name. Those that can be called are /annotate and /detect."
+    assert sentence(answering(), f"/gradio_api/{path}") == (404, told)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "run/detect",
+        "api/predict/",
+        "proxy=http://a/",
+        "dev/reload",
+        "deep_link",
+        "process_recording",
+        "custom_component/a/client/b/c",
+        "runs",
+        "run-history/buckets",
+        "file=http://169.254.169.254/",
+        "file/https://a",
+        "file=File:///etc/passwd",
+    ],
+)
+def test_what_the_page_has_no_use_for_is_closed(route):
+    assert sentence(answering(), f"/gradio_api/{route}") == (404, "There is nothing here.")
+
+
+def test_other_sites_are_refused_and_browsers_that_ask_for_them():
+    headers = {"host": "a", "origin": "https://b"}
+    assert sentence(answering(), headers=headers)[0] == 403
+    assert visit(answering(), headers=headers, kind="websocket") == "websocket.close"
+    assert visit(answering(), headers={"host": "a"}, kind="websocket") == "websocket.accept"
+    assert visit(answering(), headers={"host": "b", "origin": "https://b"})[0] == 200
+    strict = request_guard.Rules(set(), 9, at_home=True)
+    assert "does not answer to the name 'b'" in sentence(answering(), headers={"host": "b"}, rules=strict)[1]
+
+
+def test_no_more_is_taken_than_is_said():
+    told = (413, "That is too much: a request may bring along 0.0 MB at most.")
+    assert sentence(answering(), headers={"content-length": "1001"}) == told
+    assert visit(answering(), headers={"content-length": "1000"}, body=[bytes(600), bytes(400)])[0] == 200
+    assert sentence(answering(), body=[bytes(600), bytes(401), bytes(9)]) == told
+
+
+def test_too_much_is_told_by_whatever_notices_first():
+    async def app(scope, receive, send):
+        try:
+            while (await receive()).get("more_body"):
+                pass
+        except Exception:  # as FastAPI does
+            await answering(400)(scope, lambda: asyncio.sleep(0, {}), send)
+
+    assert sentence(app, body=[bytes(1001)])[0] == 413
+
+
+def test_a_full_queue_is_a_sentence():
+    status, body, headers = visit(answering(503, body=b"Queue is full."))
+    assert status == 503 and json.loads(body)["detail"] == request_guard.BUSY and headers[b"retry-after"]
+
+
+@pytest.mark.parametrize(
+    "error, status, told",
+    [
+        (KeyError("/nothing"), 400, request_guard.NOT_UNDERSTOOD),
+        (TypeError("missing argument"), 400, request_guard.NOT_UNDERSTOOD),
+        (RuntimeError("of the server's own"), 500, request_guard.FAILED),
+    ],
+)
+def test_internal_errors_are_sentences_and_printed_for_the_owner(capsys, error, status, told):
+    """As Starlette has it: an answer of its own first, then the error is raised again."""
+    assert sentence(answering(500, body=b"Internal Server Error", error=error)) == (status, told)
+    assert sentence(answering(None, error=error)) == (status, told)
+    assert capsys.readouterr().err.count(type(error).__name__) == 2
+    assert sentence(answering(500, body=b"Internal Server Error")) == (500, request_guard.FAILED)
+
+
+def test_an_error_of_the_api_stays_as_it_is():
+    headers = [(b"content-type", b"application/json")]
+    assert visit(answering(500, headers, b'{"error": "No."}'))[:2] == (500, '{"error": "No."}')
+
+
+def test_what_breaks_off_while_it_streams_is_ended(capsys):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"data: 1", "more_body": True})
+        raise RuntimeError("the rest is gone")
+
+    assert visit(app)[:2] == (200, "data: 1")
+    assert "the rest is gone" in capsys.readouterr().err
+
+
+def test_the_app_is_guarded_as_soon_as_it_lives():
+    order = []
+
+    @asynccontextmanager
+    async def inner(app):
+        order.append(type(app.middleware_stack))
+        yield
+
+    async def live(app):
+        async with request_guard.guarded(inner, RULES)(app):
+            order.append("lives")
+
+    app = SimpleNamespace(middleware_stack=answering())
+    asyncio.run(live(app))
+    assert order == [request_guard.Door, "lives"]

@@ -1,0 +1,376 @@
+"""YuNet through `cv2.FaceDetectorYN` itself, on a file of its twelve outputs that sees red squares.
+
+The tests at the end want the real file, which is not part of the project: FKP_YUNET names it.
+"""
+
+import copy
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks import choices
+from fkp import FaceKeypoints, geometry, hub, images
+from fkp.detectors import single_face, yunet
+from tests import synthetic
+from tests.loopback_hub import Commit, LoopbackHub, Repository, fresh_process
+
+SIZES = (40.0, 60.0)
+"""Width and height of the box that `red_squares` puts around the middle of a red cell of 8×8 pixels."""
+
+BROKEN = {
+    "empty": b"",
+    "a page": b"<!doctype html><title>Not found</title>",
+    "no model": b"\x08\x07",
+    "random": np.random.default_rng(0).bytes(5000),
+}
+
+
+def red_squares() -> bytes:
+    """An ONNX file that scores each cell of the finest grid by the mean red in it, 0..1; the others never.
+
+    Like YuNet's own it declares a fixed size of input, which OpenCV overrides, and takes BGR.
+    """
+    nodes, constants, outputs = [], [], []
+    for stride in (8, 16, 32):
+        red = np.zeros((1, 3, stride, stride), np.float32)
+        red[0, 2] = 1 / (255 * stride**2)
+        log_sizes = np.log(np.array(SIZES) / stride)
+        says = {
+            "cls": (red if stride == 8 else 0 * red, [0.0]),
+            "obj": (red if stride == 8 else 0 * red, [0.0]),
+            # From the cell's corner to its middle: half a cell, less half a pixel, for integers are centres.
+            "bbox": (0 * red.repeat(4, 0), [0.5 - 0.5 / stride, 0.5 - 0.5 / stride, *log_sizes]),
+            "kps": (0 * red.repeat(10, 0), [0.0] * 10),
+        }
+        for name, (weight, bias) in says.items():
+            out = f"{name}_{stride}"
+            arrays = {
+                "weight": weight, "bias": np.array(bias, np.float32), "shape": np.array([1, -1, len(bias)]),
+            }  # fmt: skip
+            constants += [numpy_helper.from_array(array, f"{out}.{key}") for key, array in arrays.items()]
+            convolved = [f"{out}.convolved"]
+            nodes += [
+                helper.make_node(
+                    "Conv", ["input", f"{out}.weight", f"{out}.bias"], convolved,
+                    kernel_shape=[stride, stride], strides=[stride, stride],
+                ),
+                helper.make_node("Transpose", convolved, [f"{out}.last"], perm=[0, 2, 3, 1]),
+                helper.make_node("Reshape", [f"{out}.last", f"{out}.shape"], [out]),
+            ]  # fmt: skip
+            shape = [1, (640 // stride) ** 2, len(bias)]
+            outputs.append(helper.make_tensor_value_info(out, TensorProto.FLOAT, shape))
+    taken = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 640, 640])
+    # In the order of the real file: cls, obj, bbox, kps, and each of them at strides 8, 16, 32.
+    kinds = ["cls", "obj", "bbox", "kps"]
+    outputs.sort(key=lambda value: kinds.index(value.name.split("_")[0]))
+    graph = helper.make_graph(nodes, "red_squares", [taken], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return red_squares()
+
+
+@pytest.fixture
+def file(content: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / "faces für alle.onnx"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.fixture
+def finder(file: Path) -> yunet.YuNet:
+    return yunet.YuNet(file)
+
+
+def picture(
+    *cells: tuple[int, int, int], shape_hw: tuple[int, int] = (200, 300), size: int = 8
+) -> np.ndarray:
+    """Black, with squares of a redness at (column, row) of cells of `size` pixels."""
+    image = np.zeros((*shape_hw, 3), np.uint8)
+    for column, row, red in cells:
+        image[row * size : (row + 1) * size, column * size : (column + 1) * size, 0] = red
+    return image
+
+
+def box_at(x: float, y: float, scale: float = 1.0) -> np.ndarray:
+    """The tight box that should be found for a red cell whose middle is at (x, y)."""
+    half = np.array(SIZES) / 2 * scale
+    return yunet.tight(np.array([[x - half[0], y - half[1], x + half[0], y + half[1]]]))[0]
+
+
+# --- finding faces ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape_hw", [(200, 300), (1, 1), (1, 700), (33, 31), (2000, 3)])
+def test_no_face(finder: yunet.YuNet, shape_hw: tuple[int, int]) -> None:
+    blue = np.zeros((*shape_hw, 3), np.uint8)
+    blue[..., 2] = 255
+    boxes, scores = finder(blue)
+    assert boxes.shape == (0, 4) and scores.shape == (0,)
+    assert boxes.dtype == scores.dtype == np.float32
+
+
+def test_faces_are_found_where_they_are(finder: yunet.YuNet) -> None:
+    image = picture((5, 6, 250), (20, 13, 230))
+    boxes, scores = finder(image)
+    assert boxes.dtype == scores.dtype == np.float32
+    assert scores == pytest.approx([250 / 255, 230 / 255], abs=1e-5)  # best first
+    assert boxes == pytest.approx(np.stack([box_at(43.5, 51.5), box_at(163.5, 107.5)]), abs=1e-3)
+    assert np.array_equal(image, picture((5, 6, 250), (20, 13, 230)))
+
+
+def test_the_tight_box() -> None:
+    assert yunet.tight(np.empty((0, 4))).shape == (0, 4)
+    (box,) = yunet.tight(np.array([[100.0, 200, 300, 500]]))
+    middle, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+    assert middle == pytest.approx([200, 350 + 300 * yunet.BOX_SHIFT])
+    assert size == pytest.approx([200 * yunet.BOX_SIZE[0], 300 * yunet.BOX_SIZE[1]])
+    # From the eyebrows to the chin is less than from the hairline to the chin.
+    assert 100 < box[0] + 20 and 220 < box[1] and box[3] < 520
+
+
+def test_the_least_score(finder: yunet.YuNet) -> None:
+    image = picture((5, 6, 250), (20, 13, 200), (30, 20, 100))
+    assert len(finder(image)[0]) == 1  # 200/255 is less than MIN_SCORE
+    for least, n in ((0.99, 0), (0.9, 1), (0.7, 2), (0.3, 3), (0.9, 1)):
+        assert len(finder(image, min_score=least)[0]) == n
+    assert (finder(image, min_score=0.3)[1] >= 0.3).all()
+
+
+def test_of_boxes_that_overlap_the_best_is_kept(finder: yunet.YuNet) -> None:
+    boxes, scores = finder(picture((10, 10, 230), (11, 10, 255), (10, 11, 240)))
+    assert boxes == pytest.approx(box_at(91.5, 83.5)[None], abs=1e-3) and scores == pytest.approx([1])
+
+
+def test_a_big_picture_is_shrunk(finder: yunet.YuNet) -> None:
+    """2560 pixels become 1280, so a square of 16 pixels is a cell, and boxes are twice as large."""
+    image = picture((40, 20, 255), (120, 50, 250), shape_hw=(1000, 2560), size=16)
+    boxes, scores = finder(image)
+    expected = np.stack([box_at(40 * 16 + 7.5, 20 * 16 + 7.5, 2), box_at(120 * 16 + 7.5, 50 * 16 + 7.5, 2)])
+    assert boxes == pytest.approx(expected, abs=1e-3) and len(scores) == 2
+
+
+def test_a_big_picture_is_looked_at_twice_and_what_overlaps_is_found_once(finder: yunet.YuNet) -> None:
+    """A red square is 16×16 cells at 1280 pixels and 4×4 at 320, whose boxes are 4 times as wide and high."""
+    image = np.zeros((640, 1280, 3), np.uint8)
+    image[64:192, 128:256, 0] = 255
+    boxes, scores = finder(image)
+    fine, coarse = (np.prod(np.array(SIZES) * scale) for scale in (1, 4))
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) / np.prod(yunet.BOX_SIZE)
+    assert sorted({round(float(area / fine)) for area in areas}) == [1, round(coarse / fine)]
+    overlaps = geometry.iou(boxes, boxes) - np.eye(len(boxes))
+    assert overlaps.max() <= 0.35  # of YuNet's boxes MAX_IOU; tight boxes overlap by the same share
+
+
+def test_several_threads(finder: yunet.YuNet) -> None:
+    """Pictures of different sizes at once: OpenCV's detector knows one size at a time."""
+    sizes = [(64 + 24 * i, 300 - 24 * i) for i in range(8)] * 3
+    cells = [(2 + i % 3, 3 + i % 2, 255) for i in range(len(sizes))]
+    pictures = [picture(cell, shape_hw=shape_hw) for cell, shape_hw in zip(cells, sizes, strict=True)]
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(finder, pictures))
+    for (column, row, _), (boxes, _) in zip(cells, results, strict=True):
+        assert boxes == pytest.approx(box_at(8 * column + 3.5, 8 * row + 3.5)[None], abs=1e-3)
+
+
+def test_copies_and_other_processes(finder: yunet.YuNet) -> None:
+    image = picture((5, 6, 250))
+    for other in (copy.deepcopy(finder), pickle.loads(pickle.dumps(finder))):
+        assert np.array_equal(other(image)[0], finder(image)[0])
+
+
+# --- the file -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "no.onnx", tmp_path):
+        with pytest.raises(hub.WeightsError) as caught:
+            yunet.YuNet(path)
+        assert str(caught.value).startswith(f"YuNet's file {path} cannot be read: ")
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_is_no_yunet(what: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "yunet.onnx"
+    path.write_bytes(BROKEN[what])
+    with pytest.raises(hub.WeightsError) as caught:
+        yunet.YuNet(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path} is no YuNet that OpenCV {cv2.__version__} can run (")
+    assert "\n" not in message and "/" not in message.removeprefix(str(path))
+    assert capfd.readouterr() == ("", "")  # what OpenCV would tell at length
+
+
+def test_a_file_that_was_cut_short_or_is_another_network(content: bytes, tmp_path: Path) -> None:
+    other = onnx.load_model_from_string(content)
+    del other.graph.output[3:]
+    cut, two = tmp_path / "cut.onnx", tmp_path / "other.onnx"
+    cut.write_bytes(content[: len(content) // 2])
+    two.write_bytes(other.SerializeToString())
+    for path in (cut, two):
+        with pytest.raises(hub.WeightsError, match="is no YuNet that OpenCV .* can run"):
+            yunet.YuNet(path)
+
+
+def test_a_pointer_of_git_lfs(tmp_path: Path) -> None:
+    path = tmp_path / "yunet.onnx"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:8f23\nsize 232589\n")
+    with pytest.raises(hub.WeightsError, match="only says where Git LFS keeps YuNet's file"):
+        yunet.YuNet(path)
+
+
+def test_an_opencv_without_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cv2, "FaceDetectorYN")
+    with pytest.raises(hub.WeightsError, match=r"OpenCV .* has no FaceDetectorYN, .*'pip install -U opencv"):
+        yunet.YuNet(file)
+
+
+FIND = """
+from fkp import hub
+from fkp.detectors import yunet
+from fkp.hub import download
+
+def tell(find, *arguments, **options):
+    try:
+        print(find(*arguments, **options).read_bytes())
+    except hub.WeightsError as error:
+        print(error)
+
+"""
+
+
+def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FKP_YUNET", raising=False)
+    where = f"{yunet.REPOSITORY} at revision {yunet.COMMIT}"
+    missing = f"YuNet's file cannot be had: {where} is not in the local cache, and the"
+    advice = f"; get {yunet.FILE} and let FKP_YUNET name it"
+    commits = [Commit(yunet.COMMIT, {yunet.FILE: b"faces"}), Commit("9" * 40, {yunet.FILE: b"newer"})]
+    with LoopbackHub() as server:
+        server.repositories[yunet.REPOSITORY] = Repository(False, commits)
+        code = FIND + (
+            "tell(yunet.find, local_files_only=True)\n"
+            "tell(yunet.find)\n"
+            "tell(yunet.find, local_files_only=True)\n"
+            "tell(download.fetch_file, yunet.REPOSITORY, 'other.onnx', yunet.COMMIT)\n"
+        )
+        not_yet, found, cached, other = fresh_process(code, server.url, tmp_path)
+        assert not_yet == f"{missing} network is switched off{advice}"
+        assert found == cached == "b'faces'"
+        assert other == f"{where} holds no other.onnx"
+        asked = f"/{yunet.REPOSITORY}/resolve/{yunet.COMMIT}/"
+        told = [request for request in server.requests if yunet.REPOSITORY in request]
+        assert told and all(asked in request or f"/tree/{yunet.COMMIT}" in request for request in told)
+    # The server is gone: what is in the cache is found, what is not is told.
+    code = FIND + f"tell(yunet.find)\ntell(yunet.find, cache_dir={str(tmp_path / 'empty')!r})\n"
+    found, unreachable = fresh_process(code, server.url, tmp_path)
+    assert found == "b'faces'"
+    assert unreachable.startswith(f"{missing} Hub cannot be reached (") and unreachable.endswith(advice)
+
+
+def test_a_file_of_ones_own_needs_no_hub(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FKP_YUNET", str(file))
+    assert yunet.find() == yunet.find(local_files_only=True) == file
+
+
+# --- the model with it --------------------------------------------------------------------------------------
+
+
+def test_the_model_with_yunet(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FKP_YUNET", str(file))
+    model = FaceKeypoints.from_pretrained(detector="yunet")
+    assert model.describe()[2] == f"faces by YuNet ({file}), OpenCV {cv2.__version__}"
+    image = picture((5, 6, 250), (20, 13, 100))
+    (face,) = model(image)
+    assert face.boxes[0] == pytest.approx(box_at(43.5, 51.5), abs=1e-3)
+    assert face.scores[0] == pytest.approx(250 / 255, abs=1e-5) and face.keypoints.shape == (1, 68, 2)
+    assert len(model(image, min_score=0.3)) == 2 and len(model(image, min_score=0.3, max_faces=1)) == 1
+    monkeypatch.setenv("FKP_YUNET", str(file.parent / "no.onnx"))
+    with pytest.raises(hub.WeightsError, match=r"YuNet's file .*no.onnx cannot be read"):
+        FaceKeypoints.from_pretrained(detector="yunet")
+
+
+# --- the constants ------------------------------------------------------------------------------------------
+
+
+def test_the_fit_of_the_box() -> None:
+    rng = np.random.default_rng(0)
+    corner, size = rng.uniform(0, 500, (50, 2)), rng.uniform(40, 200, (50, 2))
+    own = np.concatenate([corner, corner + size], axis=1)
+    fit = choices.fit(own, yunet.tight(own))
+    assert fit == pytest.approx([0, yunet.BOX_SHIFT, *yunet.BOX_SIZE], abs=1e-6)
+    assert choices.fit(own, own) == [0, 0, 1, 1]
+
+
+def test_where_a_picture_is_cut_around_a_face() -> None:
+    box = np.array([100.0, 150, 160, 230])
+    low, high = choices.cut((400, 500), box, 1.5, hair=False)
+    assert (low.tolist(), high.tolist()) == ([85, 130], [176, 251])
+    low, high = choices.cut((400, 500), box, 1.0, hair=True)
+    assert yunet.tight(np.concatenate([low, high - 1])[None].astype(float)) == pytest.approx(box[None], abs=1)
+    low, high = choices.cut((240, 150), box, 2.0, hair=False)
+    assert (low.tolist(), high.tolist()) == ([70, 110], [150, 240])
+
+
+def test_the_benchmark_of_the_constants(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Made-up faces are redder than what is behind them."""
+    folder = synthetic.data_folder(tmp_path / "data", faces=4)
+    monkeypatch.setattr("sys.argv", ["choices.py", "--data", str(folder), "--step", "2"])
+    monkeypatch.setattr(choices, "MARGINS", (1.3,))
+    monkeypatch.setenv("FKP_YUNET", str(file))
+    part = single_face.PART
+    assert choices.main() == 0 and single_face.PART == part
+    out, _ = capsys.readouterr()
+    rows = {line.split("|")[1].split(",")[0].strip(): line for line in out.splitlines() if "|" in line}
+    assert {"YouTube Faces", "LFPW", "HELEN", "AFW", "all", "0.8", "640", "tight", "hair"} <= rows.keys()
+    assert rows["0.5"].count("100.0 %") == 4 and rows["0.9"].endswith("| 0.0 % | 0.0 % | 0.0 % | 0.0 % | 0 |")
+    monkeypatch.setenv("FKP_YUNET", str(tmp_path / "no.onnx"))
+    assert choices.main() == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("YuNet is left out: YuNet's file ")
+    assert "| tight, 1.3 |" in out and "| LFPW" not in out
+
+
+# --- the real file ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real() -> yunet.YuNet:
+    if not os.environ.get("FKP_YUNET"):
+        pytest.skip("needs YuNet's own file, which is not part of fkp: let FKP_YUNET name it")
+    return yunet.YuNet(yunet.find())
+
+
+def test_real_faces(real: yunet.YuNet, root: Path) -> None:
+    image = images.read(root / "examples" / "four_faces.jpg")
+    boxes, scores = real(image)
+    assert len(boxes) == 4 and (scores >= yunet.MIN_SCORE).all()
+    # Against the tight boxes of the keypoints that fkp places there.
+    truth = geometry.tight_boxes(FaceKeypoints.from_pretrained()(image).keypoints)
+    assert (geometry.iou(boxes, truth).max(axis=1) > 0.75).all()
+
+
+@pytest.mark.parametrize("factor", [0.35, 2.5])
+def test_real_faces_small_and_filling_the_picture(real: yunet.YuNet, root: Path, factor: float) -> None:
+    image = images.read(root / "examples" / "eileen_collins.jpg")
+    ((box,), _) = real(image)
+    if factor < 1:
+        size = round(max(image.shape[:2]) * factor)
+        assert len(real(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA))[0]) == 1
+        return
+    x, y, half = *((box[:2] + box[2:]) / 2), 0.7 * (box[2:] - box[:2]).max()
+    cut = image[max(0, int(y - half)) : int(y + half), max(0, int(x - half)) : int(x + half)]
+    boxes, _ = real(cv2.resize(cut, (1000, 1000), interpolation=cv2.INTER_CUBIC))
+    assert len(boxes) == 1 and (boxes[0, 2:] - boxes[0, :2]).min() > 600

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+import torch
+
+from fkp.training.run_folder import RunFolder
+
+
+def test_nothing_to_load_at_first(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        RunFolder(tmp_path / "run").load()
+
+
+def test_a_checkpoint_comes_back_and_an_interrupted_one_does_no_harm(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    run.save({"step": 1, "model": {"weight": torch.ones(2)}})
+    monkeypatch.setattr(torch, "save", lambda state, path: path.write_bytes(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.save({"step": 2, "model": {}})
+    state = run.load()
+    assert state["step"] == 1 and torch.equal(state["model"]["weight"], torch.ones(2))
+
+
+def test_log_curve_and_preview(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    rows = [{"epoch": 1, "loss": 2.0, "val_nme": 9.0}, {"epoch": 2, "loss": 1.0, "val_nme": 1 / 3}]
+    run.write_log(rows)
+    assert (run.path / "log.csv").read_text() == "epoch,loss,val_nme\n1,2.0,9.0\n2,1.0,0.333333\n"
+    run.write_curve(rows, "val_nme")
+    run.write_preview(np.zeros((8, 8, 3), np.uint8))
+    assert all((run.path / name).stat().st_size > 50 for name in ("curve.png", "preview.png"))
