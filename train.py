@@ -256,8 +256,8 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     if args.what == "faces":
         miner = None if args.mine is None else hub.load(hub.find(args.mine)).face_detector
         return face_task.FaceTask(
-            args.data, detector.DetectorConfig(depths=tuple(args.depths)), batch_size=args.batch_size,
-            seed=args.seed, device=device, miner=miner,
+            args.data, detector.DetectorConfig(), batch_size=args.batch_size, seed=args.seed, device=device,
+            miner=miner, portraits=args.portraits,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
     augmentation = keypoint_task.Augmentation().scaled(turn, framing, photometry)
@@ -275,7 +275,7 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
 
 
 def fitted(stored: hub.Stored, task: Task, args: argparse.Namespace) -> torch.nn.Module:
-    """The network of stored weights, made narrower or deeper where the one to be trained is."""
+    """The network of stored weights, a keypoint network made as narrow as the one to be trained."""
     if isinstance(task, keypoint_task.KeypointTask):
         return keypoint_net.resized(stored.keypoint_network, task.config)
     return detector.deepened(stored.face_detector, tuple(args.depths))
@@ -480,6 +480,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
     model.add_argument("--mine", metavar="MODEL",
                        help="faces: its detector's false alarms become hard negatives")  # fmt: skip
+    model.add_argument("--portraits", metavar="CSV", type=Path,
+                       help="faces: what 'fkp predict DATA/faces/* --csv CSV --max-faces 1 --passes 2' has "
+                            "written, to learn from these portraits too")  # fmt: skip
     learning = parser.add_argument_group("learning")
     learning.add_argument("--epochs", type=int, default=100)
     learning.add_argument("--batch-size", type=int, default=64, help="over all processes")

@@ -58,18 +58,18 @@ BASELINE = replace(
 class DetectorConfig:
     """What a detector's weights fit, and how its output is read; travels with the weights."""
 
-    widths: tuple[int, int, int, int, int] = (16, 32, 64, 96, 128)
-    """Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's size."""
-    depths: tuple[int, int, int] = (3, 4, 3)
-    """Blocks at 1/8, 1/16 and 1/32."""
+    widths: tuple[int, ...] = (32, 64, 96, 96)
+    """Channels at 1/4, 1/8, 1/16 and 1/32 of the input's size."""
+    depths: tuple[int, int, int] = (2, 2, 4)
+    """Residual blocks at 1/8, 1/16 and 1/32."""
     neck_width: int = 64
     """Channels of the three grids that the head reads."""
     least_size: int = 320
     """A picture whose longer side has fewer pixels is enlarged to this many."""
-    input_size: int = 512
-    """A picture whose longer side has more pixels is shrunk to this many for the first look."""
+    input_size: int = 640
+    """A picture whose longer side has more pixels is shrunk to this many for the first pass."""
     fine_pixels: int = 4_320_000
-    """A big picture is looked at a second time, at up to this many pixels (2400×1800), for small faces."""
+    """A big picture is passed through a second time, at up to this many pixels (2400×1800), for small faces."""
     min_score: float = 0.5
     """Boxes below it are dropped, unless a call says otherwise."""
     max_iou: float = 0.4

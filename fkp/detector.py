@@ -23,15 +23,16 @@ STRIDES = (8, 16, 32)
 PRIOR = 4.0
 """A box whose log size is 0 is this many cells wide and high."""
 
-SMALLEST = 15.0
+SMALLEST = 10.0
 """Boxes of fewer pixels on their longer side, of the picture or of the network's input, are discarded:
 nearly all are false, and there is not enough to see for 68 keypoints."""
 
 VOTE_IOU, VOTE_SCORE = 0.65, 0.5
 """Boxes that overlap a face's best one by this IoU, and have this share of its score, have a say in it."""
 
-GREY = 127.5
-"""The value that pads a picture, and the network's zero."""
+GREY = 128
+"""The value that pads a picture, and the network's zero: a whole number, so that a quantised graph takes
+pictures as they are."""
 
 MOST_BOXES = 5000
 """So many of the best scored boxes are looked at; more come only of a threshold near 0."""
@@ -156,8 +157,8 @@ def scales(height: int, width: int, config: DetectorConfig) -> list[float]:
     longer = max(height, width)
     first = min(max(longer, config.least_size), config.input_size) / longer
     fine = min(1.0, math.sqrt(config.fine_pixels / (height * width)))
-    # A little more is not worth the time: the first look sees faces of SMALLEST pixels.
-    return [first, fine] if fine >= 1.5 * first else [first]
+    # A little more is not worth the time.
+    return [first, fine] if fine >= 1.15 * first else [first]
 
 
 def parts_of_faces(boxes: np.ndarray) -> np.ndarray:
