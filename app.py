@@ -459,7 +459,7 @@ def about_tab(model: fkp.FaceKeypoints, tab: gr.Tab) -> None:
     text = gr.HTML(elem_id="about", apply_default_css=False)
 
     def tell() -> str:
-        plots = HERE / "docs" if model.source == hub.BUNDLED else None  # they are of these weights
+        plots = HERE / "docs" if model.weights.folder == hub.BUNDLED else None  # they are of these weights
         return about.text(model.metrics, model.describe()[1:], plots)
 
     tab.select(tell, None, text, api_visibility="private")

@@ -79,7 +79,8 @@ class Weights:
     def files(self, network: str) -> runtime.NetworkFiles:
         """What `keypoints` or `detector` can be run from."""
         graphs = GRAPHS[network] if self.folder is not None else {}
-        here = {name: self.folder / file for name, file in graphs.items() if (self.folder / file).is_file()}
+        paths = {name: Path(self.folder or "", file) for name, file in graphs.items()}
+        here = {name: path for name, path in paths.items() if path.is_file()}
         return runtime.NetworkFiles(self.digest(network), here, partial(self.module, network, decoded=True))
 
     def digest(self, network: str) -> str:
@@ -101,6 +102,7 @@ class Weights:
         from fkp.networks import face_net, keypoint_net, state
 
         try:
+            module: Any
             if network == "detector":
                 module, tensors = face_net.DetectorNetwork(self.detector), self.detector_tensors
             else:
@@ -166,8 +168,8 @@ def save(
         "dtype": "float16",
         "onnx": _write_graphs(folder, weights, graphs),
     }
-    for name, content in ((CONFIG, config), (METRICS, metrics)):
-        (folder / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    for name, values in ((CONFIG, config), (METRICS, metrics)):
+        (folder / name).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for name in _PICTURES:
         _write_or_remove(folder / name, (pictures or {}).get(name))
     parameters = {

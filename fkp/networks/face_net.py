@@ -88,7 +88,7 @@ def stage(n_in: int, n_out: int, depth: int) -> nn.Sequential:
 
 
 def space_to_depth(pictures: Tensor, block: int) -> Tensor:
-    """Pictures (n,c,h,w) as (n,block²·c,h/block,w/block): the pixels of a block become channels, row by row."""
+    """Pictures (n,c,h,w) as (n,block²·c,h/block,w/block): a block's pixels become channels, row by row."""
     n, c, height, width = pictures.shape
     # By way of channels last, for there a row of a block is one piece of memory.
     rows = pictures.permute(0, 2, 3, 1).reshape(n, height // block, block, width // block, block * c)
@@ -119,13 +119,14 @@ class DetectorNetwork(nn.Module):
         for score, box in zip(self.score, self.box, strict=True):
             # Nearly every cell holds no face: start there, or the first steps are spent on learning it
             # (Lin et al., https://arxiv.org/abs/1708.02002, section 4.1).
+            assert isinstance(score.bias, Tensor) and isinstance(box.bias, Tensor)
             nn.init.constant_(score.bias, -4.6)
             nn.init.zeros_(box.bias)
 
     def forward(self, pictures: Tensor) -> Grids:
         """Grids for pictures (n,3,h,w), RGB 0..255 of any dtype, h and w multiples of 32."""
         blocks = space_to_depth(pictures, 4)
-        x = self.stem(blocks.to(self.score[0].weight.dtype) - GREY)  # normalised after the convolution
+        x = self.stem(blocks.to(next(self.parameters()).dtype) - GREY)  # normalised after the convolution
         levels = []
         for one in self.stages:
             x = one(x)

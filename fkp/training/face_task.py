@@ -24,8 +24,11 @@ from torchvision.ops import complete_box_iou_loss
 from tqdm import tqdm
 
 from fkp import data as facial_keypoints
-from fkp import detector, geometry, images, metrics
-from fkp.detector import STRIDES, Detector, DetectorConfig, DetectorNetwork
+from fkp import detector, geometry, images, metrics, runtime
+from fkp.config import DetectorConfig
+from fkp.detector import STRIDES, Detector
+from fkp.networks import face_net
+from fkp.networks.face_net import DetectorNetwork
 
 LABELLED = {source.folder: source for source in facial_keypoints.TRAINING_SOURCES}
 """Folders of labelled photos that may be trained on."""
@@ -143,7 +146,7 @@ def ellipses(boxes: np.ndarray) -> np.ndarray:
 def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
     """Every photo below the data folder that may be trained on or, held out of that, chosen by.
 
-    `portraits` is a table of keypoints that `fkp predict --csv` has written for the folder of unlabelled ones.
+    `portraits` is a table of keypoints that `fkp predict --csv` wrote for the folder of unlabelled ones.
     Raises FileNotFoundError naming what is missing.
     """
     known = facial_keypoints.FaceBoxes(folder)
@@ -457,14 +460,14 @@ class FaceTask:
         """
         grids = model(batch["pictures"])
         height, width = batch["pictures"].shape[2:]
-        at = detector.cells(height, width, grids.logits.device)
+        at = face_net.cells(height, width, grids.logits.device)
         box, middle, counts = targets(batch["boxes"], batch["kinds"], at)
         picture, cell = torch.nonzero(box >= 0, as_tuple=True)
         truth = batch["boxes"][picture, box[picture, cell]]
-        told = detector.decode(grids.offsets[picture, cell], at[cell])
+        told = face_net.decode(grids.offsets[picture, cell], at[cell])
         overlap = paired_iou(told.detach(), truth)
         wanted = torch.zeros_like(grids.logits)
-        # The root, for the boxes of small faces are never exact, and are to be as sure as those of large ones.
+        # The root: boxes of small faces are never exact, and are to be as sure as those of large ones.
         wanted[picture, cell] = torch.where(middle[picture, cell], overlap.clamp_min(0).sqrt(), 0.0)
         errors = F.binary_cross_entropy_with_logits(grids.logits, wanted, reduction="none")
         score = (errors * counts).sum() / max(1, int(middle.sum()))
@@ -473,16 +476,16 @@ class FaceTask:
 
     def validate(self, model: DetectorNetwork) -> dict[str, float]:
         """How good it is on people and photos held out of training; see `measure`."""
-        return measure(self._found(Detector(self.config, model)))
+        return measure(self._found(running(self.config, model)))
 
-    def finish(self, model: DetectorNetwork) -> Detector:
+    def finish(self, model: DetectorNetwork) -> tuple[DetectorConfig, DetectorNetwork]:
         """The detector to ship: these weights, and the bias and operating threshold that validation gives."""
-        found = self._found(Detector(self.config, model))
+        found = self._found(running(self.config, model))
         off = bias(found)
         unbiased = [(photo, detector.corrected(boxes, off), scores) for photo, boxes, scores in found]
         # Rounded down: the box whose score is the threshold is to be found.
         min_score = math.floor(1000 * measure(unbiased)["min_score"]) / 1000
-        return Detector(replace(self.config, bias=off, min_score=min_score), model)
+        return replace(self.config, bias=off, min_score=min_score), model
 
     def _found(self, face_detector: Detector) -> list[tuple[Photo, np.ndarray, np.ndarray]]:
         """Held-out photos with the boxes (n,4) found at a very low threshold, and their scores (n,)."""
@@ -490,14 +493,14 @@ class FaceTask:
 
     @cached_property
     def validation_subset(self) -> list[Photo]:
-        """Held-out photos to look at: a part of those of which there are many, none of the crops of profiles."""
+        """Held-out photos to validate on: a part of those that are many, none of the crops of profiles."""
         steps = {"ytf": 4, "animals": 2}
         by_source = {s: [p for p in self.validation if p.source == s] for s in SHARES if s != "merl"}
         return [p for source, some in by_source.items() for p in some[:: steps.get(source, 1)]]
 
     def preview(self, model: DetectorNetwork) -> np.ndarray:
         """A sheet (H,W,3) uint8 RGB of held-out photos: truth green, to ignore grey, found red with score."""
-        found = Detector(self.config, model)
+        found = running(self.config, model)
         by_source = [[p for p in self.validation if p.source == source] for source in SHARES]
         chosen = [some[i * (len(some) // 4)] for some in by_source for i in range(4) if some]
         return sheet([(p, *found(images.read(p.path), min_score=0.3)) for p in chosen])
@@ -509,7 +512,7 @@ class FaceTask:
         return self._loaded[photo.path]
 
     def _mined(self, source: str, miner: Detector) -> list[tuple[Photo, np.ndarray]]:
-        """The training photos of a source where the miner takes for faces what is none, and where (n,68,2)."""
+        """Training photos of a source where the miner takes for faces what is none, and where (n,68,2)."""
         found = []
         for photo in tqdm(self.training.get(source, []), f"mining {source}", leave=False, unit="photo"):
             image, outlines, ignore = self._load(photo)
@@ -546,6 +549,12 @@ class FaceTask:
                 return random_transform(rng, image, outlines, size_wh).crop(image)
         colour = rng.integers(0, 256, 3) if kind == 1 else [detector.GREY] * 3
         return np.broadcast_to(np.array(colour, np.uint8), (size_wh[1], size_wh[0], 3))
+
+
+def running(config: DetectorConfig, network: DetectorNetwork) -> Detector:
+    """A network in training as a face detector, on torch."""
+    device = str(next(network.parameters()).device)
+    return Detector(config, runtime.Runner(runtime.NetworkFiles("", {}, lambda: network), "torch", device))
 
 
 def mirrored(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from fkp import data, geometry, images, metrics, scheme
+from fkp import data, geometry, images, metrics, pipeline, scheme
+from fkp.config import KeypointConfig
 from fkp.networks import codec, keypoint_net
 from fkp.training import distillation
 
@@ -86,7 +87,7 @@ class KeypointTask:
     """
 
     def __init__(
-        self, folder: Path, config: keypoint_net.KeypointConfig, *,
+        self, folder: Path, config: KeypointConfig, *,
         batch_size: int = 64, seed: int = 0, workers: int = 0,
         augmentation: Augmentation | None = None, weights: LossWeights | None = None,
         all_faces: bool = False,
@@ -290,7 +291,7 @@ class KeypointTask:
         of `DEFAULT_STYLES` decide on that of None.
         """
         of_style = self.styles[self.held_out]
-        temperatures = []
+        temperatures: list[float] = []
         for style in (None, *scheme.LABEL_STYLES):
             own = [scheme.style_index(each) for each in ([style] if style else DEFAULT_STYLES)]
             found, truth = self.predict(model, self.held_out[np.isin(of_style, own)], style)
@@ -299,7 +300,7 @@ class KeypointTask:
             eyes = np.broadcast_to(geometry.inter_ocular(found.keypoints)[:, None], counts.shape)[counts]
             before = self.config.temperatures[len(temperatures)]
             fitted = fit_temperature(
-                found.sigmas[counts][:, None], eyes, (errors <= 100 * codec.RADIUS)[counts][:, None]
+                found.sigmas[counts][:, None], eyes, (errors <= 100 * pipeline.RADIUS)[counts][:, None]
             )
             temperatures.append(round(before * fitted, 3))
         flagged = self.held_out[(self.flags[self.held_out] >= 0).any(axis=1)]
@@ -329,7 +330,7 @@ class KeypointTask:
 
 
 class Found(NamedTuple):
-    """`keypoints` (n,68,2), `sigmas` (n,68), `visibility` (n,68) of n faces, see `keypoint_net.Prediction`."""
+    """`keypoints` (n,68,2), `sigmas` (n,68), `visibility` (n,68) of n faces."""
 
     keypoints: np.ndarray
     sigmas: np.ndarray
@@ -385,7 +386,7 @@ def fit_temperature(spreads: np.ndarray, inter_ocular: np.ndarray, hits: np.ndar
     """
 
     def error(temperature: float) -> float:
-        return metrics.reliability(codec.scores_from_spreads(spreads, inter_ocular, temperature), hits)[0]
+        return metrics.reliability(pipeline.scores_from_sigmas(temperature * spreads, inter_ocular), hits)[0]
 
     return float(min(np.geomspace(0.4, 2.5, 85).round(3), key=error))
 
