@@ -15,8 +15,8 @@ demo label training video
 __init__ tracking evaluation measures
 pipeline
 hub
-detectors detector runtime networks metrics data draw report
-faces geometry images smoothing config
+detectors detector runtime networks metrics data converters draw report
+faces geometry images smoothing config outputs
 scheme
 """
 """Each folder or module of fkp/ may import what stands on a line below its own, or beside it; never above."""
