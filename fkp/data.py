@@ -425,3 +425,9 @@ def _blurred(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     start, end = (round(middle - right), round(middle - down)), (round(middle + right), round(middle + down))
     cv2.line(kernel, start, end, (1.0,))
     return cv2.filter2D(image, -1, kernel / kernel.sum())
+
+
+if __name__ == "__main__":
+    from fkp import converters
+
+    raise SystemExit(converters.main())
