@@ -3,6 +3,7 @@
 
 import type * as Ort from "onnxruntime-web";
 
+import { adapted } from "./adapter";
 import type { Network } from "./detector";
 import type { Box } from "./geometry";
 import { read } from "./images";
@@ -40,7 +41,7 @@ export interface Found {
   keypointScores: Float32Array;
   sigmas: Float32Array;
   visibility: Float32Array;
-  ids?: Int32Array;
+  ids: Int32Array;
 }
 
 let model: Pipeline;
@@ -54,7 +55,7 @@ async function start({ config, backend, threads, ort: address, glue, wasm, graph
   ort.env.wasm.numThreads = threads;
   const network = async (graph: ArrayBuffer): Promise<Network> => {
     const session = await ort.InferenceSession.create(new Uint8Array(graph), { executionProviders: [backend] });
-    const style = new ort.Tensor("int64", BigInt64Array.of(0n), [1]); // None: points where they are seen
+    const style = new ort.Tensor("int64", BigInt64Array.of(1n), [1]); // None: points where they are seen
     return async (planes, dims) => {
       const inputs: Record<string, Ort.Tensor> = {};
       for (const name of session.inputNames) {
@@ -64,7 +65,7 @@ async function start({ config, backend, threads, ort: address, glue, wasm, graph
       return Object.fromEntries(session.outputNames.map((name) => [name, outputs[name]!.data as Float32Array]));
     };
   };
-  model = new Pipeline({ detector: await network(graphs.detector), keypoints: await network(graphs.keypoints) }, config);
+  model = new Pipeline({ detector: await network(graphs.detector), keypoints: adapted(await network(graphs.keypoints), config) }, config);
 }
 
 async function found(source: Source, find: (picture: Awaited<ReturnType<typeof read>>) => Promise<(Face & { id?: number })[]>): Promise<Found> {
@@ -79,7 +80,7 @@ async function found(source: Source, find: (picture: Awaited<ReturnType<typeof r
     keypointScores: all((face) => face.keypointScores),
     sigmas: all((face) => face.sigmas),
     visibility: all((face) => face.visibility),
-    ...(faces.every((face) => face.id) ? { ids: Int32Array.from(faces, (face) => face.id!) } : {}),
+    ids: Int32Array.from(faces, (face, i) => face.id ?? i + 1),
   };
 }
 
