@@ -381,7 +381,7 @@ def _export(args: argparse.Namespace) -> int:
     _check_writable(args.file)
     model = FaceKeypoints.from_pretrained(args.model)
     try:
-        export.write_onnx(model.keypoint_network, args.file)
+        export.write_onnx(model.weights.module("keypoints"), args.file, model.weights.digest("keypoints"))
     except export.ExportError as error:
         raise _Stop(str(error)) from error
     return 0
