@@ -406,7 +406,7 @@ def covered(
         mask[y1:y2, x1:x2] = 1
         return image, mask
     ellipse = (left + w / 2, top + h / 2), (float(w), 1.3 * h), generator.uniform(0, 180)
-    mask = cv2.ellipse(mask, ellipse, [1], -1)
+    cv2.ellipse(mask, ellipse, [1], -1)
     if generator.random() < 0.3:
         np.copyto(image, other, where=mask.astype(bool)[..., None])
         return image, mask
