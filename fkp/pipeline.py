@@ -12,14 +12,12 @@ import numpy as np
 
 from fkp import detector, geometry, hub, images, runtime, scheme
 from fkp.detectors import single_face, yunet
-from fkp.faces import FaceDetector, Faces
+from fkp.faces import UNSURE, FaceDetector, Faces
 from fkp.hub import download, model_card
 from fkp.networks import codec, keypoint_net
 
 BATCH = 64
 """Crops that go through the keypoint network at once; more only costs memory."""
-UNSURE = 0.5
-"""With two passes, a face whose points score less than this on average is looked at upside down as well."""
 
 FAR = 100.0
 """Boxes may reach so many of the picture's longer sides from its corner."""
