@@ -11,7 +11,8 @@ import numpy as np
 from fkp import measures
 
 UNSURE = 0.5
-"""Mean keypoint score of a face below which its points are a guess."""
+"""Mean keypoint score of a face below which its points are a guess, and looked at again where passes allow
+it."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,16 @@ class Faces:
 
     `boxes` (n,4) xyxy float32 · `scores` (n,) float32, 0..1 · `keypoints` (n,68,2) xy float32 ·
     `keypoint_scores` (n,68) float32, 0..1 · `sigmas` (n,68) float32, the expected error of each point in
-    pixels · `visibility` (n,68) float32, 0..1, the probability that the point can be seen, neither turned
-    away nor covered. The last two are NaN where they are not known. Raises ValueError when the shapes do not
-    fit together.
+    pixels · `visibility` (n,68) float32, the probability, 0..1, that a point can be seen: neither turned away
+    nor covered. Sigmas and visibility are NaN where they are not known.
+    Raises ValueError when the shapes do not fit together.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     keypoints: np.ndarray
     keypoint_scores: np.ndarray
-    sigmas: np.ndarray = None  # type: ignore[assignment]  # becomes an array below
+    sigmas: np.ndarray = None  # type: ignore[assignment]  # become arrays below
     visibility: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
