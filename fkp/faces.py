@@ -10,6 +10,10 @@ import numpy as np
 
 from fkp import measures
 
+UNSURE = 0.5
+"""Mean keypoint score of a face below which its points are a guess, and looked at again where passes allow
+it."""
+
 
 @dataclass(frozen=True)
 class Faces:
@@ -57,6 +61,11 @@ class Faces:
 
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
+
+    @property
+    def guesses(self) -> np.ndarray:
+        """(n,) bool: faces whose points are a guess, for they score less than `UNSURE` on average."""
+        return self.keypoint_scores.mean(axis=1) < UNSURE
 
     @property
     def pose(self) -> measures.Pose:
