@@ -45,9 +45,10 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from fkp import FaceKeypoints, __version__, detector, hub
+from fkp import FaceKeypoints, __version__, detector, hub, runtime
+from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig
 from fkp.hub import download
-from fkp.networks import keypoint_net
+from fkp.networks import keypoint_net, state
 from fkp.training import distillation, face_task, keypoint_task
 from fkp.training.muon import Muon
 from fkp.training.run_folder import RunFolder
@@ -86,8 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"{args.data} holds too few faces for one batch of {args.batch_size}")
         if args.start:
             stored = {model: hub.load(hub.find(model)) for model in args.start}
-            hub.copy_mean_weights(
-                {model: fitted(weights, task, args) for model, weights in stored.items()}, task.network
+            state.copy_mean(
+                {model: fitted(weights, task) for model, weights in stored.items()}, task.network
             )
         if args.teacher and isinstance(task, keypoint_task.KeypointTask):
             with autocast():
@@ -106,16 +107,16 @@ def main(arguments: list[str] | None = None) -> int:
         if not run.checkpoint.is_file():
             print(f"train.py: nothing to resume: {run.checkpoint} does not exist", file=sys.stderr)
             return 1
-        state = run.load()
-        changed = [k for k, v in settings(args).items() if state["settings"].get(k) != v]
+        checkpoint = run.load()
+        changed = [k for k, v in settings(args).items() if checkpoint["settings"].get(k) != v]
         if changed:
             print(f"train.py: the run was started with other settings: {', '.join(changed)}", file=sys.stderr)
             return 1
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        for optimizer, stored in zip(optimizers, state["optimizers"], strict=True):
+        model.load_state_dict(checkpoint["model"])
+        average.load_state_dict(checkpoint["average"])
+        for optimizer, stored in zip(optimizers, checkpoint["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
-        step, history, sums = state["step"], state["history"], state["sums"]
+        step, history, sums = checkpoint["step"], checkpoint["history"], checkpoint["sums"]
     elif run.checkpoint.is_file() and not args.overwrite:
         print(f"train.py: {run.path} holds a run already: --resume it, --overwrite it or give a --name",
               file=sys.stderr)  # fmt: skip
@@ -203,12 +204,15 @@ def main(arguments: list[str] | None = None) -> int:
         with autocast():
             result = task.finish(average.module)
             validation = task.validate(result if args.what == "keypoints" else average.module)
-        keypoints = result if args.what == "keypoints" else other.keypoint_network
-        faces = result if args.what == "faces" else other.face_detector
         record = {"command": command(args, world), "seed": args.seed, "fkp_version": __version__}
         training = {**other.metrics.get("training", {}), args.what: record}
         metrics = {"validation": {args.what: validation}, "training": training}
-        hub.save(run.path / "model", keypoints, faces, metrics)
+        if args.what == "keypoints":
+            weights = replace(other, keypoints=result.config, keypoint_tensors=state.arrays(result))
+        else:
+            config, faces = result
+            weights = replace(other, detector=config, detector_tensors=state.arrays(faces))
+        hub.save(run.path / "model", replace(weights, metrics=metrics))
         print(f"{run.path / 'model'}: " + ", ".join(f"{k} {v:.3f}" for k, v in validation.items()))
         if args.push_to:
             try:
@@ -254,14 +258,14 @@ class Task(Protocol):
 def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
-        miner = None if args.mine is None else hub.load(hub.find(args.mine)).face_detector
+        miner = None if args.mine is None else face_detector(hub.load(hub.find(args.mine)))
         return face_task.FaceTask(
-            args.data, detector.DetectorConfig(depths=tuple(args.depths)), batch_size=args.batch_size,
-            seed=args.seed, device=device, miner=miner,
+            args.data, DetectorConfig(), batch_size=args.batch_size, seed=args.seed, device=device,
+            miner=miner, portraits=args.portraits,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
     augmentation = keypoint_task.Augmentation().scaled(turn, framing, photometry)
-    config = keypoint_net.BASELINE if args.architecture == "baseline" else keypoint_net.KEYPOINTNET
+    config = BASELINE if args.architecture == "baseline" else KEYPOINTNET
     if args.widths:
         config = replace(config, widths=tuple(args.widths))
     if args.blocks:
@@ -274,23 +278,28 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     )  # fmt: skip
 
 
-def fitted(stored: hub.Stored, task: Task, args: argparse.Namespace) -> torch.nn.Module:
-    """The network of stored weights, made narrower or deeper where the one to be trained is."""
+def fitted(stored: hub.Weights, task: Task) -> torch.nn.Module:
+    """The network of stored weights, a keypoint network with as many channels as the one to be trained."""
     if isinstance(task, keypoint_task.KeypointTask):
-        return keypoint_net.resized(stored.keypoint_network, task.config)
-    return detector.deepened(stored.face_detector, tuple(args.depths))
+        return keypoint_net.resized(stored.module("keypoints"), task.config)
+    return stored.module("detector")
+
+
+def face_detector(stored: hub.Weights) -> detector.Detector:
+    """The face detector of stored weights."""
+    return detector.Detector(stored.detector, runtime.Runner(stored.files("detector")))
 
 
 def teach(
-    task: keypoint_task.KeypointTask, args: argparse.Namespace, run: RunFolder, other: hub.Stored
+    task: keypoint_task.KeypointTask, args: argparse.Namespace, run: RunFolder, other: hub.Weights
 ) -> None:
     """Lets a teacher say what it sees in every face, which takes minutes, so a resumed run has it written."""
     written = run.path / "pseudo_labels.npz"
     earlier = None
     if args.resume and written.is_file():
         earlier = distillation.PseudoLabels.load(written)
-    teacher = hub.load(hub.find(args.teacher)).keypoint_network.to(memory_format=torch.channels_last)
-    said = task.learn_from(teacher.to(args.device), args.data, other.face_detector, earlier)
+    teacher = hub.load(hub.find(args.teacher)).module("keypoints").to(memory_format=torch.channels_last)
+    said = task.learn_from(teacher.to(args.device), args.data, face_detector(other), earlier)
     if earlier is None and int(os.environ.get("RANK", 0)) == 0:
         said.save(written)
 
@@ -462,24 +471,23 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                        help="weights to start from: a folder or OWNER/NAME; the mean of several")  # fmt: skip
     model.add_argument("--widths", type=int, nargs=4, metavar=("AT2", "AT4", "AT8", "AT16"),
                        help="keypoints: channels at 1/2 to 1/16 (default: "
-                            f"{' '.join(map(str, keypoint_net.KEYPOINTNET.widths))}); of a wider --start "
+                            f"{' '.join(map(str, KEYPOINTNET.widths))}); of a wider --start "
                             "those stay that matter most")  # fmt: skip
     model.add_argument("--teacher", metavar="MODEL",
                        help="keypoints: half of the faces are learnt from what this model says, and faces "
                             "without labels too (distillation)")  # fmt: skip
     model.add_argument("--blocks", type=int, nargs=3, metavar=("AT4", "AT8", "AT16"),
                        help="keypoints: residual blocks at 1/4, 1/8 and 1/16 (default: "
-                            f"{' '.join(map(str, keypoint_net.KEYPOINTNET.depths))})")  # fmt: skip
+                            f"{' '.join(map(str, KEYPOINTNET.depths))})")  # fmt: skip
     model.add_argument("--top-down", type=int, metavar="CHANNELS",
                        help="keypoints: channels of the top-down path (default: "
-                            f"{keypoint_net.KEYPOINTNET.top_down_width})")  # fmt: skip
-    model.add_argument("--depths", type=int, nargs=3, default=detector.DetectorConfig().depths,
-                       metavar=("AT8", "AT16", "AT32"),
-                       help="faces: blocks at 1/8, 1/16 and 1/32; what --start lacks begins by "
-                            "changing nothing")  # fmt: skip
+                            f"{KEYPOINTNET.top_down_width})")  # fmt: skip
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
     model.add_argument("--mine", metavar="MODEL",
                        help="faces: its detector's false alarms become hard negatives")  # fmt: skip
+    model.add_argument("--portraits", metavar="CSV", type=Path,
+                       help="faces: what 'fkp predict DATA/faces/* --csv CSV --max-faces 1 --passes 2' has "
+                            "written, to learn from these portraits too")  # fmt: skip
     learning = parser.add_argument_group("learning")
     learning.add_argument("--epochs", type=int, default=100)
     learning.add_argument("--batch-size", type=int, default=64, help="over all processes")

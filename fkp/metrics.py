@@ -203,16 +203,16 @@ class Found:
         return Found(self.scores[keep], self.overlaps[keep], self.faces)
 
 
-def assign(overlaps: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def assign(overlaps: np.ndarray, scores: np.ndarray, least_iou: float = LEAST_IOU) -> np.ndarray:
     """The index (n,) of each box's own face, −1 for none, by the IoU (n,m) of n boxes with m faces.
 
     The boxes take turns, best score first; each takes the face that it overlaps most of those that are still
-    free, if that is by LEAST_IOU or more.
+    free, if that is by `least_iou` or more.
     """
     own, free = np.full(len(scores), -1), np.ones(overlaps.shape[1], bool)
     for i in np.argsort(-np.asarray(scores), kind="stable"):
         candidates = np.where(free, overlaps[i], -1)
-        if candidates.max(initial=-1) >= LEAST_IOU:
+        if candidates.max(initial=-1) >= least_iou:
             own[i] = candidates.argmax()
             free[own[i]] = False
     return own

@@ -1,4 +1,4 @@
-"""Keypoints ↔ network targets, encode and decode side by side, and from a spread to a confidence.
+"""Keypoints ↔ network targets, encode and decode side by side.
 
 Everything here is in pixels of the crop, xy, integers at pixel centres.
 """
@@ -7,12 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
-
-RADIUS = 0.05
-"""A keypoint score is the probability that the point lies within this share of the inter-ocular distance."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +79,3 @@ class CoordinateCodec:
     def loss(self, numbers: Tensor, keypoints: Tensor) -> Tensor:
         """Mean squared difference (n,68) between numbers and encoded keypoints."""
         return (numbers - self.encode(keypoints)).square().mean(dim=-1)
-
-
-def scores_from_spreads(
-    spreads: np.ndarray, inter_ocular: np.ndarray, temperature: float = 1.0
-) -> np.ndarray:
-    """Confidence (n,68), 0..1, that a point lies within 5 % of the inter-ocular distance of the truth.
-
-    `spreads` (n,68) are expected errors and `inter_ocular` (n,) distances, in the same unit; `temperature`
-    multiplies the spreads (fitted on validation data). The error is taken to follow a radial Laplace
-    density, exp(−r/b) / (2πb²), whose mean is 2b, so P(r < R) = 1 − (1 + R/b)·exp(−R/b).
-    """
-    ratio = 2 * RADIUS * inter_ocular[..., None] / np.maximum(temperature * spreads, 1e-6)
-    return 1 - (1 + ratio) * np.exp(-ratio)

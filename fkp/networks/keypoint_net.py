@@ -7,61 +7,15 @@ of the crop. Normalisation happens inside, so that nobody can forget it.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fkp import scheme
+from fkp.config import STYLES, KeypointConfig
 from fkp.networks.codec import CoordinateCodec, HeatmapCodec
-
-STYLES = 1 + len(scheme.LABEL_STYLES)
-"""Labelling styles that a network knows: None, then `scheme.LABEL_STYLES`."""
-
-
-@dataclass(frozen=True)
-class KeypointConfig:
-    """What a keypoint network is made of, and how a face has to be cropped for it."""
-
-    architecture: str = "keypointnet"
-    crop_size: int = 112
-    """Side of the square crop, pixels."""
-    margin: float = 1.3
-    """Side of the crop as a multiple of the longer side of the tight face box."""
-    mean: tuple[float, ...] = (124.0, 116.0, 104.0)
-    std: tuple[float, ...] = (59.0, 57.0, 57.0)
-    widths: tuple[int, ...] = (16, 32, 64, 160)
-    """Channels of the stem (at half size) and of each stage (at a quarter, an eighth, …)."""
-    depths: tuple[int, ...] = (1, 2, 2)
-    """Residual blocks of each stage."""
-    top_down_width: int = 48
-    temperatures: tuple[float, ...] = (1.0,) * STYLES
-    """What spreads are multiplied by to be the expected error, for None and each of `scheme.LABEL_STYLES`;
-    fitted on validation data."""
-    annotation_offsets: tuple[float, ...] = (0.0,) * 2 * STYLES
-    """How far labels lie to the right of what can be seen, and below it, in shares of the longer side of the
-    tight box: two numbers for None (0, for it has no offset) and each of `scheme.LABEL_STYLES`. What a
-    network that learns from pictures and their mirror images alike cannot learn."""
-    visibility_calibration: tuple[float, float] = (1.0, 0.0)
-    """Slope and intercept that make the logits of visibility those of a calibrated probability (Platt
-    scaling); fitted on validation data."""
-
-    def annotation_offset(self, label_style: str | None) -> np.ndarray:
-        """The annotation offset of a style: right, down (2,), pixels of the crop."""
-        first = 2 * scheme.style_index(label_style)
-        offset = np.array(self.annotation_offsets[first : first + 2], np.float32)
-        return offset * np.float32(self.crop_size / self.margin)
-
-
-KEYPOINTNET = KeypointConfig(annotation_offsets=(0.0, 0.0, 0.0054, 0.0, 0.0149, 0.0, 0.0, 0.0))
-BASELINE = replace(
-    KEYPOINTNET, architecture="baseline", crop_size=96, margin=1.4, widths=(16, 32, 64, 128), depths=()
-)
-"""The two networks as `train.py keypoints` builds them. Annotation offsets were measured by
-`python benchmarks/labels.py`."""
 
 
 class RawOutput(NamedTuple):
@@ -248,13 +202,13 @@ def narrowed(wide: KeypointNetwork, config: KeypointConfig) -> KeypointNetwork:
                     ours.copy_(theirs[writes] if theirs.ndim else theirs)
         deepest, top = kept[f"stage {len(wide.stages)}"], kept["smooth"]
         narrow.style.weight.copy_(wide.style.weight[:, deepest])
-        for theirs, ours, channels in (
+        for old_head, new_head, channels in (
             (wide.spreads, narrow.spreads, top),
             (wide.visibility, narrow.visibility, top),
             (wide.context, narrow.context, deepest),
         ):
-            ours.weight.copy_(theirs.weight[:, channels])
-            ours.bias.copy_(theirs.bias)
+            new_head.weight.copy_(old_head.weight[:, channels])
+            new_head.bias.copy_(old_head.bias)
     return narrow
 
 
@@ -282,14 +236,14 @@ def widened(narrow: KeypointNet, config: KeypointConfig) -> KeypointNet:
             for theirs, ours in ((old.conv.bias, new.conv.bias), *_statistics(old.norm, new.norm)):
                 if theirs is not None and ours is not None and theirs.ndim:
                     ours[:writes] = theirs
-        for theirs, ours in (
+        for old_head, new_head in (
             (narrow.spreads, wide.spreads),
             (narrow.visibility, wide.visibility),
             (narrow.context, wide.context),
         ):
-            ours.weight.zero_()
-            ours.weight[:, : theirs.in_features] = theirs.weight
-            ours.bias.copy_(theirs.bias)
+            new_head.weight.zero_()
+            new_head.weight[:, : old_head.in_features] = old_head.weight
+            new_head.bias.copy_(old_head.bias)
         wide.style.weight[:, : narrow.style.embedding_dim] = narrow.style.weight
     return wide
 
@@ -364,6 +318,22 @@ class Baseline(KeypointNetwork):
         x = self.hidden(self.features(grey)).float()
         numbers = self.coordinates(x).unflatten(-1, (scheme.COUNT, 2))
         return RawOutput(numbers, self.spreads(x.detach()), self.visibility(x.detach()))
+
+
+class Decoded(nn.Module):
+    """A keypoint network together with its codec: what is run, and what is written as a graph.
+
+    `forward` takes crops (n,3,S,S) uint8 RGB and a labelling style (1,) int64 (`scheme.style_index`), and
+    gives keypoints (n,68,2), their sigmas (n,68) and their visibility (n,68) as `predict` does.
+    """
+
+    def __init__(self, keypoint_network: KeypointNetwork) -> None:
+        super().__init__()
+        self.network = keypoint_network
+
+    def forward(self, crops: Tensor, label_style: Tensor) -> tuple[Tensor, ...]:
+        raw = self.network(crops, label_style.expand(crops.shape[0]))
+        return tuple(self.network.decode(raw, label_style))
 
 
 class ResidualBlock(nn.Module):

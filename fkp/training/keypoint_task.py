@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from fkp import data, geometry, images, metrics, scheme
+from fkp import data, geometry, images, metrics, pipeline, scheme
+from fkp.config import KeypointConfig
 from fkp.networks import codec, keypoint_net
 from fkp.training import distillation
 
@@ -83,7 +84,7 @@ class KeypointTask:
     """
 
     def __init__(
-        self, folder: Path, config: keypoint_net.KeypointConfig, *,
+        self, folder: Path, config: KeypointConfig, *,
         batch_size: int = 64, seed: int = 0, workers: int = 0,
         augmentation: Augmentation | None = None, weights: LossWeights | None = None,
         all_faces: bool = False,
@@ -130,7 +131,8 @@ class KeypointTask:
 
     def _pack_reflected(self, sample: data.Sample) -> data.Sample:
         """A tight crop, continued beyond its edges, as a crop to keep."""
-        image = cv2.copyMakeBorder(sample["image"], *[BORDER] * 4, cv2.BORDER_REFLECT_101)
+        border = (BORDER, BORDER), (BORDER, BORDER), (0, 0)
+        image = np.pad(sample["image"], border, "reflect")
         return self.pack({**sample, "image": image, "keypoints": sample["keypoints"] + BORDER})
 
     def learn_from(
@@ -287,7 +289,7 @@ class KeypointTask:
         of `distillation.DEFAULT_STYLES` decide on that of None.
         """
         of_style = self.styles[self.held_out]
-        temperatures = []
+        temperatures: list[float] = []
         for style in (None, *scheme.LABEL_STYLES):
             sets = [style] if style else distillation.DEFAULT_STYLES
             own = [scheme.style_index(each) for each in sets]
@@ -297,7 +299,7 @@ class KeypointTask:
             eyes = np.broadcast_to(geometry.inter_ocular(found.keypoints)[:, None], counts.shape)[counts]
             before = self.config.temperatures[len(temperatures)]
             fitted = fit_temperature(
-                found.sigmas[counts][:, None], eyes, (errors <= 100 * codec.RADIUS)[counts][:, None]
+                found.sigmas[counts][:, None], eyes, (errors <= 100 * pipeline.RADIUS)[counts][:, None]
             )
             temperatures.append(round(before * fitted, 3))
         flagged = self.held_out[(self.flags[self.held_out] >= 0).any(axis=1)]
@@ -327,7 +329,7 @@ class KeypointTask:
 
 
 class Found(NamedTuple):
-    """`keypoints` (n,68,2), `sigmas` (n,68), `visibility` (n,68), see `keypoint_net.Prediction`."""
+    """`keypoints` (n,68,2), `sigmas` (n,68), `visibility` (n,68) of n faces."""
 
     keypoints: np.ndarray
     sigmas: np.ndarray
@@ -383,7 +385,7 @@ def fit_temperature(spreads: np.ndarray, inter_ocular: np.ndarray, hits: np.ndar
     """
 
     def error(temperature: float) -> float:
-        return metrics.reliability(codec.scores_from_spreads(spreads, inter_ocular, temperature), hits)[0]
+        return metrics.reliability(pipeline.scores_from_sigmas(temperature * spreads, inter_ocular), hits)[0]
 
     return float(min(np.geomspace(0.4, 2.5, 85).round(3), key=error))
 
