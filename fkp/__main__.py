@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     space.add_argument("--out", metavar="DIR", type=Path, help="keep the folder there")
     space.add_argument("--dry-run", action="store_true", help="upload nothing, only show the files")
 
-    export = add("export", _export, "write the keypoint network as ONNX")
+    export = add("export", _export, "write the keypoint network as ONNX, also with 8-bit integers")
     export.add_argument("file", metavar="FILE.onnx", type=Path)
     _add_model(export)
     return parser
@@ -381,7 +381,10 @@ def _export(args: argparse.Namespace) -> int:
     _check_writable(args.file)
     model = FaceKeypoints.from_pretrained(args.model)
     try:
-        export.write_onnx(model.weights.module("keypoints"), args.file, model.weights.digest("keypoints"))
+        network, digest = model.weights.module("keypoints"), model.weights.digest("keypoints")
+        export.write_onnx(network, args.file, digest)
+        if network.config.activation_ranges:
+            export.write_int8_onnx(network, args.file.with_suffix(".int8.onnx"), digest)
     except export.ExportError as error:
         raise _Stop(str(error)) from error
     return 0
