@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 from playwright.sync_api import Page
 
-from fkp import FaceKeypoints, draw, geometry, images, scheme
+from fkp import FaceKeypoints
 from fkp.faces import Faces
 
 CLOSE = 0.1
