@@ -21,8 +21,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# Spinning threads make torch many times slower on shared cores; it reads this when it is first imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Gradio keeps figures of the last 10000 requests and makes a table of them after every one.
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
@@ -30,11 +28,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 import cv2  # noqa: E402
 import gradio as gr  # noqa: E402
 import httpx  # noqa: E402
-import torch  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
 from fkp import hub  # noqa: E402
-from fkp.demo import (  # noqa: E402  # noqa: E402
+from fkp.demo import (  # noqa: E402
     batching,
     clip_jobs,
     components,
@@ -104,10 +101,10 @@ def _known_to(gradio_function: Callable[..., Any], **options: Any) -> dict[str, 
 def load(limits: Settings) -> FaceKeypoints:
     """The model, warmed up, its network shared by all requests. Raises hub.WeightsError."""
     if limits.threads:
-        torch.set_num_threads(limits.threads)
         cv2.setNumThreads(limits.threads)
-    model = FaceKeypoints.from_pretrained(limits.model, revision=limits.revision, detector=limits.detector)
-    model.runner = batching.Shared(model.runner)  # type: ignore[assignment]
+    model = FaceKeypoints.from_pretrained(
+        limits.model, revision=limits.revision, detector=limits.detector, threads=limits.threads or None
+    ).with_runner(batching.Shared)
     photos.warm_up(model)
     return model
 

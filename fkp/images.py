@@ -9,7 +9,7 @@ import stat
 import struct
 import warnings
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -120,6 +120,36 @@ def views(image: ImageLike) -> list[tuple[np.ndarray, np.ndarray | None]]:
         back[1] = -back[1] + (0, 0, height - 1)
     turned: tuple[np.ndarray, np.ndarray | None] = (upright, back)
     return [turned] if isinstance(image, ImageFile.ImageFile) else [turned, (pixels, None)]
+
+
+class Reduced(NamedTuple):
+    """A picture (H,W,3) uint8 RGB, perhaps smaller than the file's, which is `size_wh` (width, height)."""
+
+    image: np.ndarray
+    size_wh: tuple[int, int]
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """How many of the file's pixels go to one of the picture's."""
+        height, width = self.image.shape[:2]
+        return self.size_wh[0] / width, self.size_wh[1] / height
+
+
+def decode(
+    data: bytes, name: str, enough_pixels: int | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Reduced:
+    """The picture in a file's bytes as `read` gives it; `name` is what an error calls it.
+
+    A JPEG of four, 16 or 64 times `enough_pixels` is decoded at a half, a quarter or an eighth of its width
+    and height, which takes half the time. Raises ImageError.
+    """
+    picture = _identify(io.BytesIO(data), name)
+    (width, height), stored = picture.size, _stored(picture)
+    reduction = 1
+    if enough_pixels and picture.format == "JPEG":
+        reduction = next((f for f in (8, 4, 2) if width * height >= f * f * enough_pixels), 1)
+    image = _decode(picture, name, max_pixels, stored, reduction)
+    return Reduced(image, (height, width) if stored[0] else (width, height))
 
 
 def size_wh(path: str | Path) -> tuple[int, int]:

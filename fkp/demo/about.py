@@ -33,7 +33,8 @@ def build(site: Site, tab: gr.Tab) -> None:
     model = site.model
 
     def tell() -> str:
-        plots = site.checkout / "docs" if model.source == hub.BUNDLED else None  # they are of these weights
+        # The plots are of these weights.
+        plots = site.checkout / "docs" if model.weights.folder == hub.BUNDLED else None
         return text(model.metrics, model.describe()[1:], plots)
 
     tab.select(tell, None, shown, api_visibility="private")

@@ -3,18 +3,16 @@
 What other code needs is importable from here: `hub.find`, `hub.load`, `hub.save`, `hub.push`, `WeightsError`.
 """
 
-from fkp.hub.download import WeightsError
+from fkp.hub.errors import WeightsError
 from fkp.hub.weights import (
     BUNDLED,
     CARD,
     CONFIG,
-    DETECTOR_GRAPH,
     FORMAT,
-    KEYPOINTS_GRAPH,
+    GRAPHS,
     METRICS,
     WEIGHTS,
-    Stored,
-    copy_mean_weights,
+    Weights,
     files,
     find,
     load,
@@ -24,6 +22,6 @@ from fkp.hub.weights import (
 )
 
 __all__ = [
-    "BUNDLED", "CARD", "CONFIG", "DETECTOR_GRAPH", "FORMAT", "KEYPOINTS_GRAPH", "METRICS", "WEIGHTS",
-    "Stored", "WeightsError", "copy_mean_weights", "files", "find", "load", "push", "save", "training_hash",
+    "BUNDLED", "CARD", "CONFIG", "FORMAT", "GRAPHS", "METRICS", "WEIGHTS", "Weights", "WeightsError", "files",
+    "find", "load", "push", "save", "training_hash",
 ]  # fmt: skip

@@ -21,6 +21,8 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import validate_repo_id
 
+from fkp.hub.errors import WeightsError
+
 PATIENCE = 2.5
 """Seconds that the Hub's first answer may take; without a network huggingface_hub itself tries for 23."""
 
@@ -37,10 +39,6 @@ T = TypeVar("T")
 
 IsWhole = Callable[[Path], bool]
 """Whether a file in the cache is what it should be, as far as can be told by looking at it."""
-
-
-class WeightsError(RuntimeError):
-    """Weights that cannot be had, do not fit or cannot be pushed: one sentence, and what to do."""
 
 
 class Options(TypedDict, total=False):

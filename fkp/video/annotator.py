@@ -209,7 +209,7 @@ class _Json:
 
     def add(self, frame: Frame, faces: TrackedFaces) -> None:
         each = zip(faces.ids.tolist(), report.face_records(faces), strict=True)
-        records = [{"face": number} | face for number, face in each]
+        records = [{"face": number} | face | {"number": number} for number, face in each]
         with outputs.naming(self._path):
             self._frames.add({"frame": frame.number, "time": round(frame.time, 6), "faces": records})
 
