@@ -13,7 +13,7 @@ import numpy as np
 from fkp import detector, geometry, hub, images, runtime, scheme
 from fkp.detectors import single_face, yunet
 from fkp.faces import FaceDetector, Faces
-from fkp.hub import download, model_card
+from fkp.hub import download, model_card, publish
 from fkp.networks import codec, keypoint_net
 
 BATCH = 64
@@ -278,7 +278,7 @@ class FaceKeypoints:
         Raises `hub.WeightsError` with one sentence when the Hub refuses or cannot be reached.
         """
         self._detector_to_save()
-        download.check_push(repo_id, token)  # before the graphs, which take seconds
+        publish.check_push(repo_id, token)  # before the graphs, which take seconds
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id)
             return hub.push(folder, repo_id, private=private, token=token, commit_message=commit_message)

@@ -4,6 +4,7 @@ What other code needs is importable from here: `hub.find`, `hub.load`, `hub.save
 """
 
 from fkp.hub.download import WeightsError
+from fkp.hub.publish import check_push, push
 from fkp.hub.weights import (
     BUNDLED,
     CARD,
@@ -18,12 +19,12 @@ from fkp.hub.weights import (
     files,
     find,
     load,
-    push,
     save,
     training_hash,
 )
 
 __all__ = [
     "BUNDLED", "CARD", "CONFIG", "DETECTOR_GRAPH", "FORMAT", "KEYPOINTS_GRAPH", "METRICS", "WEIGHTS",
-    "Stored", "WeightsError", "copy_mean_weights", "files", "find", "load", "push", "save", "training_hash",
+    "Stored", "WeightsError", "check_push", "copy_mean_weights", "files", "find", "load", "push", "save",
+    "training_hash",
 ]  # fmt: skip
