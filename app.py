@@ -459,7 +459,7 @@ def about_tab(model: fkp.FaceKeypoints, tab: gr.Tab) -> None:
     text = gr.HTML(elem_id="about", apply_default_css=False)
 
     def tell() -> str:
-        plots = HERE / "docs" if model.source == hub.BUNDLED else None  # they are of these weights
+        plots = HERE / "docs" if model.weights.folder == hub.BUNDLED else None  # they are of these weights
         return about.text(model.metrics, model.describe()[1:], plots)
 
     tab.select(tell, None, text, api_visibility="private")
@@ -644,7 +644,7 @@ def load(limits: Settings) -> fkp.FaceKeypoints:
     model = fkp.FaceKeypoints.from_pretrained(
         limits.model, revision=limits.revision, detector=limits.detector
     )
-    model.runner = batching.Shared(model.runner)  # type: ignore[assignment]
+    model = model.with_runner(batching.Shared)
     photos.warm_up(model)
     return model
 

@@ -306,7 +306,7 @@ def _push(args: argparse.Namespace) -> int:
         model.save_pretrained(folder, repo_id=args.repo_id)
         _show_files(hub.files(folder))
         if not args.dry_run:
-            print(hub.push(folder, args.repo_id, private=args.private))
+            print(publish.push(folder, args.repo_id, private=args.private))
     return 0
 
 
@@ -334,7 +334,7 @@ def _export(args: argparse.Namespace) -> int:
     _check_writable(args.file)
     model = FaceKeypoints.from_pretrained(args.model)
     try:
-        export.write_onnx(model.keypoint_network, args.file)
+        export.write_onnx(model.weights.module("keypoints"), args.file, model.weights.digest("keypoints"))
     except export.ExportError as error:
         raise _Stop(str(error)) from error
     return 0

@@ -1,6 +1,7 @@
 """CSV + pictures → `FacialKeypointsDataset`, its transforms, and the split by person and by photo.
 
-A CSV has one row a face: the picture's file name, then x0,y0,…,x67,y67 in pixels of that picture.
+A CSV has one row a face: the picture's file name, then x0,y0,…,x67,y67 in pixels of that picture. Cells may
+be empty: such a point has no label, and is NaN.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from csv import Error as CsvError
+from csv import reader
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,54 +87,70 @@ class FacialKeypointsDataset(Dataset[Sample]):
 def _read(csv: Path, folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
     """Names, keypoints (n,68,2) and a sentence for every fault of one CSV."""
     none = np.empty((0, scheme.COUNT, 2), np.float32)
-    overlong: list[str] = []
     try:
-        header = len(pd.read_csv(csv, nrows=0).columns)
-        if header != COLUMNS + 1:
-            what = f"a CSV of keypoints has {COLUMNS + 1}: the picture's name and {scheme.COUNT} points"
-            return [], none, [f"{csv}: its first row has {header} columns; {what}"]
-        # Everything as text first, so that a fault can be told by its row instead of failing as a whole.
-        table = pd.read_csv(
-            csv,
-            header=None,
-            skiprows=1,
-            names=range(COLUMNS + 1),
-            dtype=str,
-            index_col=False,
-            engine="python",
-            on_bad_lines=lambda fields: overlong.append(fields[0]),
-        )
+        with open(csv, newline="", encoding="utf-8") as file:
+            header, *rows = list(reader(file)) or [[]]
     except FileNotFoundError:
         return [], none, [f"{csv}: there is no such file"]
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+    except (CsvError, UnicodeDecodeError, OSError) as error:
         return [], none, [f"{csv}: not a CSV of keypoints ({error})"]
-    problems = [f"{csv}, picture {name}: more than {COLUMNS} numbers in its row" for name in overlong]
-    names = table[0].fillna("").tolist()
-    numbers = table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    if len(header) != COLUMNS + 1:
+        what = f"a CSV of keypoints has {COLUMNS + 1}: the picture's name and {scheme.COUNT} points"
+        found = f"its first row has {len(header)} columns" if header else "it is empty"
+        return [], none, [f"{csv}: {found}; {what}"]
+    rows, problems = [row for row in rows if row], []
+    names = [row[0] for row in rows]
+    numbers = np.full((len(rows), COLUMNS), np.nan, np.float32)
     sizes: dict[str, tuple[int, int] | str] = {}
-    for row, (name, values) in enumerate(zip(names, numbers, strict=True), start=2):
-        where = f"{csv}, row {row} ({name or 'no picture named'})"
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            short = bad[0] + len(bad) == COLUMNS
-            what = f"{bad[0]} of {COLUMNS} numbers" if short else f"no number in column {bad[0]}"
-            problems.append(f"{where}: {what}")
+    for row, (name, *cells) in enumerate(rows):
+        where = f"{csv}, row {row + 2} ({name or 'no picture named'})"
+        if len(cells) != COLUMNS:
+            more = "more than " if len(cells) > COLUMNS else f"{len(cells)} of "
+            problems.append(f"{where}: {more}{COLUMNS} numbers")
+        elif fault := _fill(numbers[row], cells):
+            problems.append(f"{where}: {fault}")
         if name not in sizes:
             sizes[name] = _size(folder / name)
         size = sizes[name]
         if isinstance(size, str):
             problems.append(f"{where}: {size}")
-        elif not len(bad):
-            reach = FAR_OUTSIDE * max(size)
-            x, y = values[0::2], values[1::2]
-            beyond = np.maximum.reduce([-x, x - (size[0] - 1), -y, y - (size[1] - 1)])
-            if beyond.max() > reach:
-                point = int(beyond.argmax())
-                problems.append(
-                    f"{where}: point {point} at ({x[point]:g}, {y[point]:g}) is far outside "
-                    f"the {size[0]}×{size[1]} picture"
-                )
+            continue
+        x, y = numbers[row, 0::2], numbers[row, 1::2]
+        beyond = np.maximum.reduce([-x, x - (size[0] - 1), -y, y - (size[1] - 1)])
+        if np.fmax.reduce(beyond) > FAR_OUTSIDE * max(size):
+            point = int(np.nanargmax(beyond))
+            problems.append(
+                f"{where}: point {point} at ({x[point]:g}, {y[point]:g}) is far outside "
+                f"the {size[0]}×{size[1]} picture"
+            )
     return names, numbers.reshape(-1, scheme.COUNT, 2), problems
+
+
+def _fill(numbers: np.ndarray, cells: list[str]) -> str | None:
+    """Write the cells of a row as numbers (136,), NaN where empty; what is wrong with them, if anything."""
+    for column, cell in enumerate(cells):
+        try:
+            numbers[column] = float(cell) if cell else np.nan
+        except ValueError:
+            numbers[column] = np.inf
+        if np.isinf(numbers[column]) or (cell and np.isnan(numbers[column])):
+            numbers[:] = np.nan
+            return f"no number in column {column}: {cell!r}"
+    x, y = np.isfinite(numbers[0::2]), np.isfinite(numbers[1::2])
+    if (halves := np.flatnonzero(x != y)).size:
+        numbers[:] = np.nan
+        return f"point {halves[0]} has one coordinate only"
+    return None if x.sum() > 1 else "fewer than two points have a label"
+
+
+def read_visibility(csv: Path) -> tuple[list[str], list[str], np.ndarray]:
+    """File names, pose groups and flags (n,68) int8 of MERL-RAV's visibility: a row for each face.
+
+    0: turned away, the head itself hides the point · 1: visible · 2: covered by something.
+    """
+    table = pd.read_csv(csv)
+    flags = table[[str(point) for point in range(scheme.COUNT)]].to_numpy(np.int8)
+    return table["image"].tolist(), table["group"].tolist(), flags
 
 
 def _size(path: Path) -> tuple[int, int] | str:
@@ -169,12 +188,16 @@ def split(names: Sequence[str], key: Callable[[str], str]) -> tuple[list[int], l
 
 
 class Source(NamedTuple):
-    """A labelled set below the data folder, its labelling style, and what its held-out part is split by."""
+    """A labelled set below the data folder, its labelling style, and what its held-out part is split by.
+
+    `visibility` is the CSV of its flags, see `read_visibility`, where it has them.
+    """
 
     csv: str
     folder: str
     style: str
     key: Callable[[str], str]
+    visibility: str | None = None
 
 
 TRAINING_SOURCES = (
@@ -184,6 +207,9 @@ TRAINING_SOURCES = (
     Source("300w/afw.csv", "300w/afw", "300w", photo),
 )
 """What both networks are trained on. The test sets are not among them, and never will be."""
+
+MERL = Source("merl/aflw_train.csv", "merl/aflw_train", "merl", photo, "merl/aflw_train_visibility.csv")
+"""AFLW with MERL-RAV's labels, as tight crops: for the keypoint network."""
 
 
 class FaceBoxes:
@@ -303,13 +329,22 @@ class Photometry:
         seed = int(torch.randint(2**62, ()))
         return {**sample, "image": self.change(sample["image"], np.random.default_rng(seed))}
 
+    def cover(
+        self, image: np.ndarray, generator: np.random.Generator, other: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The image with a part covered, or not, and a mask (H,W) of what is; `other` covers it."""
+        return covered(image, other, generator) if generator.random() < self.occlusion else (image, None)
+
     def change(
         self, image: np.ndarray, generator: np.random.Generator, other: np.ndarray | None = None
     ) -> np.ndarray:
         """The changed image (H,W,3) uint8; `other`, of the same size, is what covers parts of it."""
+        image, _ = self.cover(image, generator, image if other is None else other)
+        return self.recolour(image, generator)
+
+    def recolour(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The image with its light, colour, sharpness, noise and compression changed, nothing covered."""
         draw = generator.random
-        if draw() < self.occlusion:
-            image = occluded(image, image if other is None else other, generator)
         if draw() < self.light:
             image = cv2.LUT(image, _light(generator, dark=draw() < self.dark / max(self.light, 1e-6)))
         if draw() < self.colour:
@@ -347,7 +382,14 @@ def _light(generator: np.random.Generator, dark: bool) -> np.ndarray:
 
 
 def occluded(image: np.ndarray, other: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """The image (H,W,3) with a part covered: by a rectangle of the other one, or by a plain ellipse.
+    """The image (H,W,3) with a part covered, see `covered`."""
+    return covered(image, other, generator)[0]
+
+
+def covered(
+    image: np.ndarray, other: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The image (H,W,3) with a part covered, by a piece of the other one or one colour, and a mask (H,W).
 
     Real texture hides a point better than a flat colour does (compare Zhong et al.,
     https://arxiv.org/abs/1708.04896); the ellipses stand for fingers, hats and microphones.
@@ -356,16 +398,21 @@ def occluded(image: np.ndarray, other: np.ndarray, generator: np.random.Generato
     h, w = (generator.uniform(0.1, 0.45, 2) * (height, width)).astype(int)
     top = int(generator.uniform(-0.2 * h, height - 0.8 * h))
     left = int(generator.uniform(-0.2 * w, width - 0.8 * w))
-    image = image.copy()
+    image, mask = image.copy(), np.zeros((height, width), np.uint8)
     if generator.random() < 0.5:
         y1, x1, y2, x2 = max(top, 0), max(left, 0), min(top + h, height), min(left + w, width)
         y, x = generator.integers(0, height - (y2 - y1) + 1), generator.integers(0, width - (x2 - x1) + 1)
         image[y1:y2, x1:x2] = other[y : y + y2 - y1, x : x + x2 - x1]
-        return image
+        mask[y1:y2, x1:x2] = 1
+        return image, mask
+    ellipse = (left + w / 2, top + h / 2), (float(w), 1.3 * h), generator.uniform(0, 180)
+    mask = cv2.ellipse(mask, ellipse, [1], -1)
+    if generator.random() < 0.3:
+        np.copyto(image, other, where=mask.astype(bool)[..., None])
+        return image, mask
     y, x = generator.integers(0, height), generator.integers(0, width)
     colour = generator.integers(0, 256, 3) if generator.random() < 0.4 else other[y, x]
-    ellipse = (left + w / 2, top + h / 2), (float(w), 1.3 * h), generator.uniform(0, 180)
-    return cv2.ellipse(image, ellipse, [int(c) for c in colour], -1)
+    return cv2.ellipse(image, ellipse, [int(c) for c in colour], -1), mask
 
 
 def _blurred(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:

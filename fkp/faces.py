@@ -15,7 +15,8 @@ class Faces:
 
     `boxes` (n,4) xyxy float32 · `scores` (n,) float32, 0..1 · `keypoints` (n,68,2) xy float32 ·
     `keypoint_scores` (n,68) float32, 0..1 · `sigmas` (n,68) float32, the expected error of each point in
-    pixels, NaN where it is not known.
+    pixels · `visibility` (n,68) float32, the probability, 0..1, that a point can be seen: neither turned away
+    nor covered. Sigmas and visibility are NaN where they are not known.
     Raises ValueError when the shapes do not fit together.
     """
 
@@ -23,14 +24,16 @@ class Faces:
     scores: np.ndarray
     keypoints: np.ndarray
     keypoint_scores: np.ndarray
-    sigmas: np.ndarray = None  # type: ignore[assignment]  # becomes an array below
+    sigmas: np.ndarray = None  # type: ignore[assignment]  # become arrays below
+    visibility: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         n = len(self.boxes)
         wanted = {"boxes": (n, 4), "scores": (n,), "keypoints": (n, 68, 2)}
-        wanted |= {"keypoint_scores": (n, 68), "sigmas": (n, 68)}
-        if self.sigmas is None:
-            object.__setattr__(self, "sigmas", np.full((n, 68), np.nan))
+        wanted |= {"keypoint_scores": (n, 68), "sigmas": (n, 68), "visibility": (n, 68)}
+        for name in ("sigmas", "visibility"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full((n, 68), np.nan))
         for name, shape in wanted.items():
             array = np.asarray(getattr(self, name), dtype=np.float32)
             if array.shape != shape:

@@ -1,21 +1,19 @@
 """Weights in a folder (`weights`), from the Hub (`download`), to the Hub (`publish`), and their model card.
 
-What other code needs is importable from here: `hub.find`, `hub.load`, `hub.save`, `hub.push`, `WeightsError`.
+What other code needs is importable from here: `hub.find`, `hub.load`, `hub.save`, `WeightsError`.
+`download` and `publish` are not, for huggingface_hub takes half a second to import.
 """
 
-from fkp.hub.download import WeightsError
-from fkp.hub.publish import check_push, push
+from fkp.hub.errors import WeightsError
 from fkp.hub.weights import (
     BUNDLED,
     CARD,
     CONFIG,
-    DETECTOR_GRAPH,
     FORMAT,
-    KEYPOINTS_GRAPH,
+    GRAPHS,
     METRICS,
     WEIGHTS,
-    Stored,
-    copy_mean_weights,
+    Weights,
     files,
     find,
     load,
@@ -24,7 +22,6 @@ from fkp.hub.weights import (
 )
 
 __all__ = [
-    "BUNDLED", "CARD", "CONFIG", "DETECTOR_GRAPH", "FORMAT", "KEYPOINTS_GRAPH", "METRICS", "WEIGHTS",
-    "Stored", "WeightsError", "check_push", "copy_mean_weights", "files", "find", "load", "push", "save",
-    "training_hash",
+    "BUNDLED", "CARD", "CONFIG", "FORMAT", "GRAPHS", "METRICS", "WEIGHTS", "Weights", "WeightsError", "files",
+    "find", "load", "save", "training_hash",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """Files of a Hugging Face Hub repository in the local cache. A failure is one sentence.
 
 On top of `huggingface_hub.snapshot_download`: a quick answer where there is no network, and the cache in its
-place. Files of the cache are checked against their hash: huggingface_hub compares sizes only, which a file may
-well have that an interrupted download or a full disk has left.
+place. Files of the cache are checked against their hash: huggingface_hub compares sizes only, which are right
+after an interrupted download or on a full disk, too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import validate_repo_id
 
+from fkp.hub.errors import WeightsError
+
 PATIENCE = 2.5
 """Seconds that the Hub's first answer may take; without a network huggingface_hub itself tries for 23."""
 
@@ -31,10 +33,6 @@ LONGEST_WAIT = 5.0
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 T = TypeVar("T")
-
-
-class WeightsError(RuntimeError):
-    """Weights that cannot be had, do not fit or cannot be pushed: one sentence, and what to do."""
 
 
 class Options(TypedDict, total=False):

@@ -13,13 +13,14 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import huggingface_hub
 import numpy as np
 from PIL import Image
 
 from fkp import draw, images, scheme
 
 if TYPE_CHECKING:
+    import huggingface_hub
+
     from fkp.faces import Faces
 
 POINTS_FIGURE, EXAMPLE = "card/points.png", "card/example.jpg"
@@ -45,25 +46,6 @@ TRAINING_DATA = {
 }
 """What `train.py` trains each network on."""
 
-# fmt: off
-MEAN_FACE: tuple[tuple[int, int], ...] = (
-    (-819, 21), (-812, 236), (-787, 450), (-742, 660), (-658, 855), (-529, 1025), (-372, 1168), (-198, 1284),
-    (0, 1316), (198, 1284), (372, 1168), (529, 1025), (658, 855), (742, 660), (787, 450), (812, 236),
-    (819, 21),
-    (-666, -154), (-563, -242), (-422, -267), (-277, -247), (-137, -194),
-    (137, -194), (277, -247), (422, -267), (563, -242), (666, -154),
-    (0, -19), (0, 124), (0, 265), (0, 409), (-163, 503), (-84, 531), (0, 558), (84, 531), (163, 503),
-    (-500, 0), (-414, -53), (-306, -51), (-218, 19), (-315, 41), (-421, 40),
-    (218, 19), (306, -51), (414, -53), (500, 0), (421, 40), (315, 41),
-    (-314, 770), (-200, 721), (-81, 696), (0, 716), (81, 696), (200, 721),
-    (314, 770), (204, 882), (89, 931), (0, 940), (-89, 931), (-204, 882),
-    (-267, 777), (-83, 767), (0, 776), (83, 767), (267, 777), (84, 823), (0, 833), (-84, 823),
-)
-# fmt: on
-"""The 68 points of the mean face of 300-W, xy: that of `scheme.TRIANGLES`. The outer eye corners are 1000
-apart, their middle is 0."""
-
-
 UPPER_LIP, LOWER_LIP = [49, 50, 51, 52, 53], [55, 56, 57, 58, 59, 65, 66, 67]
 
 
@@ -86,7 +68,6 @@ def text(weights: Weights, repo_id: str, pictures: Container[str] = ()) -> str:
         example=_EXAMPLE if EXAMPLE in pictures else "",
         figure=_POINTS if POINTS_FIGURE in pictures else "",
         groups=_groups(),
-        style=weights.config["keypoints"]["label_style"],
         accuracy="\n\n".join(_accuracy(metrics)),
         limits="\n\n".join(_limits(metrics)),
         data="\n\n".join(_data(metrics)),
@@ -117,7 +98,7 @@ def pictures(model: Callable[..., Faces]) -> dict[str, bytes]:
 @functools.cache
 def points_figure() -> bytes:
     """The mean face with its points numbered, as PNG. Its lips are parted, or numbers would hide points."""
-    face = np.array(MEAN_FACE, np.float32)
+    face = np.array(scheme.MEAN_FACE, np.float32)
     face[UPPER_LIP, 1] -= 24
     face[LOWER_LIP, 1] += 40
     face = face * 0.52 + (480, 200)
@@ -181,6 +162,8 @@ def _measured(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mappi
 
 
 def _header(metrics: Mapping[str, Any], repo_id: str) -> huggingface_hub.ModelCardData:
+    import huggingface_hub  # half a second, which loading does not need
+
     results = [
         huggingface_hub.EvalResult(
             task_type="keypoint-detection",

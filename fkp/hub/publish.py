@@ -8,7 +8,8 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 from fkp.hub import weights
-from fkp.hub.download import WeightsError, first_line, is_id, refusal, within
+from fkp.hub.download import first_line, is_id, refusal, within
+from fkp.hub.errors import WeightsError
 
 PATIENCE = 10.0
 """Seconds that the Hub's first answer may take: somebody is about to upload."""

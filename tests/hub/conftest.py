@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from fkp import detector, hub
-from fkp.networks import keypoint_net
-from tests.hub.test_weights import FACES, KEYPOINTS
+from fkp import hub
+from fkp.config import DetectorConfig, KeypointConfig
+from fkp.networks import face_net, keypoint_net
 from tests.loopback_hub import Client, LoopbackHub, User
 
 NAME = "someone/faces"
+
+KEYPOINTS = KeypointConfig(
+    crop_size=64, widths=(4, 4, 4, 4, 8), depths=(1, 1, 1, 1), top_down_width=4
+)
+FACES = DetectorConfig()
 
 SOON = 12
 """huggingface_hub itself would try for 23 seconds, fkp gives up before 3; the rest is for a busy machine."""
@@ -20,7 +25,7 @@ SOON = 12
 PRELUDE = """
 import time, warnings
 from fkp import hub
-from fkp.hub import download
+from fkp.hub import download, publish
 
 def find(source, **options):
     began = time.monotonic()
@@ -46,7 +51,8 @@ def tell(ask, *arguments, **options):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
-    hub.save(folder, keypoint_net.build(KEYPOINTS), detector.Detector(FACES), {"a": 1}, graphs=False)
+    networks = keypoint_net.build(KEYPOINTS), FACES, face_net.DetectorNetwork(FACES)
+    hub.save(folder, hub.Weights.of(*networks, metrics={"a": 1}), graphs=False)
     return folder
 
 

@@ -20,8 +20,9 @@ from tests.hub.conftest import NAME, find
 from tests.loopback_hub import Client, LoopbackHub, User, fresh_process, run_fresh
 
 FETCH = """
-from fkp.hub import WeightsError, check_push
+from fkp.hub import WeightsError
 from fkp.hub.download import fetch_file
+from fkp.hub.publish import check_push
 
 for ask in (*(lambda name=name: fetch_file({repo_id!r}, name, {commit!r}).name for name in {names!r}),
             lambda: check_push({repo_id!r}) or "may push"):

@@ -12,12 +12,12 @@ from tests.loopback_hub import Client, LoopbackHub, User, fresh_process
 
 
 def push(client: Client, weights: Path, name: str = NAME, token: str = "hf_secret", **options: object) -> str:
-    """What `hub.push` gives, after the check that comes before it, or why not."""
+    """What `publish.push` gives, after the check that comes before it, or why not."""
     (said,) = client(
         f"""
 def push():
-    hub.check_push({name!r}, {token!r})
-    return hub.push({str(weights)!r}, {name!r}, token={token!r}, **{options!r})
+    publish.check_push({name!r}, {token!r})
+    return publish.push({str(weights)!r}, {name!r}, token={token!r}, **{options!r})
 
 tell(push)
 """
@@ -63,7 +63,7 @@ def test_push_to_an_organisation(server: LoopbackHub, client: Client, weights: P
 
 
 def test_push_without_a_token(client: Client) -> None:
-    (said,) = client(f"tell(hub.check_push, {NAME!r})")
+    (said,) = client(f"tell(publish.check_push, {NAME!r})")
     assert NAME in said and "without a token" in said
 
 
