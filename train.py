@@ -107,16 +107,16 @@ def main(arguments: list[str] | None = None) -> int:
         if not run.checkpoint.is_file():
             print(f"train.py: nothing to resume: {run.checkpoint} does not exist", file=sys.stderr)
             return 1
-        saved = run.load()
-        changed = [k for k, v in settings(args).items() if saved["settings"].get(k) != v]
+        checkpoint = run.load()
+        changed = [k for k, v in settings(args).items() if checkpoint["settings"].get(k) != v]
         if changed:
             print(f"train.py: the run was started with other settings: {', '.join(changed)}", file=sys.stderr)
             return 1
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        for optimizer, stored in zip(optimizers, saved["optimizers"], strict=True):
+        model.load_state_dict(checkpoint["model"])
+        average.load_state_dict(checkpoint["average"])
+        for optimizer, stored in zip(optimizers, checkpoint["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
-        step, history, sums = saved["step"], saved["history"], saved["sums"]
+        step, history, sums = checkpoint["step"], checkpoint["history"], checkpoint["sums"]
     elif run.checkpoint.is_file() and not args.overwrite:
         print(f"train.py: {run.path} holds a run already: --resume it, --overwrite it or give a --name",
               file=sys.stderr)  # fmt: skip

@@ -87,6 +87,31 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--max-faces", metavar="N", type=_count, help="only the N largest faces")
     predict.add_argument("--verbose", action="store_true", help="say on stderr what ran, and how long")
 
+    label = add("label", _label, "label many pictures: a folder, tar or Parquet shards, a dataset on the Hub")
+    label.add_argument(
+        "source", metavar="SOURCE",
+        help="a folder of pictures or of tar or Parquet shards, 'DIR/*.tar', a text file with a path a line, "
+        "or hf://datasets/OWNER/NAME",
+    )  # fmt: skip
+    label.add_argument(
+        "--out", metavar="DIR", type=Path, required=True,
+        help="folder of the results, a Parquet file for each shard; what is finished there is skipped",
+    )  # fmt: skip
+    label.add_argument("--workers", metavar="N", type=_count, help="processes (default: one for each core)")
+    label.add_argument("--ray", metavar="ADDRESS", help="work on this Ray cluster, or 'auto'")
+    label.add_argument("--gpus", metavar="G", type=float, default=0, help="of each Ray worker (default: 0)")
+    label.add_argument("--column", metavar="NAME", help="column of Parquet shards that holds the pictures")
+    label.add_argument("--key", metavar="NAME", help="column of Parquet shards that names them")
+    label.add_argument(
+        "--format", choices=("coco", "cvat", "label-studio"),
+        help="write this too, for an annotation tool, the least sure pictures first",
+    )  # fmt: skip
+    label.add_argument("--overwrite", action="store_true", help="do anew what other weights or settings did")
+    _add_model(label)
+    _add_options(label)
+    label.add_argument("--min-score", metavar="S", type=_score, help="least confidence of a face, 0..1")
+    label.add_argument("--max-faces", metavar="N", type=_count, help="only the N largest faces")
+
     video = add("video", _video, "follow the faces of a clip and their keypoints")
     video.add_argument("clip", metavar="IN", help="a video file")
     video.add_argument(
@@ -227,6 +252,28 @@ def _predict(args: argparse.Namespace) -> int:
         with args.csv.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             report.write_csv(file, records)
     return status
+
+
+def _label(args: argparse.Namespace) -> int:
+    try:
+        from fkp import label
+        from fkp.label import annotation
+    except ImportError as error:
+        raise _Stop(f"labelling needs {error.name}: run 'pip install fkp[label]'") from error
+    names = ("backend", "detector", "mirrored", "passes", "label_style")
+    options = {name: getattr(args, name) for name in names}
+    settings = label.Settings(args.model, options, args.min_score, args.max_faces)
+    try:
+        summary = label.label(
+            args.source, args.out, settings, workers=args.workers, ray=args.ray, gpus=args.gpus,
+            column=args.column, key=args.key, overwrite=args.overwrite,
+        )  # fmt: skip
+        print(summary)
+        if args.format:
+            print(annotation.write(args.format, args.out))
+    except (ValueError, label.WorkerDied) as error:
+        raise _Stop(str(error)) from error
+    return 1 if summary.problems else 0
 
 
 def _video(args: argparse.Namespace) -> int:

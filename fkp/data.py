@@ -406,7 +406,7 @@ def covered(
         mask[y1:y2, x1:x2] = 1
         return image, mask
     ellipse = (left + w / 2, top + h / 2), (float(w), 1.3 * h), generator.uniform(0, 180)
-    mask = cv2.ellipse(mask, ellipse, [1], -1)
+    cv2.ellipse(mask, ellipse, [1], -1)
     if generator.random() < 0.3:
         np.copyto(image, other, where=mask.astype(bool)[..., None])
         return image, mask
@@ -425,3 +425,9 @@ def _blurred(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     start, end = (round(middle - right), round(middle - down)), (round(middle + right), round(middle + down))
     cv2.line(kernel, start, end, (1.0,))
     return cv2.filter2D(image, -1, kernel / kernel.sum())
+
+
+if __name__ == "__main__":
+    from fkp import converters
+
+    raise SystemExit(converters.main())

@@ -638,9 +638,9 @@ def crowd_recall(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> list[floa
         by_photo.append(np.stack([geometry.longer_sides(photo.boxes), best], axis=1))
         false.append(scores[(face < 0) & ~ignorable])
     sides, best = np.concatenate(by_photo or [np.empty((0, 2))]).T
-    false = np.sort(np.concatenate(false or [np.empty(0)]))[::-1]
+    worst_first = np.sort(np.concatenate(false or [np.empty(0)]))[::-1]
     allowed = int(FALSE_ALLOWED * len(found))
-    least_score = false[allowed] if len(false) > allowed else 0.0
+    least_score = worst_first[allowed] if len(worst_first) > allowed else 0.0
     shares = []
     for low, high in pairwise(CROWD_SIZES):
         of_size = (sides >= low) & (sides < high)

@@ -134,7 +134,8 @@ class KeypointTask:
 
     def _pack_reflected(self, sample: data.Sample) -> data.Sample:
         """A tight crop, continued beyond its edges, as a crop to keep."""
-        image = cv2.copyMakeBorder(sample["image"], *[BORDER] * 4, cv2.BORDER_REFLECT_101)
+        border = (BORDER, BORDER), (BORDER, BORDER), (0, 0)
+        image = np.pad(sample["image"], border, "reflect")
         return self.pack({**sample, "image": image, "keypoints": sample["keypoints"] + BORDER})
 
     def learn_from(

@@ -195,7 +195,7 @@ class _Json:
 
     def add(self, frame: Frame, faces: TrackedFaces) -> None:
         each = zip(faces.ids.tolist(), report.face_records(faces), strict=True)
-        records = [{"face": number} | face for number, face in each]
+        records = [{"face": number} | face | {"number": number} for number, face in each]
         line = {"frame": frame.number, "time": round(frame.time, 6), "faces": records}
         self._file.write(self._between + json.dumps(line, allow_nan=False))
         self._between = ",\n"
