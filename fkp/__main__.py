@@ -439,10 +439,10 @@ All in percent, errors of the distance between the outer eye corners."""
 
 def _push(args: argparse.Namespace) -> int:
     from fkp import FaceKeypoints, hub
-    from fkp.hub import download
+    from fkp.hub import download, publish
 
     if not args.dry_run:
-        download.check_push(args.repo_id)
+        publish.check_push(args.repo_id)
     elif not download.is_id(args.repo_id):
         raise _Stop(f"{args.repo_id!r} is no Hub id of the form OWNER/NAME")
     if args.out and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
@@ -453,7 +453,7 @@ def _push(args: argparse.Namespace) -> int:
         model.save_pretrained(folder, repo_id=args.repo_id)
         _show_files(hub.files(folder))
         if not args.dry_run:
-            print(hub.push(folder, args.repo_id, private=args.private))
+            print(publish.push(folder, args.repo_id, private=args.private))
     return 0
 
 
