@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from fkp import data, geometry, images, scheme
 from fkp.networks import keypoint_net
+from fkp.training.augmentation import FaceCrop
 
 DEFAULT_STYLES = ("300w", "merl")
 """The labelling styles whose labels the default, None, learns from: made by people, where points are seen."""
@@ -113,8 +114,8 @@ def pseudo_labels(
     replace them.
     """
     config = teacher.config
-    view = data.FaceCrop(config.crop_size, config.margin, ROTATION, SCALE, SHIFT, mirror=0.5)
-    still = data.FaceCrop(config.crop_size, config.margin)
+    view = FaceCrop(config.crop_size, config.margin, ROTATION, SCALE, SHIFT, mirror=0.5)
+    still = FaceCrop(config.crop_size, config.margin)
     said = PseudoLabels(
         np.zeros((len(crops), 2, scheme.COUNT, 2), np.float32),
         np.zeros((len(crops), scheme.COUNT), np.float32),

@@ -20,6 +20,7 @@ from fkp import data, geometry, images, metrics, pipeline, scheme
 from fkp.config import KeypointConfig
 from fkp.networks import codec, export, keypoint_net
 from fkp.training import distillation
+from fkp.training.augmentation import FaceCrop, Photometry
 
 ROOM = 1.6
 """Crops are kept this much wider than the network's, so that there is room to turn and shift them."""
@@ -50,7 +51,7 @@ class Augmentation:
     scale: tuple[float, float] = (0.85, 1.2)
     shift: float = 0.08
     mirror: float = 0.5
-    photometry: data.Photometry = data.Photometry()
+    photometry: Photometry = Photometry()
     pseudo_labels: float = 0.2
     """Where there is a teacher: share of labelled faces that are learnt from its answers all the same."""
 
@@ -95,12 +96,12 @@ class KeypointTask:
         self.config, self.batch_size, self.seed = config, batch_size, seed
         self.augmentation, self.weights = augmentation or Augmentation(), weights or LossWeights()
         self.network = keypoint_net.build(config)
-        self.crop = data.FaceCrop(
+        self.crop = FaceCrop(
             config.crop_size, config.margin, self.augmentation.rotation,
             self.augmentation.scale, self.augmentation.shift, self.augmentation.mirror,
         )  # fmt: skip
-        self.still = data.FaceCrop(config.crop_size, config.margin)
-        self.pack = data.FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
+        self.still = FaceCrop(config.crop_size, config.margin)
+        self.pack = FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
         scale = (self.pack.crop_size / self.pack.margin) / (config.crop_size / config.margin)
         crops, labels, offsets, styles, held_out, flags, groups = [], [], [], [], [], [], []
         for source in (*data.TRAINING_SOURCES, data.MERL):
