@@ -33,7 +33,9 @@ def build(site: Site, tab: gr.Tab) -> None:
     model = site.model
 
     def tell() -> str:
-        plots = site.checkout / "docs" if model.weights.folder == hub.BUNDLED else None  # they are of these weights
+        plots = (
+            site.checkout / "docs" if model.weights.folder == hub.BUNDLED else None
+        )  # they are of these weights
         return text(model.metrics, model.describe()[1:], plots)
 
     tab.select(tell, None, shown, api_visibility="private")

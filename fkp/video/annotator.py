@@ -18,7 +18,7 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -74,6 +74,7 @@ def annotate(
     min_score: float | None = None,
     max_faces: int | None = None,
     threads: int = 0,
+    recorded: str | Path | None = None,
 ) -> Generator[Progress]:
     """Follow the faces of a clip: yields after every frame; the files are there when it has ended.
 
@@ -81,7 +82,8 @@ def annotate(
     its ending, one of `clips.KINDS`, says what kind of file. `json_file` and `csv_file` get the keypoints in
     every frame; `name` is what the JSON calls the clip, by default `source`. Any of the three may be None.
     Without `smoothing` the keypoints are as the network gives them. `min_score` and `max_faces` are as in
-    `tracking.Tracker`; `threads` are for FFmpeg's decoder and for its encoder, 0 leaves them to it.
+    `tracking.Tracker`; `threads` are for FFmpeg's decoder and for its encoder, 0 leaves them to it. With
+    `recorded`, the JSON file that an earlier run wrote of this clip, its faces are drawn and no network runs.
 
     To cancel, close the generator. Then, as after an error, no file is left and none has changed.
     Raises ClipError with one sentence for a source that is no clip, is damaged, or beyond the `limits`, and
@@ -102,7 +104,11 @@ def annotate(
             outputs.append(_Csv(files, Path(csv_file)))
         for output in outputs:
             held.callback(output.abandon)
-        tracker = Tracker(model, min_score=min_score, max_faces=max_faces, smoothing=smoothing)
+        tracker: Tracker | _Recorded
+        if recorded is not None:
+            tracker = _Recorded(Path(recorded))
+        else:
+            tracker = Tracker(model, min_score=min_score, max_faces=max_faces, smoothing=smoothing)
         faces_seen = 0
         for part in clip:
             if isinstance(part, Frame):
@@ -203,6 +209,29 @@ class _Json:
     def close(self) -> None:
         self._file.write("]}\n")
         self._file.close()
+
+
+class _Recorded:
+    """In the place of a tracker: the faces of frame after frame as `_Json` wrote them."""
+
+    looks = 0
+
+    def __init__(self, path: Path) -> None:
+        self._frames = iter(json.loads(path.read_text(encoding="utf-8"))["frames"])
+
+    def __call__(self, image: np.ndarray, time: float) -> TrackedFaces:
+        faces: list[dict[str, Any]] = next(self._frames, {"faces": []})["faces"]
+        if not faces:
+            return TrackedFaces.none()
+        known = faces[0]["visibility"] is not None
+        return TrackedFaces(
+            *(
+                np.array([face[name] for face in faces])
+                for name in ("box", "score", "keypoints", "keypoint_scores")
+            ),
+            visibility=np.array([face["visibility"] for face in faces]) if known else None,  # type: ignore[arg-type]
+            ids=np.array([face["face"] for face in faces]),
+        )
 
 
 class _Csv:
