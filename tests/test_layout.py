@@ -15,9 +15,9 @@ demo label training video
 __init__ tracking evaluation
 pipeline
 hub
-detectors detector runtime networks metrics data draw report
+detectors detector runtime networks metrics data converters draw report
 faces
-measures geometry images smoothing config
+measures geometry images smoothing config outputs
 scheme
 """
 """Each folder or module of fkp/ may import what stands on a line below its own, or beside it; never above."""
