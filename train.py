@@ -47,7 +47,7 @@ from tqdm import tqdm
 
 from fkp import FaceKeypoints, __version__, detector, hub, runtime
 from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig
-from fkp.hub import download
+from fkp.hub import publish
 from fkp.networks import keypoint_net, state
 from fkp.training import distillation, face_task, keypoint_task
 from fkp.training.muon import Muon
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.batch_size % world:
             raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
         if args.push_to and rank == 0:
-            download.check_push(args.push_to)
+            publish.check_push(args.push_to)
         other = hub.load(hub.find(args.other))  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
         if not task.steps_per_epoch:
@@ -107,16 +107,16 @@ def main(arguments: list[str] | None = None) -> int:
         if not run.checkpoint.is_file():
             print(f"train.py: nothing to resume: {run.checkpoint} does not exist", file=sys.stderr)
             return 1
-        saved = run.load()
-        changed = [k for k, v in settings(args).items() if saved["settings"].get(k) != v]
+        checkpoint = run.load()
+        changed = [k for k, v in settings(args).items() if checkpoint["settings"].get(k) != v]
         if changed:
             print(f"train.py: the run was started with other settings: {', '.join(changed)}", file=sys.stderr)
             return 1
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        for optimizer, stored in zip(optimizers, saved["optimizers"], strict=True):
+        model.load_state_dict(checkpoint["model"])
+        average.load_state_dict(checkpoint["average"])
+        for optimizer, stored in zip(optimizers, checkpoint["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
-        step, history, sums = saved["step"], saved["history"], saved["sums"]
+        step, history, sums = checkpoint["step"], checkpoint["history"], checkpoint["sums"]
     elif run.checkpoint.is_file() and not args.overwrite:
         print(f"train.py: {run.path} holds a run already: --resume it, --overwrite it or give a --name",
               file=sys.stderr)  # fmt: skip

@@ -8,6 +8,12 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from fkp import measures
+
+UNSURE = 0.5
+"""Mean keypoint score of a face below which its points are a guess, and looked at again where passes allow
+it."""
+
 
 @dataclass(frozen=True)
 class Faces:
@@ -55,6 +61,30 @@ class Faces:
 
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
+
+    @property
+    def guesses(self) -> np.ndarray:
+        """(n,) bool: faces whose points are a guess, for they score less than `UNSURE` on average."""
+        return self.keypoint_scores.mean(axis=1) < UNSURE
+
+    @property
+    def pose(self) -> measures.Pose:
+        """Yaw, pitch and roll of every head in degrees, with their uncertainty: `measures.pose`."""
+        return measures.pose(self.keypoints, self.sigmas)
+
+    @property
+    def eye_openness(self) -> np.ndarray:
+        """(n,2) float32: how far the right and the left eye are open, `measures.eye_openness`."""
+        return measures.eye_openness(self.keypoints)
+
+    @property
+    def mouth_openness(self) -> np.ndarray:
+        """(n,) float32: how far the mouth is open, `measures.mouth_openness`."""
+        return measures.mouth_openness(self.keypoints)
+
+    def aligned(self, image: np.ndarray, size: int = 112) -> np.ndarray:
+        """(n,size,size,3) uint8: every face of the image upright and of one size, `measures.aligned`."""
+        return measures.aligned(image, self.keypoints, size)
 
 
 class FaceDetector(Protocol):

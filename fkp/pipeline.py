@@ -16,7 +16,7 @@ import numpy as np
 from fkp import geometry, hub, images, runtime, scheme
 from fkp.detector import Detector
 from fkp.detectors import single_face, yunet
-from fkp.faces import FaceDetector, Faces
+from fkp.faces import UNSURE, FaceDetector, Faces
 from fkp.hub import model_card
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ RADIUS = 0.05
 
 PASSES = ("auto", 1, 2)
 """How often faces go through the keypoint network; see `FaceKeypoints.from_pretrained`."""
-
-UNSURE = 0.5
-"""A face whose points score less than this on average is looked at again: turned, upright, framed anew."""
 
 NO_FACE = 0.12
 """A detected box whose points score less than this on average after all passes holds no face."""
@@ -166,6 +163,15 @@ class FaceKeypoints:
         """The same model with what `wrap` makes of the keypoint network's runner, as for shared batches."""
         other = copy.copy(self)
         other.runner = wrap(self.runner)
+        return other
+
+    def with_options(self, *, passes: str | int, label_style: str | None) -> FaceKeypoints:
+        """The same model with other passes and another label style, as `from_pretrained` has them."""
+        scheme.style_index(label_style)
+        if passes not in PASSES:
+            raise ValueError(f"passes is {passes!r}, where {', '.join(map(str, PASSES))} are known")
+        other = copy.copy(self)
+        other.passes, other.label_style = passes, label_style
         return other
 
     def to(self, device: str) -> FaceKeypoints:
@@ -376,12 +382,12 @@ class FaceKeypoints:
         `private` is for a repository that does not exist yet, `token` by default that of `hf auth login`.
         Raises `hub.WeightsError` with one sentence when the Hub refuses or cannot be reached.
         """
-        from fkp.hub import download
+        from fkp.hub import publish
 
-        download.check_push(repo_id, token)  # before the graphs, which take seconds
+        publish.check_push(repo_id, token)  # before the graphs, which take seconds
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id)
-            return hub.push(folder, repo_id, private=private, token=token, commit_message=commit_message)
+            return publish.push(folder, repo_id, private=private, token=token, commit_message=commit_message)
 
 
 def scores_from_sigmas(sigmas: np.ndarray, inter_ocular: np.ndarray) -> np.ndarray:

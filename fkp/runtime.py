@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -140,8 +140,11 @@ class Runner:
 class Backend(Protocol):
     """A network ready to run in this process."""
 
-    name: ClassVar[str] | str
-    description: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
 
     def __call__(self, pictures: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]: ...
 
@@ -188,7 +191,7 @@ class OnnxRuntime:
 class Torch:
     """The network on torch, made quick: normalisations folded, channels last, no gradients."""
 
-    name: ClassVar[str] = "torch"
+    name = "torch"
 
     def __init__(self, files: NetworkFiles, device: str, threads: int) -> None:
         """Raises BackendError where torch is not installed."""
@@ -213,7 +216,7 @@ class Torch:
 class TorchCompiled(Torch):
     """The same, compiled at its first picture; faster than `Torch`, never the default."""
 
-    name: ClassVar[str] = "torch-compile"
+    name = "torch-compile"
 
     def __init__(self, files: NetworkFiles, device: str, threads: int) -> None:
         """Raises BackendError where there is no C++ compiler."""

@@ -198,6 +198,7 @@ def moved(faces: Faces, matrix: np.ndarray) -> Faces:
         faces.keypoints @ linear.T + offset,
         faces.keypoint_scores,
         faces.sigmas * scale,
+        faces.visibility,
     )
 
 

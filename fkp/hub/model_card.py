@@ -17,11 +17,10 @@ import numpy as np
 from PIL import Image
 
 from fkp import draw, images, scheme
+from fkp.faces import Faces
 
 if TYPE_CHECKING:
     import huggingface_hub
-
-    from fkp.faces import Faces
 
 POINTS_FIGURE, EXAMPLE = "card/points.png", "card/example.jpg"
 """Pictures of the card: the 68 points, and what the weights find in a picture."""
@@ -103,20 +102,10 @@ def points_figure() -> bytes:
     face[LOWER_LIP, 1] += 40
     face = face * 0.52 + (480, 200)
     sheet = np.full((940, 960, 3), 38, np.uint8)
-    picture = draw.draw(sheet, _OneFace(face), numbers=True)  # type: ignore[arg-type]
+    box = np.concatenate([face.min(axis=0), face.max(axis=0)])
+    faces = Faces(box[None], np.ones(1), face[None], np.ones((1, len(face))))
+    picture = draw.draw(sheet, faces, numbers=True)
     return _encoded(picture, "png", colours=64)
-
-
-class _OneFace:
-    """What `draw` needs of `faces.Faces`."""
-
-    def __init__(self, keypoints: np.ndarray) -> None:
-        self.keypoints, self.scores = keypoints[None], np.ones(1, np.float32)
-        self.keypoint_scores = np.ones(keypoints.shape[:1], np.float32)[None]
-        self.boxes = np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)])[None]
-
-    def __len__(self) -> int:
-        return 1
 
 
 def example(model: Callable[..., Faces]) -> bytes | None:

@@ -66,8 +66,8 @@ class KeypointNetwork(nn.Module):
         """What raw output says in labelling styles (n,) or (1,), with all corrections that the config has."""
         slope, intercept = self.config.visibility_calibration
         return Prediction(
-            self.codec.decode(raw.outputs) + self.annotation_offsets[styles].unsqueeze(-2),
-            raw.log_spreads.exp() * self.temperatures[styles],
+            self.codec.decode(raw.outputs) + F.embedding(styles, self.annotation_offsets).unsqueeze(-2),
+            raw.log_spreads.exp() * F.embedding(styles, self.temperatures),
             torch.sigmoid(slope * raw.visibility + intercept),
         )
 
@@ -202,13 +202,13 @@ def narrowed(wide: KeypointNetwork, config: KeypointConfig) -> KeypointNetwork:
                     ours.copy_(theirs[writes] if theirs.ndim else theirs)
         deepest, top = kept[f"stage {len(wide.stages)}"], kept["smooth"]
         narrow.style.weight.copy_(wide.style.weight[:, deepest])
-        for theirs, ours, channels in (
+        for old_head, new_head, channels in (
             (wide.spreads, narrow.spreads, top),
             (wide.visibility, narrow.visibility, top),
             (wide.context, narrow.context, deepest),
         ):
-            ours.weight.copy_(theirs.weight[:, channels])
-            ours.bias.copy_(theirs.bias)
+            new_head.weight.copy_(old_head.weight[:, channels])
+            new_head.bias.copy_(old_head.bias)
     return narrow
 
 
@@ -236,14 +236,14 @@ def widened(narrow: KeypointNet, config: KeypointConfig) -> KeypointNet:
             for theirs, ours in ((old.conv.bias, new.conv.bias), *_statistics(old.norm, new.norm)):
                 if theirs is not None and ours is not None and theirs.ndim:
                     ours[:writes] = theirs
-        for theirs, ours in (
+        for old_head, new_head in (
             (narrow.spreads, wide.spreads),
             (narrow.visibility, wide.visibility),
             (narrow.context, wide.context),
         ):
-            ours.weight.zero_()
-            ours.weight[:, : theirs.in_features] = theirs.weight
-            ours.bias.copy_(theirs.bias)
+            new_head.weight.zero_()
+            new_head.weight[:, : old_head.in_features] = old_head.weight
+            new_head.bias.copy_(old_head.bias)
         wide.style.weight[:, : narrow.style.embedding_dim] = narrow.style.weight
     return wide
 
