@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,7 +111,9 @@ class Labeller:
         if isinstance(picture.data, images.ImageError):
             return picture.data
         try:
-            return images.decode(picture.data, picture.key, self._enough_pixels)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of files that break off: what is there is labelled
+                return images.decode(picture.data, picture.key, self._enough_pixels)
         except images.ImageError as error:
             return error
 

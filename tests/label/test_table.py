@@ -45,6 +45,7 @@ def test_written_is_read(tmp_path: Path) -> None:
     rows = pq.read_table(tmp_path / "in" / "a.parquet")
     assert rows.schema == table.SCHEMA
     assert rows["face"].to_pylist() == [0, 1, None, 0, 1, 2]
+    assert all(abs(angle) < 30 for angle in rows["pose"][0].as_py().values())  # a face from the front
     assert rows["error"].to_pylist() == [None, None, "is empty", None, None, None]
     assert rows["picture"][2].as_py() == "c\N{REPLACEMENT CHARACTER}.jpg"
     told = table.about(tmp_path / "in" / "a.parquet")
