@@ -138,7 +138,7 @@ def record_batch(index: int, key: str, size_wh: tuple[int, int], faces: Faces) -
         "keypoints": _numbers(faces.keypoints, FRACTION),
         "keypoint_scores": _numbers(faces.keypoint_scores, SHARE),
         "sigmas": _numbers(faces.sigmas, FRACTION),
-        "visibility": _numbers(getattr(faces, "visibility", None), SHARE),
+        "visibility": _numbers(faces.visibility, SHARE),
         "pose": _pose(faces),
     }
     arrays = [pa.nulls(n, field.type) if (a := columns.get(field.name)) is None else a for field in SCHEMA]

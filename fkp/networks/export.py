@@ -18,6 +18,9 @@ from fkp.networks import keypoint_net, state
 if TYPE_CHECKING:
     import onnx
 
+KEYPOINT_HEADS = ("network.heatmaps",)
+"""What reads the last features: too exact for 8 bits (`quantisation`)."""
+
 LEAST_HALVED = 256
 """Tensors of fewer numbers are stored as they are: storing them as float16 would save nothing."""
 
@@ -48,18 +51,25 @@ def write_onnx(
     every value of the `KeypointConfig` as JSON, so the crop can be made from `crop_size` and `margin`.
     Raises ExportError when the extra `fkp[export]` is not installed or the file cannot be written.
     """
+    _write(keypoints_model(keypoint_network, digest), path)
+
+
+def keypoints_model(
+    keypoint_network: keypoint_net.KeypointNetwork, digest: str | None = None, folded: bool = False
+) -> onnx.ModelProto:
+    """The graph that `write_onnx` writes; `folded`, normalisations are part of the convolutions."""
     config = asdict(keypoint_network.config)
     # Two crops, for a batch of one would be taken for a constant.
     crops = torch.zeros(2, 3, config["crop_size"], config["crop_size"], dtype=torch.uint8)
-    model = _graph(
+    return _graph(
         keypoint_net.Decoded(keypoint_network),
         {"crops": crops, "label_style": torch.tensor([0])},
         ["keypoints", "sigmas", "visibility"],
         {"crops": {0: torch.export.Dim("n")}, "label_style": None},
         {"label_styles": scheme.LABEL_STYLES} | config,
         digest or runtime.digest(state.arrays(keypoint_network), config),
+        folded,
     )
-    _write(model, path)
 
 
 def write_detector_onnx(
@@ -90,8 +100,9 @@ def _graph(
     dynamic_shapes: dict[str, Any],
     config: dict[str, Any],
     digest: str,
+    folded: bool = False,
 ) -> onnx.ModelProto:
-    """The module as an ONNX model with its metadata."""
+    """The module as an ONNX model with its metadata; `folded` as `state.folded` has it."""
     if not is_possible():
         raise ExportError("exporting needs onnx and onnxscript: run 'pip install \"fkp[export]\"'")
     from onnxscript import optimizer
@@ -99,7 +110,7 @@ def _graph(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about its insides
         program = torch.onnx.export(
-            module.eval(),
+            state.folded(module) if folded else module.eval(),
             tuple(inputs.values()),
             dynamo=True,
             verbose=False,
@@ -122,7 +133,8 @@ def _graph(
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # where in whose source it comes from
-    _halve(model.graph)
+    if not folded:
+        _halve(model.graph)
     return model
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from csv import DictReader, reader
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -16,7 +17,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +29,7 @@ from fkp.config import DetectorConfig
 from fkp.detector import STRIDES, Detector
 from fkp.networks import face_net
 from fkp.networks.face_net import DetectorNetwork
+from fkp.training import augmentation
 
 LABELLED = {source.folder: source for source in facial_keypoints.TRAINING_SOURCES}
 """Folders of labelled photos that may be trained on."""
@@ -155,9 +156,10 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
         labelled: dict[str, list[np.ndarray]] = {}
         if subfolder == PROFILES or subfolder in LABELLED:
             csv = folder / (f"{PROFILES}.csv" if subfolder == PROFILES else LABELLED[subfolder].csv)
-            table = pd.read_csv(csv, index_col=0)
-            numbers = table.to_numpy(np.float64)
-            for name, keypoints in zip(table.index, numbers.reshape(-1, 68, 2), strict=True):
+            with open(csv, newline="", encoding="utf-8") as file:
+                _, *rows = reader(file)
+            for name, *cells in rows:
+                keypoints = np.array([cell or "nan" for cell in cells], np.float64).reshape(68, 2)
                 seen = np.isfinite(keypoints).all(axis=1)
                 labelled.setdefault(name, []).append(np.where(seen[:, None], keypoints, keypoints[seen][0]))
             names = sorted(labelled)
@@ -177,12 +179,12 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
                 )
             )
     if portraits is not None:
-        table = pd.read_csv(portraits)
-        table = table[table["face"].notna() & (table["score"] > SURE)]
-        keypoints = table[[f"{axis}{i}" for i in range(68) for axis in "xy"]].to_numpy(np.float64)
-        for name, points in zip(table["image"], keypoints.reshape(-1, 68, 2), strict=True):
-            path = folder / UNLABELLED / Path(name).name
-            photos.append(Photo(path, UNLABELLED, False, points[None], np.empty((0, 4))))
+        with open(portraits, newline="", encoding="utf-8") as file:
+            sure = [row for row in DictReader(file) if float(row["score"]) > SURE]
+        for row in sure:
+            points = np.array([row[f"{axis}{i}"] for i in range(68) for axis in "xy"], np.float64)
+            path = folder / UNLABELLED / Path(row["image"]).name
+            photos.append(Photo(path, UNLABELLED, False, points.reshape(1, 68, 2), np.empty((0, 4))))
     return photos
 
 
@@ -538,7 +540,7 @@ class FaceTask:
         if rng.random() < 0.5:
             image, outlines, _ = self._load(self._draw(rng, rng.choice(list(self.training))))
             other = random_transform(rng, image, outlines, size_wh).crop(image)
-        tile[y1:y2, x1:x2] = facial_keypoints.occluded(face, other, rng)
+        tile[y1:y2, x1:x2] = augmentation.occluded(face, other, rng)
 
     def _background(self, rng: np.random.Generator, size_wh: tuple[int, int]) -> np.ndarray:
         """What is seen beside a photo smaller than its tile: one colour, the detector's grey, or a scene."""
