@@ -14,8 +14,8 @@ app train __main__
 demo label training video
 __init__ tracking evaluation measures
 pipeline
-hub
-detectors detector runtime networks metrics data draw report
+detectors hub
+detector runtime networks metrics data draw report
 faces geometry images smoothing config
 scheme
 """
