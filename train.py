@@ -29,7 +29,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,9 +46,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from fkp import FaceKeypoints, __version__, detector, hub, runtime
-from fkp.hub import download
-from fkp.networks import keypoint_net
-from fkp.training import face_task, keypoint_task
+from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig
+from fkp.hub import publish
+from fkp.networks import keypoint_net, state
+from fkp.training import distillation, face_task, keypoint_task
 from fkp.training.muon import Muon
 from fkp.training.run_folder import RunFolder
 
@@ -67,6 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     precision = args.precision if args.precision != "auto" else "bf16" if device.type == "cuda" else "fp32"
+
+    def autocast() -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
     run = RunFolder(args.runs / (args.name or args.what))
 
     # --- What: the data, the network, its loss and its validation ------------------------------------------
@@ -75,18 +80,19 @@ def main(arguments: list[str] | None = None) -> int:
         if args.batch_size % world:
             raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
         if args.push_to and rank == 0:
-            download.check_push(args.push_to)
+            publish.check_push(args.push_to)
         other = hub.load(hub.find(args.other))  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
         if not task.steps_per_epoch:
             raise ValueError(f"{args.data} holds too few faces for one batch of {args.batch_size}")
         if args.start:
             stored = {model: hub.load(hub.find(model)) for model in args.start}
-            hub.copy_mean_weights(
-                {model: fitted(weights, task, args) for model, weights in stored.items()}, task.network
+            state.copy_mean(
+                {model: fitted(weights, task) for model, weights in stored.items()}, task.network
             )
         if args.teacher and isinstance(task, keypoint_task.KeypointTask):
-            teach(task, args, run)
+            with autocast():
+                teach(task, args, run, other)
     except (hub.WeightsError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
@@ -101,16 +107,16 @@ def main(arguments: list[str] | None = None) -> int:
         if not run.checkpoint.is_file():
             print(f"train.py: nothing to resume: {run.checkpoint} does not exist", file=sys.stderr)
             return 1
-        state = run.load()
-        changed = [k for k, v in settings(args).items() if state["settings"].get(k) != v]
+        checkpoint = run.load()
+        changed = [k for k, v in settings(args).items() if checkpoint["settings"].get(k) != v]
         if changed:
             print(f"train.py: the run was started with other settings: {', '.join(changed)}", file=sys.stderr)
             return 1
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        for optimizer, stored in zip(optimizers, state["optimizers"], strict=True):
+        model.load_state_dict(checkpoint["model"])
+        average.load_state_dict(checkpoint["average"])
+        for optimizer, stored in zip(optimizers, checkpoint["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
-        step, history, sums = state["step"], state["history"], state["sums"]
+        step, history, sums = checkpoint["step"], checkpoint["history"], checkpoint["sums"]
     elif run.checkpoint.is_file() and not args.overwrite:
         print(f"train.py: {run.path} holds a run already: --resume it, --overwrite it or give a --name",
               file=sys.stderr)  # fmt: skip
@@ -126,7 +132,6 @@ def main(arguments: list[str] | None = None) -> int:
 
     trained: Any = DistributedDataParallel(model) if world > 1 else model
     trained = torch.compile(trained) if args.compile else trained
-    autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
     # --- The loop ------------------------------------------------------------------------------------------
     # One loader for the whole run: item k is the batch of step k, drawn from (seed, k) alone.
@@ -148,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = lr * group["peak"]
-            with autocast:
+            with autocast():
                 loss, parts = task.loss(trained, batch)
             descend(loss, model, optimizers, args.clip)
             average.update_parameters(model)
@@ -166,7 +171,8 @@ def main(arguments: list[str] | None = None) -> int:
                 sums = {}
                 if rank == 0 and (row["epoch"] % args.validate_every == 0 or step == last):
                     average.module.eval()
-                    validation = task.validate(average.module)
+                    with autocast():
+                        validation = task.validate(average.module)
                     row |= {f"val_{name}": value for name, value in validation.items()}
                     history.append(row)
                     followed = f"val_{next(iter(validation))}"
@@ -195,13 +201,18 @@ def main(arguments: list[str] | None = None) -> int:
     # --- The result: the averaged weights, together with the network that was not trained here -------------
     if rank == 0:
         average.module.eval()
-        result, validation = task.finish(average.module), task.validate(average.module)
-        keypoints = result if args.what == "keypoints" else other.keypoint_network
-        faces = result if args.what == "faces" else other.face_detector
+        with autocast():
+            result = task.finish(average.module)
+            validation = task.validate(result if args.what == "keypoints" else average.module)
         record = {"command": command(args, world), "seed": args.seed, "fkp_version": __version__}
         training = {**other.metrics.get("training", {}), args.what: record}
         metrics = {"validation": {args.what: validation}, "training": training}
-        hub.save(run.path / "model", keypoints, faces, metrics)
+        if args.what == "keypoints":
+            weights = replace(other, keypoints=result.config, keypoint_tensors=state.arrays(result))
+        else:
+            config, faces = result
+            weights = replace(other, detector=config, detector_tensors=state.arrays(faces))
+        hub.save(run.path / "model", replace(weights, metrics=metrics))
         print(f"{run.path / 'model'}: " + ", ".join(f"{k} {v:.3f}" for k, v in validation.items()))
         if args.push_to:
             try:
@@ -247,38 +258,50 @@ class Task(Protocol):
 def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
-        miner = None if args.mine is None else hub.load(hub.find(args.mine)).face_detector
+        miner = None if args.mine is None else face_detector(hub.load(hub.find(args.mine)))
         return face_task.FaceTask(
-            args.data, detector.DetectorConfig(), batch_size=args.batch_size, seed=args.seed, device=device,
+            args.data, DetectorConfig(), batch_size=args.batch_size, seed=args.seed, device=device,
             miner=miner, portraits=args.portraits,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
     augmentation = keypoint_task.Augmentation().scaled(turn, framing, photometry)
-    config = keypoint_net.BASELINE if args.architecture == "baseline" else keypoint_net.KEYPOINTNET
+    config = BASELINE if args.architecture == "baseline" else KEYPOINTNET
     if args.widths:
         config = replace(config, widths=tuple(args.widths))
+    if args.blocks:
+        config = replace(config, depths=tuple(args.blocks))
+    if args.top_down:
+        config = replace(config, top_down_width=args.top_down)
     return keypoint_task.KeypointTask(
         args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         augmentation=augmentation, all_faces=args.all_faces,
     )  # fmt: skip
 
 
-def fitted(stored: hub.Stored, task: Task, args: argparse.Namespace) -> torch.nn.Module:
-    """The network of stored weights, a keypoint network made as narrow as the one to be trained."""
+def fitted(stored: hub.Weights, task: Task) -> torch.nn.Module:
+    """The network of stored weights, a keypoint network with as many channels as the one to be trained."""
     if isinstance(task, keypoint_task.KeypointTask):
-        return keypoint_net.narrowed(stored.keypoint_network, task.config)
-    return stored.face_detector.network
+        return keypoint_net.resized(stored.module("keypoints"), task.config)
+    return stored.module("detector")
 
 
-def teach(task: keypoint_task.KeypointTask, args: argparse.Namespace, run: RunFolder) -> None:
+def face_detector(stored: hub.Weights) -> detector.Detector:
+    """The face detector of stored weights."""
+    return detector.Detector(stored.detector, runtime.Runner(stored.files("detector")))
+
+
+def teach(
+    task: keypoint_task.KeypointTask, args: argparse.Namespace, run: RunFolder, other: hub.Weights
+) -> None:
     """Lets a teacher say what it sees in every face, which takes minutes, so a resumed run has it written."""
-    written = run.path / "lessons.npy"
-    earlier = np.load(written) if args.resume and written.is_file() else None
-    stored = hub.load(hub.find(args.teacher))
-    teacher = runtime.Runner(runtime.Decoded(stored.keypoint_network), stored.keypoints_graph)
-    said = task.learn_from(teacher, stored.keypoint_network.config, args.data, earlier)
+    written = run.path / "pseudo_labels.npz"
+    earlier = None
+    if args.resume and written.is_file():
+        earlier = distillation.PseudoLabels.load(written)
+    teacher = hub.load(hub.find(args.teacher)).module("keypoints").to(memory_format=torch.channels_last)
+    said = task.learn_from(teacher.to(args.device), args.data, face_detector(other), earlier)
     if earlier is None and int(os.environ.get("RANK", 0)) == 0:
-        np.save(written, said)
+        said.save(written)
 
 
 class Steps(Dataset):
@@ -448,11 +471,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                        help="weights to start from: a folder or OWNER/NAME; the mean of several")  # fmt: skip
     model.add_argument("--widths", type=int, nargs=4, metavar=("AT2", "AT4", "AT8", "AT16"),
                        help="keypoints: channels at 1/2 to 1/16 (default: "
-                            f"{' '.join(map(str, keypoint_net.KEYPOINTNET.widths))}); of a wider --start "
+                            f"{' '.join(map(str, KEYPOINTNET.widths))}); of a wider --start "
                             "those stay that matter most")  # fmt: skip
     model.add_argument("--teacher", metavar="MODEL",
-                       help="keypoints: half of the faces are learnt from what this model says, in every "
-                            "labelling style, and faces without labels too")  # fmt: skip
+                       help="keypoints: half of the faces are learnt from what this model says, and faces "
+                            "without labels too (distillation)")  # fmt: skip
+    model.add_argument("--blocks", type=int, nargs=3, metavar=("AT4", "AT8", "AT16"),
+                       help="keypoints: residual blocks at 1/4, 1/8 and 1/16 (default: "
+                            f"{' '.join(map(str, KEYPOINTNET.depths))})")  # fmt: skip
+    model.add_argument("--top-down", type=int, metavar="CHANNELS",
+                       help="keypoints: channels of the top-down path (default: "
+                            f"{KEYPOINTNET.top_down_width})")  # fmt: skip
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
     model.add_argument("--mine", metavar="MODEL",
                        help="faces: its detector's false alarms become hard negatives")  # fmt: skip

@@ -86,7 +86,7 @@ def measure(model: str, baseline: str | None, folder: Path, limit: int | None = 
         "sets": {test.name: test.title for test in SETS},
         "label_style": plain.label_style,
         "temperatures": dict(
-            zip(scheme.LABEL_STYLES, plain.keypoint_network.config.temperatures, strict=True)
+            zip(scheme.LABEL_STYLES, plain.config.temperatures, strict=True)
         ),
         "figures": {
             network: {

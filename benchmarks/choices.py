@@ -138,7 +138,7 @@ def whole_pictures(model: FaceKeypoints, folder: Path, step: int) -> None:
                 for shot, box, truth in zip(shots, boxes, truths, strict=True):
                     low, high = cut(shot.shape[:2], box, margin, kind == "hair")
                     part = np.ascontiguousarray(shot[low[1] : high[1], low[0] : high[0]])
-                    tight, _ = single_face.WholePicture(model)(part)
+                    tight, _ = single_face.SingleFace(model)(part)
                     points = model.keypoints_at(part, tight).keypoints
                     errors.append(metrics.nme(points, truth[None] - low)[0])
                 cells.append(f"{np.mean(errors):.2f}")

@@ -11,7 +11,6 @@ import numpy as np
 from tqdm import tqdm
 
 from fkp import data, evaluation, geometry, metrics, pipeline
-from fkp.networks import codec
 
 
 class TestSet(NamedTuple):
@@ -126,7 +125,7 @@ def place(
 
 def hits(errors: np.ndarray) -> np.ndarray:
     """Whether errors, percent of the inter-ocular distance, are within what a keypoint score speaks of."""
-    return errors <= 100 * codec.RADIUS
+    return errors <= 100 * pipeline.RADIUS
 
 
 def row(placed: Placed, truth: np.ndarray) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def main() -> int:
         parts = [faces.read(test, args.data) for test in faces.HELD_OUT if test.style == style]
         labels = np.concatenate([part.keypoints for part in parts])
         placed = np.concatenate([faces.place(model, part, what=title).keypoints for part in parts])
-        config = model.keypoint_network.config
+        config = model.config
         share = config.lean(style) / (config.crop_size / config.margin)
         seen = placed - share * sides(labels)[:, None, None]
         found = lean(labels, seen)

@@ -148,7 +148,7 @@ def page(address: str | None, pid: int | None, folder: Path) -> Iterator[Served]
     if address is not None:
         yield Served(address, pid)
         return
-    sooner = f"from fkp import forgetting; forgetting.KEPT_SECONDS = {KEPT_SECONDS}"
+    sooner = f"from fkp.demo import data_retention; data_retention.KEPT_SECONDS = {KEPT_SECONDS}"
     command = [
         sys.executable,
         "-c",

@@ -97,7 +97,7 @@ def pretrained(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task]]:
     model = FaceKeypoints.from_pretrained(order["model"], backend=order["backend"])
     stored = np.load(order["pictures"])
     frame, boxes = stored["640x480"], stored["boxes"]
-    config = model.keypoint_network.config
+    config = model.config
     crop = CropTransform.around_box(boxes[0], config.crop_size, config.margin).crop(frame)[None]
     style = np.array([scheme.LABEL_STYLES.index(model.label_style)])
     tasks = {

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fkp import scheme
-
-if TYPE_CHECKING:
-    from fkp.faces import Faces
+from fkp.faces import UNSURE, Faces
 
 Colour = tuple[int, int, int]
 
@@ -43,6 +41,13 @@ RIM = (0, 0, 0, 165)
 MESH = (147, 147, 147, 153)
 """RGBA of the mesh, its colour multiplied by alpha: fainter than what it joins."""
 
+UNSURE_POINT = 0.3
+"""Score of a point below which it is drawn hollow; in a face that is a guess, `faces.UNSURE`."""
+HIDDEN = 0.5
+"""Visibility of a point below which it is drawn hollow."""
+FAINT = 0.45
+"""Alpha of contours that lead to a hollow point."""
+
 FIRST_NUMBERED = (8, 30, 36, 45, 48, 54, 0, 16, 17, 26, 39, 42, 27, 33, 21, 22, 51, 57, 4, 12, 62, 66)
 """Where not all numbers have room, these come first: chin, tip of the nose, corners of eyes and mouth, …"""
 
@@ -54,7 +59,8 @@ class Style:
     `points` are dots, `contours` lines in the colour of their group (`COLOURS`), `mesh` the faint lines of
     `scheme.MESH`; `numbers` are the points' indices 0..67, as many as have room without overlapping; `boxes`
     come with the face's score in percent. `confidence` colours dots and numbers by `keypoint_scores` instead
-    (`CONFIDENCE_COLOURS`). `point_size` multiplies the radius of the dots.
+    (`CONFIDENCE_COLOURS`). `point_size` multiplies the radius of the dots. Points that are unsure or cannot
+    be seen (`hollow_points`) are rings instead of dots, and the contours that lead to them are faint.
     """
 
     points: bool = True
@@ -95,9 +101,16 @@ def overlay(
     return canvas
 
 
+def hollow_points(faces: Faces) -> np.ndarray:
+    """(n,68) bool: points that are unsure (`UNSURE_POINT`) or that cannot be seen (`HIDDEN`)."""
+    least = np.where(faces.guesses, UNSURE, UNSURE_POINT)[:, None]
+    return (faces.keypoint_scores < least) | (faces.visibility < HIDDEN)
+
+
 def _sheets(shape_hw: tuple[int, int], faces: Faces, style: Style) -> Iterator[_Sheet]:
+    all_hollow = hollow_points(faces)
     for i in range(len(faces)):
-        keypoints = faces.keypoints[i]
+        keypoints, hollow = faces.keypoints[i], all_hollow[i]
         colours = _by_confidence(faces.keypoint_scores[i]) if style.confidence else _BY_GROUP
         sheet = _Sheet(shape_hw, keypoints, faces.boxes[i], style.point_size)
         if style.mesh:
@@ -105,14 +118,15 @@ def _sheets(shape_hw: tuple[int, int], faces: Faces, style: Style) -> Iterator[_
         if style.boxes:
             sheet.box(faces.boxes[i], f"{100 * faces.scores[i]:.0f}%")
         if style.contours:
-            sheet.contours(keypoints, [NEUTRAL] * scheme.COUNT if style.confidence else _BY_GROUP)
+            sheet.contours(keypoints, [NEUTRAL] * scheme.COUNT if style.confidence else _BY_GROUP, hollow)
         if style.points:
-            sheet.dots(keypoints, colours)
+            sheet.dots(keypoints, colours, hollow)
         if style.numbers:
             sheet.numbers(keypoints, colours)
         yield sheet
 
 
+_MEMBERS = [scheme.GROUPS[scheme.group_of(point)] for point in range(scheme.COUNT)]
 _BY_GROUP: list[Colour] = [COLOURS[scheme.group_of(point)] for point in range(scheme.COUNT)]
 
 
@@ -164,12 +178,18 @@ class _Sheet:
         lines = [on_sheet[list(pair)] for pair in scheme.MESH]
         cv2.polylines(self.pixels, lines, False, MESH, width, cv2.LINE_AA, _SHIFT)
 
-    def contours(self, keypoints: np.ndarray, colours: list[Colour]) -> None:
+    def contours(self, keypoints: np.ndarray, colours: list[Colour], hollow: np.ndarray) -> None:
         on_sheet = self._fixed_point(keypoints)
+        for a, b in scheme.EDGES:
+            if hollow[a] or hollow[b]:
+                self._line(on_sheet[[a, b]], False, colours[a], False, FAINT)
         for rim in (True, False):
             for name, members in scheme.GROUPS.items():
-                line, closed = on_sheet[list(members)], name in scheme.CLOSED
-                self._line(line, closed, colours[members[0]], rim)
+                if not hollow[list(members)].any():
+                    self._line(on_sheet[list(members)], name in scheme.CLOSED, colours[members[0]], rim)
+            for a, b in scheme.EDGES:
+                if not (hollow[a] or hollow[b]) and hollow[list(_MEMBERS[a])].any():
+                    self._line(on_sheet[[a, b]], False, colours[a], rim)
 
     def box(self, box: np.ndarray, label: str) -> None:
         x1, y1, x2, y2 = box.tolist()
@@ -180,12 +200,18 @@ class _Sheet:
         above = y1 - height if y1 > 1.6 * height else y1 + height
         self._write([label], np.array([(x1 + 1.6 * height, above)]), [NEUTRAL], height)
 
-    def dots(self, keypoints: np.ndarray, colours: list[Colour]) -> None:
+    def dots(self, keypoints: np.ndarray, colours: list[Colour], hollow: np.ndarray) -> None:
         for rim in (True, False):
             radius = (self.dot_radius + (0.65 * self.stroke if rim else 0)) * self.detail * 2**_SHIFT
-            for centre, colour in zip(self._fixed_point(keypoints).tolist(), colours, strict=True):
+            ring = max(1, round((1.1 if rim else 0.5) * self.stroke * self.detail))
+            dots = zip(self._fixed_point(keypoints).tolist(), colours, hollow.tolist(), strict=True)
+            for centre, colour, is_hollow in dots:
                 rgba = RIM if rim else (*colour, 255)
-                cv2.circle(self.pixels, centre, round(radius), rgba, -1, cv2.LINE_AA, _SHIFT)
+                if is_hollow:
+                    size = round(self.dot_radius * self.detail * 2**_SHIFT)
+                    cv2.circle(self.pixels, centre, size, rgba, ring, cv2.LINE_AA, _SHIFT)
+                else:
+                    cv2.circle(self.pixels, centre, round(radius), rgba, -1, cv2.LINE_AA, _SHIFT)
 
     def numbers(self, keypoints: np.ndarray, colours: list[Colour]) -> None:
         places = self.number_places(keypoints)
@@ -235,9 +261,9 @@ class _Sheet:
         on_sheet = (points.astype(np.float64) - self.start_xy + 0.5) * self.detail - 0.5
         return np.round(on_sheet * 2**_SHIFT).astype(np.int32)
 
-    def _line(self, line: np.ndarray, closed: bool, colour: Colour, rim: bool) -> None:
+    def _line(self, line: np.ndarray, closed: bool, colour: Colour, rim: bool, alpha: float = 1.0) -> None:
         width = max(1, round((2.2 if rim else 0.9) * self.stroke * self.detail))
-        rgba = RIM if rim else (*colour, 255)
+        rgba = RIM if rim else tuple(round(alpha * level) for level in (*colour, 255))
         cv2.polylines(self.pixels, [line], closed, rgba, width, cv2.LINE_AA, _SHIFT)
 
     def _write(self, texts: list[str], centres: np.ndarray, colours: list[Colour], height: float) -> None:

@@ -8,6 +8,12 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from fkp import measures
+
+UNSURE = 0.5
+"""Mean keypoint score of a face below which its points are a guess, and looked at again where passes allow
+it."""
+
 
 @dataclass(frozen=True)
 class Faces:
@@ -15,7 +21,8 @@ class Faces:
 
     `boxes` (n,4) xyxy float32 · `scores` (n,) float32, 0..1 · `keypoints` (n,68,2) xy float32 ·
     `keypoint_scores` (n,68) float32, 0..1 · `sigmas` (n,68) float32, the expected error of each point in
-    pixels, NaN where it is not known.
+    pixels · `visibility` (n,68) float32, the probability, 0..1, that a point can be seen: neither turned away
+    nor covered. Sigmas and visibility are NaN where they are not known.
     Raises ValueError when the shapes do not fit together.
     """
 
@@ -23,14 +30,16 @@ class Faces:
     scores: np.ndarray
     keypoints: np.ndarray
     keypoint_scores: np.ndarray
-    sigmas: np.ndarray = None  # type: ignore[assignment]  # becomes an array below
+    sigmas: np.ndarray = None  # type: ignore[assignment]  # become arrays below
+    visibility: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         n = len(self.boxes)
         wanted = {"boxes": (n, 4), "scores": (n,), "keypoints": (n, 68, 2)}
-        wanted |= {"keypoint_scores": (n, 68), "sigmas": (n, 68)}
-        if self.sigmas is None:
-            object.__setattr__(self, "sigmas", np.full((n, 68), np.nan))
+        wanted |= {"keypoint_scores": (n, 68), "sigmas": (n, 68), "visibility": (n, 68)}
+        for name in ("sigmas", "visibility"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full((n, 68), np.nan))
         for name, shape in wanted.items():
             array = np.asarray(getattr(self, name), dtype=np.float32)
             if array.shape != shape:
@@ -52,6 +61,30 @@ class Faces:
 
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
+
+    @property
+    def guesses(self) -> np.ndarray:
+        """(n,) bool: faces whose points are a guess, for they score less than `UNSURE` on average."""
+        return self.keypoint_scores.mean(axis=1) < UNSURE
+
+    @property
+    def pose(self) -> measures.Pose:
+        """Yaw, pitch and roll of every head in degrees, with their uncertainty: `measures.pose`."""
+        return measures.pose(self.keypoints, self.sigmas)
+
+    @property
+    def eye_openness(self) -> np.ndarray:
+        """(n,2) float32: how far the right and the left eye are open, `measures.eye_openness`."""
+        return measures.eye_openness(self.keypoints)
+
+    @property
+    def mouth_openness(self) -> np.ndarray:
+        """(n,) float32: how far the mouth is open, `measures.mouth_openness`."""
+        return measures.mouth_openness(self.keypoints)
+
+    def aligned(self, image: np.ndarray, size: int = 112) -> np.ndarray:
+        """(n,size,size,3) uint8: every face of the image upright and of one size, `measures.aligned`."""
+        return measures.aligned(image, self.keypoints, size)
 
 
 class FaceDetector(Protocol):

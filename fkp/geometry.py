@@ -19,8 +19,12 @@ LARGEST_SIDE = 32766
 
 
 def tight_boxes(keypoints: np.ndarray) -> np.ndarray:
-    """Smallest boxes (n,4) around keypoints (n,68,2): eyebrows to chin, jaw to jaw."""
-    return np.concatenate([keypoints.min(axis=-2), keypoints.max(axis=-2)], axis=-1)
+    """Smallest boxes (n,4) around keypoints (n,68,2): eyebrows to chin, jaw to jaw.
+
+    Points without a label, NaN, are left out.
+    """
+    smallest, largest = np.fmin.reduce(keypoints, axis=-2), np.fmax.reduce(keypoints, axis=-2)
+    return np.concatenate([smallest, largest], axis=-1)
 
 
 def longer_sides(boxes: np.ndarray) -> np.ndarray:
@@ -40,16 +44,10 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, max_iou: float) -> np.ndarray:
-    """Indices of boxes (n,4), best scored first, without those whose IoU with a better one is over `max_iou`.
-
-    Gives what torchvision.ops.nms does; to import that takes as long as to import torch.
-    """
-    boxes, left, kept = boxes.astype(np.float64), np.argsort(-scores, kind="stable"), []
-    while len(left):
-        best, left = left[0], left[1:]
-        kept.append(best)
-        left = left[iou(boxes[best], boxes[left])[0] <= max_iou]
-    return np.array(kept, np.int64)
+    """Indices of boxes (n,4), best scored first, without those whose IoU with a better one is larger."""
+    x_y_w_h = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    kept = cv2.dnn.NMSBoxes(x_y_w_h.tolist(), scores.tolist(), 0.0, max_iou)
+    return np.asarray(kept, np.int64).reshape(-1)
 
 
 def inter_ocular(keypoints: np.ndarray) -> np.ndarray:
@@ -57,6 +55,19 @@ def inter_ocular(keypoints: np.ndarray) -> np.ndarray:
     right, left = scheme.RIGHT_EYE_OUTER_CORNER, scheme.LEFT_EYE_OUTER_CORNER
     apart = keypoints[..., right, :] - keypoints[..., left, :]
     return np.hypot(apart[..., 0], apart[..., 1])
+
+
+def turned_back(boxes: np.ndarray, quarter_turns: int, shape_hw: tuple[int, ...]) -> np.ndarray:
+    """Boxes (n,4) of a picture of this shape, from those in its `np.rot90(picture, quarter_turns)`."""
+    height, width = shape_hw[:2]
+    x1, y1, x2, y2 = boxes.T
+    sides = [
+        (x1, y1, x2, y2),
+        (width - 1 - y2, x1, width - 1 - y1, x2),
+        (width - 1 - x2, height - 1 - y2, width - 1 - x1, height - 1 - y1),
+        (y1, height - 1 - x2, y2, height - 1 - x1),
+    ]
+    return np.stack(sides[quarter_turns % 4], axis=-1).astype(boxes.dtype)
 
 
 def mirror(keypoints: np.ndarray, width: int) -> np.ndarray:
@@ -164,6 +175,30 @@ class CropTransform:
         """The inverse of `keypoints_to_crop`."""
         moved = self.to_image(keypoints)
         return moved[..., list(scheme.FLIP), :] if self.mirrors else moved
+
+
+def upright(keypoints: np.ndarray, crop_size: int, margin: float) -> CropTransform | None:
+    """The crop in which a face with keypoints (68,2), pixels of the image, is upright and framed by them.
+
+    Upright is where the mean face's vertical points under the affine map that brings the mean face nearest to
+    the points: in profile the line between the eyes says nothing, brows and chin do. None where the keypoints
+    are no face: all on a line.
+    """
+    from_mean = np.linalg.lstsq(_MEAN_FACE, keypoints.astype(np.float64), rcond=None)[0]
+    right, down = from_mean[1]  # where the mean face's downwards goes
+    angle = math.atan2(-right, down)
+    cos, sin = math.cos(angle), math.sin(angle)
+    turn = np.array([[cos, sin], [-sin, cos]])
+    try:
+        box = tight_boxes(keypoints @ turn.T)
+        framed = CropTransform.around_box(box, crop_size, margin).image_to_crop
+    except ValueError:
+        return None
+    matrix = np.column_stack([framed[:, :2] @ turn, framed[:, 2]])
+    return CropTransform(matrix, (crop_size, crop_size))
+
+
+_MEAN_FACE = np.column_stack([np.array(scheme.MEAN_FACE, np.float64), np.ones(scheme.COUNT)])
 
 
 def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from fkp import scheme
+from fkp import geometry, scheme
 
 LEAST_IOU = 0.5
 """A box is a face's when they overlap by this much or more, as in PASCAL VOC (Everingham et al.,
@@ -44,9 +44,47 @@ def point_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def nme(predicted: np.ndarray, truth: np.ndarray, points: Sequence[int] | None = None) -> np.ndarray:
-    """Normalised mean error (n,) of keypoints (n,68,2), percent; over `points` (0-based) or all 68."""
-    errors = point_errors(predicted, truth)
-    return (errors if points is None else errors[:, list(points)]).mean(axis=1)
+    """Normalised mean error (n,) of keypoints (n,68,2), percent; over `points` (0-based) or all 68.
+
+    Points without a label, NaN, count nowhere; a face whose eyes' outer corners have none is NaN.
+    """
+    errors, labelled = point_errors(predicted, truth), _labelled(truth)
+    if points is not None:
+        errors, labelled = errors[:, list(points)], labelled[:, list(points)]
+    return _mean_of(errors, labelled)
+
+
+def nme_box(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Mean distance (n,) of keypoints (n,68,2) from the labelled ones, percent of the root of the area of the
+    labels' tight box; points without a label, NaN, count nowhere.
+
+    As Bulat and Tzimiropoulos, https://arxiv.org/abs/1703.07332, have it, for faces of any pose.
+    """
+    truth = np.asarray(truth, np.float64)
+    x1, y1, x2, y2 = geometry.tight_boxes(truth).T
+    distances = np.linalg.norm(np.asarray(predicted, np.float64) - truth, axis=-1)
+    return 100 * _mean_of(distances, _labelled(truth)) / np.sqrt((x2 - x1) * (y2 - y1))
+
+
+def _labelled(truth: np.ndarray) -> np.ndarray:
+    return np.isfinite(truth).all(axis=-1)
+
+
+def _mean_of(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean (n,) of values (n,m) where `counts` (n,m); NaN where nothing does, or a value that does is NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.where(counts, values, 0).sum(axis=1) / counts.sum(axis=1)
+
+
+def roc_auc(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """Area under the ROC curve, 0..1: how often a positive has the higher score; NaN where there are none."""
+    both = np.concatenate([positives.ravel(), negatives.ravel()])
+    if not (positives.size and negatives.size):
+        return float("nan")
+    _, index, counts = np.unique(both, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[index]
+    wins = ranks[: positives.size].sum() - positives.size * (positives.size + 1) / 2
+    return float(wins / positives.size / negatives.size)
 
 
 def summary(errors: np.ndarray, inner_errors: np.ndarray) -> Summary:

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import numpy as np
 
-from fkp import detector, geometry, hub, images, runtime, scheme
+from fkp import geometry, hub, images, runtime, scheme
+from fkp.detector import Detector
 from fkp.detectors import single_face, yunet
-from fkp.faces import FaceDetector, Faces
-from fkp.hub import download, model_card
-from fkp.networks import codec, keypoint_net
+from fkp.faces import UNSURE, FaceDetector, Faces
+from fkp.hub import model_card
+
+if TYPE_CHECKING:
+    from fkp.hub import download
 
 BATCH = 64
 """Crops that go through the keypoint network at once; more only costs memory."""
-UNSURE = 0.5
-"""With two passes, a face whose points score less than this on average is looked at upside down as well."""
+
+RADIUS = 0.05
+"""A keypoint score is the probability that the point lies within this share of the inter-ocular distance."""
+
+PASSES = ("auto", 1, 2)
+"""How often faces go through the keypoint network; see `FaceKeypoints.from_pretrained`."""
+
+NO_FACE = 0.12
+"""A detected box whose points score less than this on average after all passes holds no face."""
+
+SURE_FACE = 0.6
+"""A picture in which no box scores as much is looked at lying on its side and upside down as well, and a box
+that is found only so has to score as much."""
 
 FAR = 100.0
 """Boxes may reach so many of the picture's longer sides from its corner."""
@@ -28,73 +45,65 @@ DETECTORS = ("fkp", "yunet", "whole")
 """Face detectors by name: the weights' own, OpenCV's YuNet (`yunet`), and one for pictures that are one face
 (`whole`)."""
 
-EYES = [scheme.RIGHT_EYE_OUTER_CORNER, 39, 42, scheme.LEFT_EYE_OUTER_CORNER]
-"""The corners of both eyes, whose middles' connecting line is level in a straightened crop."""
 
-
-class _Look(NamedTuple):
-    """`keypoints` (n,68,2) and `sigmas` (n,68) in pixels of the crops, `scores` (n,68)."""
+@dataclass(frozen=True)
+class _Placed:
+    """Points of n faces, pixels of their pictures: `keypoints` (n,68,2), `sigmas`, `scores`, `visibility`
+    (n,68); and the crops (n) that they were seen in."""
 
     keypoints: np.ndarray
     sigmas: np.ndarray
     scores: np.ndarray
+    visibility: np.ndarray
+    transforms: np.ndarray
+
+    def surer(self, others: _Placed, rows: np.ndarray) -> Self:
+        """With the rows (m,) replaced by `others`, m faces, where the points score more on average there."""
+        better = others.scores.mean(axis=1) > self.scores[rows].mean(axis=1)
+        arrays = []
+        for part in fields(self):
+            array = getattr(self, part.name).copy()
+            array[rows[better]] = getattr(others, part.name)[better]
+            arrays.append(array)
+        return type(self)(*arrays)
 
 
 class FaceKeypoints:
     """The pretrained model: every face in a picture, 68 keypoints on each.
 
-    It holds no state between pictures, so one object can serve several threads.
+    It holds no state between pictures, so one object can serve several threads, and processes that are forked
+    off after it was loaded.
     """
 
     def __init__(
         self,
-        keypoint_network: keypoint_net.KeypointNetwork,
-        face_detector: FaceDetector,
+        weights: hub.Weights,
+        face_detector: FaceDetector | None = None,
         *,
-        metrics: dict[str, Any] | None = None,
         label_style: str | None = None,
-        graph: Path | None = None,
         backend: str | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
         mirrored: bool = False,
-        passes: int = 1,
-        source: Path | None = None,
-        own_detector: detector.Detector | None = None,
+        passes: str | int = "auto",
     ) -> None:
-        """`graph` is the keypoint network's ONNX file, `source` the folder that all came from.
-
-        `own_detector` is what is saved with the keypoint network where `face_detector` is none of fkp's own.
-        """
-        self.keypoint_network = keypoint_network.eval().requires_grad_(False)
+        """As `from_pretrained`, from weights in memory; `face_detector` is by default that of the weights."""
+        scheme.style_index(label_style)
+        if passes not in PASSES:
+            raise ValueError(f"passes is {passes!r}, where {', '.join(map(str, PASSES))} are known")
+        self.weights, self.config = weights, weights.keypoints
+        self.label_style, self.mirrored, self.passes = label_style, mirrored, passes
+        self.device = runtime.device_named(device)
+        self._options = backend, self.device, threads
+        self.runner: runtime.Runnable = runtime.Runner(weights.files("keypoints"), *self._options)
+        if face_detector is None:
+            # Compiled anew for every size of picture the detector would never be done.
+            for_detector = "torch" if backend == "torch-compile" else backend
+            if for_detector == "onnxruntime-int8" and for_detector not in weights.files("detector").graphs:
+                for_detector = "onnxruntime"
+            runner = runtime.Runner(weights.files("detector"), for_detector, self.device, threads)
+            face_detector = Detector(weights.detector, runner)
         self.face_detector: FaceDetector = _callable_as_asked(face_detector)
-        self.metrics = metrics or {}
-        self.label_style = label_style or keypoint_network.config.label_style
-        self.mirrored, self.passes, self.source = mirrored, passes, source
-        if self.label_style not in scheme.LABEL_STYLES:
-            raise ValueError(f"label_style {label_style!r} is none of {', '.join(scheme.LABEL_STYLES)}")
-        if passes not in (1, 2):
-            raise ValueError(f"passes is {passes!r}, where 1 or 2 is needed")
-        self.runner = runtime.Runner(runtime.Decoded(keypoint_network), graph, backend)
-        _ = self.backend  # a backend that cannot be had is told now, and not at the first picture
-        if isinstance(face_detector, detector.Detector):
-            if backend is not None:
-                # Compiled anew for every size of picture the detector would never be done.
-                face_detector = face_detector.on("torch" if backend == "torch-compile" else backend)
-            self.face_detector, _ = face_detector, face_detector.runner.backend
-            own_detector = face_detector
-        self._own_detector = own_detector
-
-    @property
-    def backend(self) -> str:
-        """The one of `runtime.BACKENDS` that runs the keypoint network; torch once that is on a GPU."""
-        return self.runner.backend.name
-
-    def describe(self) -> list[str]:
-        """What runs here, for people: a line each for the weights, the keypoint network and the detector."""
-        return [
-            f"weights from {self.source or 'memory'}, label style {self.label_style}",
-            f"keypoints on {self.runner.backend.description}",
-            f"faces by {_described(self.face_detector)}",
-        ]
 
     @classmethod
     def from_pretrained(
@@ -104,165 +113,261 @@ class FaceKeypoints:
         revision: str | None = None,
         label_style: str | None = None,
         backend: str | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
         mirrored: bool = False,
-        passes: int = 1,
+        passes: str | int = "auto",
         detector: str | FaceDetector = "fkp",
         **hub_options: Unpack[download.Options],
     ) -> FaceKeypoints:
         """The model of `source`: None for the bundled weights, a directory, or a Hub id "owner/name".
 
         Nothing is requested from the network for the bundled weights or a directory. `revision` pins a Hub
-        commit, branch or tag; `label_style`, one of `scheme.LABEL_STYLES`, says how the jaw of a turned face
-        is marked (by default as the weights' config says); `backend`, one of `runtime.BACKENDS`, runs the
-        networks (by default the fastest that can be had; all give the same to 0.05 pixels of the crop).
-        `mirrored` averages every prediction with that of the mirrored crop; `passes=2` looks a second time,
-        at a crop straightened and framed by the first one's keypoints: each doubles the time a face.
+        commit, branch or tag. `label_style` None puts points where they are seen, the jaw of a turned face
+        along its visible outline; one of `scheme.LABEL_STYLES` reproduces the conventions of a data set's
+        labels, their annotation offset among them. `backend`, one of `runtime.BACKENDS`, runs the networks,
+        by default the fastest that can be had; `device`, one of `runtime.DEVICES`, says where, `threads` on
+        how many of the processor's (by default as many as there are, 4 at most).
+        `passes="auto"` looks again at faces whose points come out unsure: at quarter turns, upright and
+        framed by their points, and keeps the surest; a picture in which nothing sure is found is looked at
+        lying on its side and upside down as well, and boxes whose points are hopeless are dropped. 1 is one
+        pass for every face, 2 frames every face anew by its first points. `mirrored` averages every
+        prediction with that of the mirrored crop, for twice the time.
         `detector` finds the faces: one of `DETECTORS` by name, or a `FaceDetector` of your own; whichever it
         is, the weights' own is what `save_pretrained` saves.
         `hub_options` are those of `download.Options` (cache_dir, token, local_files_only, …).
         Raises `hub.WeightsError` with one sentence when the weights, or YuNet's, cannot be had or do not fit,
-        `runtime.BackendError` when the backend asked for cannot be had, and ValueError for a detector that is
-        none.
+        `runtime.BackendError` when the backend or device asked for cannot be had, and ValueError for a
+        detector that is none.
         """
-        name = detector if isinstance(detector, str) else None
-        if name is not None and name not in DETECTORS:
+        if isinstance(detector, str) and detector not in DETECTORS:
             names = ", ".join(DETECTORS)
-            raise ValueError(f"there is no detector {name!r}: choose one of {names}, or give your own")
-        folder = hub.find(source, revision=revision, **hub_options)
-        stored = hub.load(folder)
-        found_by: FaceDetector = stored.face_detector
-        if name == "yunet":
+            raise ValueError(f"there is no detector {detector!r}: choose one of {names}, or give your own")
+        weights = hub.load(hub.find(source, revision=revision, **hub_options))
+        found_by: FaceDetector | None = None if isinstance(detector, str) else detector
+        if detector == "yunet":
             found_by = yunet.YuNet(yunet.find(**hub_options))
-        elif not isinstance(detector, str):
-            found_by = detector
         model = cls(
-            stored.keypoint_network,
-            found_by,
-            metrics=stored.metrics,
-            label_style=label_style,
-            graph=stored.keypoints_graph,
-            backend=backend,
-            mirrored=mirrored,
-            passes=passes,
-            source=folder,
-            own_detector=stored.face_detector,
-        )
-        if name == "whole":
-            model.face_detector = single_face.WholePicture(model)
-        return model
+            weights, found_by, label_style=label_style, backend=backend, device=device, threads=threads,
+            mirrored=mirrored, passes=passes,
+        )  # fmt: skip
+        return model.with_detector(single_face.SingleFace(model)) if detector == "whole" else model
 
+    def with_detector(self, face_detector: FaceDetector) -> FaceKeypoints:
+        """The same model with another face detector."""
+        other = copy.copy(self)
+        other.face_detector = _callable_as_asked(face_detector)
+        return other
+
+    def with_runner(self, wrap: Callable[[runtime.Runnable], runtime.Runnable]) -> FaceKeypoints:
+        """The same model with what `wrap` makes of the keypoint network's runner, as for shared batches."""
+        other = copy.copy(self)
+        other.runner = wrap(self.runner)
+        return other
+
+    def with_options(self, *, passes: str | int, label_style: str | None) -> FaceKeypoints:
+        """The same model with other passes and another label style, as `from_pretrained` has them."""
+        scheme.style_index(label_style)
+        if passes not in PASSES:
+            raise ValueError(f"passes is {passes!r}, where {', '.join(map(str, PASSES))} are known")
+        other = copy.copy(self)
+        other.passes, other.label_style = passes, label_style
+        return other
+
+    def to(self, device: str) -> FaceKeypoints:
+        """The same model on another device, see `runtime.DEVICES`; a detector of your own stays as it is."""
+        if runtime.device_named(device) == self.device:
+            return self
+        own = isinstance(self.face_detector, Detector)
+        backend, _, threads = self._options
+        return FaceKeypoints(
+            self.weights, None if own else self.face_detector, label_style=self.label_style,
+            backend=backend if backend is None or backend.startswith("torch") else None, device=device,
+            threads=threads, mirrored=self.mirrored, passes=self.passes,
+        )  # fmt: skip
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured of the weights, and how they were trained: metrics.json."""
+        return self.weights.metrics
+
+    @property
+    def backend(self) -> str:
+        """The one of `runtime.BACKENDS` that runs the keypoint network."""
+        return self.runner.name
+
+    def describe(self) -> list[str]:
+        """What runs here, for people: a line each for the weights, the keypoint network and the detector."""
+        style = f", label style {self.label_style}" if self.label_style else ""
+        return [
+            f"weights from {self.weights.folder or 'memory'}{style}",
+            f"keypoints on {self.runner.description}",
+            f"faces by {getattr(self.face_detector, 'description', _name(self.face_detector))}",
+        ]
+
+    @overload
     def __call__(
         self, image: images.ImageLike, *, min_score: float | None = None, max_faces: int | None = None
-    ) -> Faces:
+    ) -> Faces: ...
+
+    @overload
+    def __call__(
+        self, image: list[images.ImageLike], *, min_score: float | None = None, max_faces: int | None = None
+    ) -> list[Faces]: ...
+
+    def __call__(self, image: Any, *, min_score: float | None = None, max_faces: int | None = None) -> Any:
         """Every face in a picture: a path, a PIL image or an (H,W,3) uint8 RGB array; largest face first.
 
-        `min_score` is the least face confidence (0..1, by default the detector's own), `max_faces` keeps
-        the largest. Raises `images.ImageError` for what is no picture, and ValueError where a face detector
-        of your own gives what are no boxes.
+        A list of pictures, of any sizes, gives a list: the crops of all of them share batches. `min_score` is
+        the least face confidence (0..1, by default the detector's own), `max_faces` keeps the largest.
+        Raises `images.ImageError` for what is no picture, and ValueError for numbers that are out of range
+        or where a face detector of your own gives what are no boxes.
         """
-        image = images.read(image)
-        return self._place(image, *self.detect(image, min_score=min_score, max_faces=max_faces))
+        if not isinstance(image, list | tuple):
+            return self([image], min_score=min_score, max_faces=max_faces)[0]
+        pictures = [images.read(each) for each in image]
+        found = [self._detect(picture, min_score, max_faces) for picture in pictures]
+        of = np.repeat(np.arange(len(pictures)), [len(boxes) for boxes, _, _ in found])
+        boxes, scores, turns = (np.concatenate([one[i] for one in found] or [np.empty(0)]) for i in range(3))
+        placed = self._place(pictures, of, boxes, turns)
+        keep = np.ones(len(of), bool)
+        if self.passes == "auto" and not isinstance(self.face_detector, single_face.SingleFace):
+            keep = placed.scores.mean(axis=1) >= NO_FACE if len(of) else keep
+        faces = _faces(boxes, scores, placed)
+        return [faces[keep & (of == i)] for i in range(len(pictures))]
 
     def detect(
         self, image: images.ImageLike, *, min_score: float | None = None, max_faces: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same without keypoints: boxes (n,4) xyxy and scores (n,), largest face first, both float32."""
-        image = images.read(image)
-        found = self.face_detector(image, min_score=min_score)
-        boxes, scores = _in_picture(found, image.shape[:2], self.face_detector)
-        largest_first = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")[:max_faces]
-        return boxes[largest_first], scores[largest_first]
+        boxes, scores, _ = self._detect(images.read(image), min_score, max_faces)
+        return boxes, scores
 
     def keypoints_at(self, image: images.ImageLike, boxes: np.ndarray) -> Faces:
         """Keypoints of the faces in known tight boxes (n,4) xyxy, in their order; every score is 1."""
-        boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
-        return self._place(images.read(image), boxes, np.ones(len(boxes), np.float32))
-
-    def _place(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Faces:
-        """Crop, network, decode, and back to the picture; with two passes, all of it once more."""
-        if len(boxes) == 0:
+        boxes = np.asarray(boxes, dtype=np.float32)
+        if boxes.size == 0:
             return Faces.none()
-        height, width = image.shape[:2]
-        too_far = (np.abs(boxes) > FAR * max(height, width)).any(axis=1)
+        if boxes.ndim == 1:
+            boxes = boxes[None]
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"boxes have shape {boxes.shape}, (n,4) is needed: x1, y1, x2, y2 of each face")
+        of, turns = np.zeros((2, len(boxes)), int)
+        placed = self._place([images.read(image)], of, boxes, turns)
+        return _faces(boxes, np.ones(len(boxes), np.float32), placed)
+
+    def _detect(
+        self, image: np.ndarray, min_score: float | None, max_faces: int | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes (n,4), scores (n,) and, in quarter turns counter-clockwise, what puts each upright (n,)."""
+        if max_faces is not None and max_faces < 0:
+            raise ValueError(f"max_faces is {max_faces}, where 0 or more is needed")
+        if min_score is not None and not 0 <= min_score <= 1:
+            raise ValueError(f"min_score is {min_score}, where a number from 0 to 1 is needed")
+        boxes, scores = self._found(image, min_score)
+        turns = np.zeros(len(boxes), int)
+        if self.passes == "auto" and scores.max(initial=0) < SURE_FACE:
+            found = [(boxes, scores, turns)]
+            for turn in (1, 2, 3):
+                turned, more = self._found(np.ascontiguousarray(np.rot90(image, turn)), min_score)
+                sure = more >= SURE_FACE
+                back = geometry.turned_back(turned[sure], turn, image.shape[:2])
+                found.append((back, more[sure], np.full(sure.sum(), turn)))
+            boxes, scores, turns = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            best = geometry.suppress(boxes, scores, 0.4)
+            boxes, scores, turns = boxes[best], scores[best], turns[best]
+        largest_first = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")[:max_faces]
+        return boxes[largest_first], scores[largest_first], turns[largest_first]
+
+    def _found(self, image: np.ndarray, min_score: float | None) -> tuple[np.ndarray, np.ndarray]:
+        """What the face detector finds, checked."""
+        return _in_picture(
+            self.face_detector(image, min_score=min_score), image.shape[:2], self.face_detector
+        )
+
+    def _place(
+        self, pictures: Sequence[np.ndarray], of: np.ndarray, boxes: np.ndarray, turns: np.ndarray
+    ) -> _Placed:
+        """Crop, network and back, as often as `passes` says, for boxes (n,4) of the pictures `of` (n,)."""
+        sizes = np.array([max(picture.shape[:2]) for picture in pictures])[of]
+        too_far = (np.abs(boxes) > FAR * sizes[:, None]).any(axis=1) if len(of) else np.zeros(0, bool)
         if too_far.any():  # no memory holds what lies in between
-            box = boxes[too_far.argmax()].tolist()
-            raise ValueError(f"the box {box} reaches too far beyond the picture of {width}×{height} pixels")
-        config = self.keypoint_network.config
-        transforms = [
-            geometry.CropTransform.around_box(box, config.crop_size, config.margin) for box in boxes
-        ]
-        look = self._look(image, transforms)
-        if self.passes == 2:
-            transforms, look = self._turned_if_unsure(image, boxes, transforms, look)
-            transforms = [
-                straightened(transform, transform.to_image(points), config.margin)
-                for transform, points in zip(transforms, look.keypoints, strict=True)
+            box, shape = boxes[too_far.argmax()].tolist(), pictures[of[too_far.argmax()]].shape
+            size = f"{shape[1]}×{shape[0]}"
+            raise ValueError(f"the box {box} reaches too far beyond the picture of {size} pixels")
+        first = [self._crop(box, turn) for box, turn in zip(boxes, turns, strict=True)]
+        placed = self._pass(pictures, of, first)
+        if self.passes == 1 or not len(of):
+            return placed
+        unsure = np.flatnonzero(placed.scores.mean(axis=1) < UNSURE)
+        if len(unsure):
+            rows = np.tile(unsure, 3)
+            more = np.repeat([1, 2, 3], len(unsure))
+            crops = [self._crop(boxes[i], turns[i] + turn) for i, turn in zip(rows, more, strict=True)]
+            turned = self._pass(pictures, of[rows], crops)
+            for turn in (1, 2, 3):
+                placed = placed.surer(_rows(turned, more == turn), unsure)
+        again = unsure if self.passes == "auto" else np.arange(len(of))
+        if len(again):
+            crops = [
+                geometry.upright(placed.keypoints[i], self.config.crop_size, self.config.margin)
+                or placed.transforms[i]
+                for i in again
             ]
-            look = self._look(image, transforms)
-        pairs = zip(transforms, look.keypoints, strict=True)
-        keypoints = np.stack([transform.to_image(points) for transform, points in pairs])
-        crop_pixels = np.array([[math.hypot(*t.image_to_crop[0, :2])] for t in transforms])
-        return Faces(boxes, scores, keypoints, look.scores, look.sigmas / crop_pixels)
+            placed = placed.surer(self._pass(pictures, of[again], crops), again)
+        return placed
 
-    def _look(self, image: np.ndarray, transforms: list[geometry.CropTransform]) -> _Look:
-        """One pass over the faces of an image, each in the crop of its transform."""
-        keypoints, spreads = self._predict(np.stack([transform.crop(image) for transform in transforms]))
-        config = self.keypoint_network.config
-        temperature = config.temperature(self.label_style)
-        scores = codec.scores_from_spreads(spreads, geometry.inter_ocular(keypoints), temperature)
-        return _Look(keypoints + config.lean(self.label_style), temperature * spreads, scores)
+    def _crop(self, box: np.ndarray, turn: int) -> geometry.CropTransform:
+        size, margin = self.config.crop_size, self.config.margin
+        return geometry.CropTransform.around_box(box, size, margin, angle=90.0 * (turn % 4))
 
-    def _turned_if_unsure(
-        self, image: np.ndarray, boxes: np.ndarray, transforms: list[geometry.CropTransform], look: _Look
-    ) -> tuple[list[geometry.CropTransform], _Look]:
-        """The surest look at each face: as it is or, where that is below `UNSURE`, at a quarter turn too.
+    def _pass(
+        self, pictures: Sequence[np.ndarray], of: np.ndarray, transforms: Sequence[geometry.CropTransform]
+    ) -> _Placed:
+        """One pass of the network over faces of the pictures `of` (n,), each in the crop of its transform."""
+        crops = [transform.crop(pictures[i]) for transform, i in zip(transforms, of, strict=True)]
+        size = self.config.crop_size
+        keypoints, sigmas, visibility = self._predict(np.reshape(crops, (-1, size, size, 3)).astype(np.uint8))
+        scores = scores_from_sigmas(sigmas, geometry.inter_ocular(keypoints))
+        pairs = zip(transforms, keypoints, strict=True)
+        in_picture = np.reshape([transform.to_image(points) for transform, points in pairs], (-1, 68, 2))
+        crop_pixels = np.reshape([math.hypot(*t.image_to_crop[0, :2]) for t in transforms], (-1, 1))
+        held = np.empty(len(transforms), object)
+        held[:] = transforms
+        return _Placed(in_picture.astype(np.float32), sigmas / crop_pixels, scores, visibility, held)
 
-        The network knows upright faces, and its scores say when a face is none (docs/accuracy.md).
-        """
-        config = self.keypoint_network.config
-        unsure = np.flatnonzero(look.scores.mean(axis=1) < UNSURE)
-        if not len(unsure):
-            return transforms, look
-        transforms, look = list(transforms), _Look(*(array.copy() for array in look))
-        for angle in (90, 180, 270):
-            turned = [
-                geometry.CropTransform.around_box(boxes[i], config.crop_size, config.margin, angle=angle)
-                for i in unsure
-            ]
-            other = self._look(image, turned)
-            for place, i in enumerate(unsure):
-                if other.scores[place].mean() > look.scores[i].mean():
-                    transforms[i] = turned[place]
-                    for kept, new in zip(look, other, strict=True):
-                        kept[i] = new[place]
-        return transforms, look
-
-    def _predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Keypoints (n,68,2) and their spreads (n,68), pixels of the crop, of crops (n,S,S,3) uint8 RGB."""
+    def _predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Keypoints (n,68,2), sigmas and visibility (n,68) in crops (n,S,S,3) uint8 RGB, in their pixels."""
         if not self.mirrored:
             return self._run(crops)
         n, width = crops.shape[0], crops.shape[2]
-        keypoints, spreads = self._run(np.concatenate([crops, crops[:, :, ::-1]]))
-        back, spreads_back = geometry.mirror(keypoints[n:], width), spreads[n:][:, list(scheme.FLIP)]
-        return (keypoints[:n] + back) / 2, (spreads[:n] + spreads_back) / 2
+        keypoints, *others = self._run(np.concatenate([crops, crops[:, :, ::-1]]))
+        back = geometry.mirror(keypoints[n:], width)
+        sigmas, visibility = ((o[:n] + o[n:][:, list(scheme.FLIP)]) / 2 for o in others)
+        return (keypoints[:n] + back) / 2, sigmas, visibility
 
-    def _run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The same without the mirrored crops, BATCH at a time."""
-        if len(crops) > BATCH:
-            parts = [self._run(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
-            return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
-        keypoints, spreads = self.runner(crops, np.array([scheme.LABEL_STYLES.index(self.label_style)]))
-        return keypoints, spreads
+        style = np.array([scheme.style_index(self.label_style)])
+        parts = [self.runner(crops[i : i + BATCH], style) for i in range(0, len(crops), BATCH)]
+        if not parts:
+            return np.empty((0, 68, 2), np.float32), np.empty((0, 68)), np.empty((0, 68))
+        keypoints, sigmas, visibility = (np.concatenate(some) for some in zip(*parts, strict=True))
+        if not all(np.isfinite(array).all() for array in (keypoints, sigmas, visibility)):
+            raise hub.WeightsError(
+                f"the keypoint network of {self.weights.folder or 'these weights'} gives numbers that are "
+                "not finite: get the weights anew"
+            )
+        return keypoints, sigmas, visibility
 
     def save_pretrained(self, folder: str | Path, *, repo_id: str = "OWNER/NAME") -> None:
         """Write `config.json`, `model.safetensors`, `metrics.json`, the model card and the ONNX graphs.
 
-        The card shows what the weights find in a picture, and `repo_id` as their name on the Hub. The graphs,
-        which take some seconds, only where onnx and onnxscript are installed; see `hub.save`.
+        The card shows what the weights find in a picture, and `repo_id` as their name on the Hub; for the
+        graphs see `hub.save`.
         """
-        own = self._detector_to_save()
-        pictures = model_card.pictures(FaceKeypoints(self.keypoint_network, own))
-        hub.save(folder, self.keypoint_network, own, self.metrics, repo_id=repo_id, pictures=pictures)
+        own = FaceKeypoints(self.weights)
+        hub.save(folder, self.weights, repo_id=repo_id, pictures=model_card.pictures(own))
 
     def push_to_hub(
         self,
@@ -277,20 +382,33 @@ class FaceKeypoints:
         `private` is for a repository that does not exist yet, `token` by default that of `hf auth login`.
         Raises `hub.WeightsError` with one sentence when the Hub refuses or cannot be reached.
         """
-        self._detector_to_save()
-        download.check_push(repo_id, token)  # before the graphs, which take seconds
+        from fkp.hub import publish
+
+        publish.check_push(repo_id, token)  # before the graphs, which take seconds
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id)
-            return hub.push(folder, repo_id, private=private, token=token, commit_message=commit_message)
+            return publish.push(folder, repo_id, private=private, token=token, commit_message=commit_message)
 
-    def _detector_to_save(self) -> detector.Detector:
-        if self._own_detector is None:
-            kind = type(self.face_detector).__name__
-            raise hub.WeightsError(
-                f"a model with a {kind} as face detector cannot be saved without fkp's own: name one as "
-                "own_detector"
-            )
-        return self._own_detector
+
+def scores_from_sigmas(sigmas: np.ndarray, inter_ocular: np.ndarray) -> np.ndarray:
+    """Confidence (n,68), 0..1, that a point lies within `RADIUS` of the inter-ocular distance of the truth.
+
+    `sigmas` (n,68) are expected errors and `inter_ocular` (n,) distances, in one unit. The error is taken to
+    follow a radial Laplace density, exp(−r/b) / (2πb²), whose mean is 2b, so
+    P(r < R) = 1 − (1 + R/b)·exp(−R/b).
+    """
+    ratio = 2 * RADIUS * inter_ocular[..., None] / np.maximum(sigmas, 1e-6)
+    return 1 - (1 + ratio) * np.exp(-ratio)
+
+
+def _rows(placed: _Placed, chosen: np.ndarray) -> _Placed:
+    return _Placed(*(getattr(placed, part.name)[chosen] for part in fields(placed)))
+
+
+def _faces(boxes: np.ndarray, scores: np.ndarray, placed: _Placed) -> Faces:
+    return Faces(
+        boxes.reshape(-1, 4), scores, placed.keypoints, placed.scores, placed.sigmas, placed.visibility
+    )
 
 
 def _callable_as_asked(face_detector: FaceDetector) -> FaceDetector:
@@ -338,34 +456,6 @@ def _in_picture(
     return boxes[seen], scores[seen]
 
 
-def _described(face_detector: FaceDetector) -> str:
-    """What finds the faces, for people."""
-    if isinstance(face_detector, detector.Detector):
-        return f"fkp, on {face_detector.runner.backend.description}"
-    return str(getattr(face_detector, "description", _name(face_detector)))
-
-
 def _name(face_detector: FaceDetector) -> str:
     """What its author calls it: a function's own name, or that of its class."""
     return str(getattr(face_detector, "__name__", type(face_detector).__name__))
-
-
-def straightened(
-    transform: geometry.CropTransform, keypoints: np.ndarray, margin: float
-) -> geometry.CropTransform:
-    """The crop of the same size in which a face with keypoints (68,2), pixels of the image, is upright.
-
-    The line between the middles of the eyes is level, and the frame is that of `around_box` at the tight box
-    of the turned keypoints. `transform` itself where the keypoints are no face: all on a line.
-    """
-    corners = keypoints[EYES].astype(np.float64)
-    x, y = corners[2:].sum(axis=0) - corners[:2].sum(axis=0)
-    angle = math.atan2(y, x)
-    cos, sin = math.cos(angle), math.sin(angle)
-    turn = np.array([[cos, sin], [-sin, cos]])
-    try:
-        box = geometry.tight_boxes(keypoints @ turn.T)
-        upright = geometry.CropTransform.around_box(box, transform.size_wh[0], margin).image_to_crop
-    except ValueError:
-        return transform
-    return geometry.CropTransform(np.column_stack([upright[:, :2] @ turn, upright[:, 2]]), transform.size_wh)

@@ -1,108 +1,158 @@
-"""Runs networks: numpy arrays in, numpy arrays out, on the fastest backend that is installed.
+"""Runs networks: NumPy arrays in, NumPy arrays out, on ONNX Runtime or, where that is asked for, on torch.
 
 On one thread of a CPU, ONNX Runtime takes less than half of torch's time a face (benchmarks/speed.py). It
-runs the graph that `networks.export` wrote beside the weights, and only one made from exactly these weights.
+runs the graphs that `networks.export` wrote beside the weights, and only those made from exactly these
+weights. Torch is imported only where it runs a network: on a GPU, or where `backend` asks for it.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import json
 import os
+import platform
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fkp.networks import keypoint_net
+BACKENDS = ("onnxruntime", "onnxruntime-int8", "torch", "torch-compile")
+"""By name: ONNX Runtime in float32 and in 8-bit integers, torch as it is, and torch compiled, which takes
+most of a minute at first use."""
 
-BACKENDS = ("onnxruntime", "torch", "torch-compile")
-"""By name: ONNX Runtime, torch as it is, and torch compiled, which takes most of a minute at first use."""
+DEVICES = ("cpu", "cuda", "mps", "auto")
+"""Where networks run: `auto` is a GPU where torch finds one. On a GPU torch runs them."""
 
 WEIGHTS_SHA256 = "weights_sha256"
 """The key in a graph's metadata under which it says which weights it was made from; see `digest`."""
 
+MOST_THREADS = 4
+"""Threads of a network unless a call says otherwise; these networks are too small for more."""
+
 
 class BackendError(RuntimeError):
-    """A backend that does not exist, or cannot run here: one sentence, and what to do."""
+    """A backend or a device that does not exist, or cannot run here: one sentence, and what to do."""
 
 
-class Backend(Protocol):
-    """A network ready to run. Any number of threads may call it."""
+@dataclass(frozen=True)
+class NetworkFiles:
+    """What a network can be run from.
 
-    name: ClassVar[str]
-    """One of `BACKENDS`."""
-    description: str
-    """Name, version and threads, for people."""
+    `graphs` are ONNX files by the backend that runs them, `digest` is that of the weights, and `build` makes
+    the torch module: pictures (n,3,h,w) uint8 RGB and other inputs in, a tuple of tensors out.
+    """
+
+    digest: str
+    graphs: Mapping[str, Path]
+    build: Callable[[], Any]
+
+
+class Runnable(Protocol):
+    """A network that runs: `Runner` is one. Any number of threads may call it."""
+
+    @property
+    def name(self) -> str:
+        """One of `BACKENDS`."""
+
+    @property
+    def description(self) -> str:
+        """Name, version and threads, for people."""
 
     def __call__(self, pictures: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
         """What the network gives for pictures (n,h,w,3) uint8 RGB, n ≥ 1, and its other inputs."""
-        ...
 
 
 class Runner:
     """A network on the backend that was asked for by name or, by default, on the fastest that can be had.
 
-    `module` takes pictures (n,3,h,w) uint8 RGB, perhaps more tensors, and gives a tuple of tensors; `graph`
-    is the ONNX file made of it. A network moved to a GPU runs on torch there, whatever was asked for. The
-    backend is made ready at the first use, and again when the weights have changed since.
-    Raises BackendError: here for an unknown name, at the first use where the one asked for cannot be had.
+    By default that is ONNX Runtime, in 8-bit integers where there is such a graph and the processor has
+    instructions for it; torch where there is no graph that fits. In a process that was forked off, and in a
+    copy that was pickled, the backend is made ready anew at its first picture.
+    Raises BackendError for an unknown name or device, and where the one asked for cannot be had.
     """
 
-    def __init__(self, module: nn.Module, graph: Path | None = None, backend: str | None = None) -> None:
+    def __init__(
+        self, files: NetworkFiles, backend: str | None = None, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        """`threads` are those of the processor, by default as many as it has, `MOST_THREADS` at most."""
         if backend is not None and backend not in BACKENDS:
             raise BackendError(f"there is no backend {backend!r}: choose one of {', '.join(BACKENDS)}")
-        self.module, self.graph, self.asked = module, graph, backend
-        # Where the parameters are kept, so that one put in another's place is seen too.
-        self._held = [part._parameters for part in module.modules() if part._parameters]
-        self._ready: tuple[list[int], list[nn.Parameter], Backend] | None = None
+        self.files, self.asked, self.device = files, backend, device_named(device)
+        if self.device != "cpu" and backend is not None and not backend.startswith("torch"):
+            raise BackendError(f"{backend} runs on the CPU, not on {device}: choose torch, or no backend")
+        self.threads = threads or default_threads()
+        self._ready: tuple[int, Backend] | None = None
+        _ = self.backend  # what cannot be had is told now, and not at the first picture
 
     @property
     def backend(self) -> Backend:
-        """The one that runs the network now."""
-        parameters = [p for held in self._held for p in held.values() if p is not None]
-        device = parameters[0].device if parameters else torch.device("cpu")
-        # Torch counts the changes of each tensor, but not of those that cannot change.
-        counts = [0 if p.is_inference() else p._version for p in parameters]
-        state = [hash(device), *map(id, parameters), *counts]  # some µs, to be sure that no old copy runs
+        """What runs the network in this process."""
+        process = os.getpid()
         ready = self._ready
-        if ready is None or ready[0] != state:
-            # Two threads may do so at once; both get the same, so the race is harmless. The parameters are
-            # kept for their ids, which would be given anew.
-            self._ready = ready = state, parameters, self._choose(device)
-        return ready[2]
+        if ready is None or ready[0] != process:
+            if ready is not None:
+                _after_fork()
+            # Two threads may do so at once; both get the same, so the race is harmless.
+            self._ready = ready = process, self._choose()
+        return ready[1]
+
+    @property
+    def name(self) -> str:
+        """The one of `BACKENDS` that runs."""
+        return self.backend.name
+
+    @property
+    def description(self) -> str:
+        """Name, version and threads, for people."""
+        return self.backend.description
 
     def __call__(self, pictures: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
-        """See `Backend`."""
+        """See `Runnable`."""
         return self.backend(pictures, *more)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes, which make their own backend ready."""
         return self.__dict__ | {"_ready": None}
 
-    def _choose(self, device: torch.device) -> Backend:
-        if device.type != "cpu" or self.asked == "torch":
-            return Torch(self.module)
+    def _choose(self) -> Backend:
+        if self.device != "cpu" or self.asked == "torch":
+            return Torch(self.files, self.device, self.threads)
         if self.asked == "torch-compile":
-            return TorchCompiled(self.module)
+            return TorchCompiled(self.files, self.device, self.threads)
+        if self.asked is not None:
+            return OnnxRuntime(self.files, self.asked, self.threads)
+        wanted = ["onnxruntime-int8"] if int8_is_fast() and "onnxruntime-int8" in self.files.graphs else []
+        problem: BackendError | None = None
+        for name in [*wanted, "onnxruntime"]:
+            try:
+                return OnnxRuntime(self.files, name, self.threads)
+            except BackendError as error:
+                problem = error
         try:
-            return OnnxRuntime(self.module, self.graph)
-        except BackendError:
-            if self.asked is not None:
-                raise
-            return Torch(self.module)
+            return Torch(self.files, self.device, self.threads)
+        except BackendError as error:
+            raise BackendError(f"{problem}; and {error}") from error
+
+
+class Backend(Protocol):
+    """A network ready to run in this process."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    def __call__(self, pictures: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]: ...
 
 
 class OnnxRuntime:
-    """The graph on ONNX Runtime, on as many threads as torch has when it is made."""
+    """A graph on ONNX Runtime."""
 
-    name: ClassVar[str] = "onnxruntime"
-
-    def __init__(self, module: nn.Module, graph: Path | None) -> None:
+    def __init__(self, files: NetworkFiles, name: str = "onnxruntime", threads: int = 1) -> None:
         """Raises BackendError without the package, without a graph, and when it is of other weights."""
         # Newer ones (1.32, see its Privacy.md) would report to Microsoft over the network; read at import.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -110,10 +160,11 @@ class OnnxRuntime:
             import onnxruntime
         except ImportError:
             raise BackendError("onnxruntime is not installed: run 'pip install onnxruntime'") from None
-        again = "run 'pip install onnx onnxscript' and save the model again"
+        self.name = name
+        again = "save the model again where 'pip install \"fkp[export]\"' was run"
+        graph = files.graphs.get(name)
         if graph is None or not graph.is_file():
-            raise BackendError(f"these weights have no graph for onnxruntime beside them: {again}")
-        threads = torch.get_num_threads()
+            raise BackendError(f"these weights have no graph for {name} beside them: {again}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         # Threads that spin while they wait make each other slow where cores are shared.
@@ -126,12 +177,11 @@ class OnnxRuntime:
         except Exception as error:  # a class of its own for each kind of damage
             version, reason = onnxruntime.__version__, str(error).strip().splitlines()[0]
             raise BackendError(f"onnxruntime {version} cannot run {graph} ({reason}): {again}") from error
-        if self._session.get_modelmeta().custom_metadata_map.get(WEIGHTS_SHA256) != digest(module):
+        if self._session.get_modelmeta().custom_metadata_map.get(WEIGHTS_SHA256) != files.digest:
             raise BackendError(f"{graph} was made from other weights: {again}")
-        inputs = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
-        self._names = [value.name for value in inputs]
-        self.threads = threads
-        self.description = f"onnxruntime {onnxruntime.__version__}, {_threads(threads)}"
+        self._names = [value.name for value in self._session.get_inputs()]
+        kind = "8-bit integers, " if name.endswith("int8") else ""
+        self.description = f"onnxruntime {onnxruntime.__version__}, {kind}{_threads(threads)}"
 
     def __call__(self, pictures: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
         planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
@@ -139,78 +189,119 @@ class OnnxRuntime:
 
 
 class Torch:
-    """A copy of the network on torch, made quick: normalisations folded, channels last, no gradients."""
+    """The network on torch, made quick: normalisations folded, channels last, no gradients."""
 
-    name: ClassVar[str] = "torch"
+    name = "torch"
 
-    def __init__(self, module: nn.Module) -> None:
-        self._network: Any = folded(module)
-        parameter = next(module.parameters(), None)
-        self._device = torch.device("cpu") if parameter is None else parameter.device
-        where = _threads(torch.get_num_threads()) if self._device.type == "cpu" else f"on {self._device}"
+    def __init__(self, files: NetworkFiles, device: str, threads: int) -> None:
+        """Raises BackendError where torch is not installed."""
+        torch = _torch()
+        from fkp.networks import state
+
+        # Process-wide defaults of device and dtype are somebody else's.
+        with torch.device("cpu"):
+            self._network: Any = state.folded(files.build().float()).to(device)
+        self._device = device
+        where = _threads(torch.get_num_threads()) if device == "cpu" else f"on {device}"
         self.description = f"{self.name} {torch.__version__}, {where}"
 
     def __call__(self, pictures: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+        torch = _torch()
         inputs = [torch.from_numpy(pictures).permute(0, 3, 1, 2), *map(torch.from_numpy, more)]
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.device(self._device):
             outputs = self._network(*(tensor.to(self._device) for tensor in inputs))
         return tuple(output.float().cpu().numpy() for output in outputs)
 
 
 class TorchCompiled(Torch):
-    """The same copy, compiled at its first picture; faster than `Torch`, never the default."""
+    """The same, compiled at its first picture; faster than `Torch`, never the default."""
 
-    name: ClassVar[str] = "torch-compile"
+    name = "torch-compile"
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, files: NetworkFiles, device: str, threads: int) -> None:
         """Raises BackendError where there is no C++ compiler."""
         if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
             raise BackendError("torch-compile needs a C++ compiler: install g++, or choose another backend")
-        super().__init__(module)
-        self._network = torch.compile(self._network, dynamic=True)
+        super().__init__(files, device, threads)
+        self._network = _torch().compile(self._network, dynamic=True)
 
 
-class Decoded(nn.Module):
-    """A keypoint network together with its codec: what is run, and what is written as a graph.
+def digest(tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of what a network computes: its tensors as they are stored, and its config.
 
-    `forward` takes crops (n,3,S,S) uint8 RGB and the index of a labelling style (1,) int64, and gives
-    keypoints (n,68,2) and their spreads (n,68), both in pixels of the crop, as `predict` does.
+    Name, type, shape and bytes of each tensor in the names' order, then the config as JSON with sorted keys.
     """
-
-    def __init__(self, keypoint_network: keypoint_net.KeypointNetwork) -> None:
-        super().__init__()
-        self.network = keypoint_network
-        # A graph is for crops of this size only, so the digest is to see it.
-        self.register_buffer("crop_size", torch.tensor(keypoint_network.config.crop_size), persistent=False)
-
-    def forward(self, crops: Tensor, label_style: Tensor) -> tuple[Tensor, Tensor]:
-        outputs, log_spreads = self.network(crops, label_style.expand(crops.shape[0]))
-        return self.network.codec.decode(outputs), log_spreads.exp()
-
-
-def folded(module: nn.Module) -> nn.Module:
-    """A copy for inference that computes the same: batch normalisation folded into the convolution before it.
-
-    It is found where the two follow one another in an `nn.Sequential`. Saves a third of torch's time.
-    """
-    copied = copy.deepcopy(module).eval().requires_grad_(False)
-    for sequence in [part for part in copied.modules() if isinstance(part, nn.Sequential)]:
-        for i in range(len(sequence) - 1):
-            convolution, norm = sequence[i], sequence[i + 1]
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                sequence[i], sequence[i + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
-    return copied.to(memory_format=torch.channels_last)
-
-
-def digest(module: nn.Module) -> str:
-    """SHA-256, in hex, of every parameter and buffer: name, type, shape and bytes, in the names' order."""
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     sha256 = hashlib.sha256()
     for name in sorted(tensors):
-        array = tensors[name].detach().cpu().contiguous().numpy()
+        array = np.asarray(tensors[name], order="C")
         sha256.update(f"{name} {array.dtype} {array.shape}\n".encode())
         sha256.update(array.tobytes())
+    sha256.update(json.dumps(config, sort_keys=True).encode())
     return sha256.hexdigest()
+
+
+def default_threads() -> int:
+    """Processors that this process may use, `MOST_THREADS` at most; OMP_NUM_THREADS where that says less."""
+    can = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(can, MOST_THREADS, int(told) if told.isdigit() and int(told) else MOST_THREADS))
+
+
+def int8_is_fast() -> bool:
+    """Whether the processor multiplies 8-bit integers quickly: VNNI on x86, dot products on ARM.
+
+    On older ones int8 is slower than float32, and sums may saturate (onnxruntime's page on quantisation).
+    """
+    if platform.machine().lower() in ("arm64", "aarch64") and platform.system() == "Darwin":
+        return True
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return bool(cv2.checkHardwareSupport(23))  # OpenCV's number of AVX-512 VNNI
+    return not {"avx512_vnni", "avx_vnni", "asimddp"}.isdisjoint(flags)
+
+
+def device_named(name: str) -> str:
+    """The device of a name; `auto` is a GPU where torch is installed and finds one.
+
+    Raises BackendError for a device that does not exist or is not here.
+    """
+    kind = name.split(":")[0]
+    if kind not in DEVICES:
+        raise BackendError(f"there is no device {name!r}: choose one of {', '.join(DEVICES)}")
+    if kind == "cpu":
+        return "cpu"
+    try:
+        torch = _torch()
+    except BackendError:
+        if kind == "auto":
+            return "cpu"
+        raise
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind == "auto":
+        return next((device for device, is_here in here.items() if is_here), "cpu")
+    if not here[kind]:
+        raise BackendError(f"torch finds no device {name!r} here: choose cpu or auto")
+    return name
+
+
+def _torch() -> Any:
+    # Spinning OpenMP threads made torch up to 50 times slower on shared cores; read when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        import torch
+    except ImportError:
+        raise BackendError("torch is not installed: run 'pip install \"fkp[torch]\"'") from None
+    return torch
+
+
+def _after_fork() -> None:
+    """Threads do not come along into a process that is forked off: nothing may wait for them there."""
+    cv2.setNumThreads(1)
+    import sys
+
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _threads(n: int) -> str:

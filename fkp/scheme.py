@@ -76,9 +76,40 @@ MESH: tuple[tuple[int, int], ...] = tuple(
 )
 """The sides of `TRIANGLES`, each once, its lower point first."""
 
-LABEL_STYLES = ("auto", "300w", "ytf")
-"""How the jaw of a turned face is marked: `300w` follows the visible outline, `ytf` the hidden side of the
-head; `auto` leaves it to what the picture looks like."""
+# fmt: off
+MEAN_FACE: tuple[tuple[int, int], ...] = (
+    (-819, 21), (-812, 236), (-787, 450), (-742, 660), (-658, 855), (-529, 1025), (-372, 1168), (-198, 1284),
+    (0, 1316), (198, 1284), (372, 1168), (529, 1025), (658, 855), (742, 660), (787, 450), (812, 236),
+    (819, 21),
+    (-666, -154), (-563, -242), (-422, -267), (-277, -247), (-137, -194),
+    (137, -194), (277, -247), (422, -267), (563, -242), (666, -154),
+    (0, -19), (0, 124), (0, 265), (0, 409), (-163, 503), (-84, 531), (0, 558), (84, 531), (163, 503),
+    (-500, 0), (-414, -53), (-306, -51), (-218, 19), (-315, 41), (-421, 40),
+    (218, 19), (306, -51), (414, -53), (500, 0), (421, 40), (315, 41),
+    (-314, 770), (-200, 721), (-81, 696), (0, 716), (81, 696), (200, 721),
+    (314, 770), (204, 882), (89, 931), (0, 940), (-89, 931), (-204, 882),
+    (-267, 777), (-83, 767), (0, 776), (83, 767), (267, 777), (84, 823), (0, 833), (-84, 823),
+)
+# fmt: on
+"""The 68 points of the mean face of 300-W, xy: that of `TRIANGLES`. The outer eye corners are 1000
+apart, their middle is 0."""
+
+LABEL_STYLES = ("300w", "ytf", "merl")
+"""Labelling conventions of data sets that can be asked for: for the jaw of a turned face, `300w` follows the
+visible outline, `ytf` the hidden side of the head, `merl` (MERL-RAV) the jaw bone's line; each has the
+annotation offset of its labels. The default, None, is none of them: points where they are seen."""
+
+
+def style_index(label_style: str | None) -> int:
+    """The number of a labelling style as the networks count them: 0 is None, then `LABEL_STYLES`.
+
+    Raises ValueError for a style that does not exist.
+    """
+    if label_style is None:
+        return 0
+    if label_style not in LABEL_STYLES:
+        raise ValueError(f"label_style {label_style!r} is none of {', '.join(LABEL_STYLES)}")
+    return 1 + LABEL_STYLES.index(label_style)
 
 
 def group_of(point: int) -> str:

@@ -247,6 +247,7 @@ class Tracker:
             keypoints,
             faces.keypoint_scores,
             faces.sigmas,
+            faces.visibility,
             np.array([track.number for track in self._tracks], np.int64),
         )
 

@@ -26,13 +26,17 @@ from PIL import Image
 
 import app
 from fkp import hub, images, report
-from fkp.demo import batching, clip_jobs, data_retention
+from fkp.demo import batching, clip_jobs, data_retention, options, photo_tab, video_tab
+from fkp.demo import page as page_module
 from fkp.demo.clip_jobs import Reel
 from fkp.demo.latest_action import Turns
 from fkp.demo.photos import Album
 from fkp.demo.settings import Settings
+from fkp.demo.site import Site
 from tests.filmed import film
 from tests.stand_in import TWO_FACES, FacesInColour
+
+SITE = Site(FacesInColour(), Settings(), Path("uploads"), Path(__file__).parents[1])
 
 LOOKS = (["points", "contours"], 1)
 
@@ -188,18 +192,18 @@ def test_several_photos_come_one_after_the_other_and_can_be_gone_through(visitor
 
 
 def test_no_more_photos_are_taken_than_are_allowed(visitor, uploads):
-    assert len(visitor.find(*[uploads / "holiday.jpg"] * 50).album.photos) == app.MAX_FILES
+    assert len(visitor.find(*[uploads / "holiday.jpg"] * 50).album.photos) == photo_tab.MAX_FILES
 
 
 def test_view_options_draw_again_without_the_model(visitor, uploads, model):
     visitor.find(uploads / "holiday.jpg")
     overlays = {visitor.shown["result"]["overlay"]}
-    for size, (_, option) in enumerate(app.SHOW[:-1], start=1):
+    for size, (_, option) in enumerate(options.SHOW[:-1], start=1):
         shown = visitor("draw_again", [option], size / 2).shown
         overlays.add(shown["result"]["overlay"])
         assert "Found 2 faces" in shown["answer"]
     overlays.add(visitor("draw_again", ["points"], 2).shown["result"]["overlay"])
-    assert len(overlays) == 1 + len(app.SHOW) and model.calls == 1
+    assert len(overlays) == 1 + len(options.SHOW) and model.calls == 1
     assert "confidence" in visitor("draw_again", ["points", "confidence"], 1).shown["legend"]
 
 
@@ -214,11 +218,11 @@ def test_a_face_is_chosen(visitor, uploads, model):
 
 def test_examples_are_shown_and_never_deleted(visitor, uploads):
     visitor.find(uploads / "holiday.jpg")
-    for number, path in enumerate(app.EXAMPLES):
+    for number, path in enumerate(SITE.pictures):
         assert path.name in visitor("try_example", *LOOKS, index=number, moment=visitor.now).shown["answer"]
     assert "Choose a photo" in visitor("try_example", *LOOKS, index=99, moment=visitor.now).shown["answer"]
     visitor("try_example", *LOOKS, index=0, moment=visitor.now).clear()
-    assert all(path.is_file() for path in app.EXAMPLES)
+    assert all(path.is_file() for path in SITE.pictures)
 
 
 def test_photos_are_deleted_by_clear_and_by_new_ones(visitor, uploads):
@@ -420,13 +424,13 @@ def test_a_visitor_who_goes_away_ends_the_work(viewer, uploads):
 def test_those_who_wait_are_told_and_too_many_are_refused(viewer, clip, monkeypatch, room, ahead, told):
     monkeypatch.setattr(clip_jobs.Workshop, "room", room)
     monkeypatch.setattr(clip_jobs.Workshop, "ahead_of", lambda *_: ahead)
-    monkeypatch.setattr(app, "TELL_SECONDS", 0.01)
+    monkeypatch.setattr(video_tab, "TELL_SECONDS", 0.01)
     steps = viewer.take(clip).steps("follow", *CLIP_LOOKS, viewer.now)
     assert any(told in str(step) for step in steps)
 
 
 def test_the_example_clip_runs_on_a_click(viewer):
-    (example,) = app.EXAMPLE_CLIPS
+    (example,) = SITE.clips
     steps = viewer.steps("try_clip", *CLIP_LOOKS, index=0, moment=viewer.now)
     while viewer.kept.value.job is None:
         next(steps)
@@ -450,7 +454,7 @@ def test_the_page_reports_to_nobody_and_keeps_nothing_for_long(page):
     assert page.delete_cache == (data_retention.SWEEP_SECONDS, data_retention.KEPT_SECONDS)
     states = [block for block in page.blocks.values() if isinstance(block, gr.State)]
     assert [state.time_to_live for state in states] == [data_retention.KEPT_SECONDS] * 2
-    assert f"{data_retention.KEPT_SECONDS // 60} minutes" in app.FOOTER
+    assert f"{data_retention.KEPT_SECONDS // 60} minutes" in page_module.FOOTER
 
 
 def test_the_state_deletes_its_files_when_it_goes(page, visitor, uploads):
@@ -679,21 +683,23 @@ def test_the_page_works_without_the_folders_beside_it(root, tmp_path, monkeypatc
     specification = spec_from_file_location("app_alone", tmp_path / "app.py")
     alone = module_from_spec(specification)
     specification.loader.exec_module(alone)
-    assert alone.EXAMPLES == []
     model = FacesInColour()
     model.source, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
 
     async def build():
         return alone.build(model)
 
-    (tell,) = [event.fn for event in asyncio.run(build()).fns.values() if event.name == "tell"]
+    page = asyncio.run(build())
+    (upload,) = [block for block in page.blocks.values() if block.elem_id == "photo"]
+    assert "data-example" not in upload.html_template
+    (tell,) = [event.fn for event in page.fns.values() if event.name == "tell"]
     assert "<table>" in tell() and "<img" not in tell()
 
 
 def test_examples_are_small_and_documented(root):
     sources = (root / "examples" / "SOURCES.md").read_text(encoding="utf-8")
     pictures = sorted((root / "examples").glob("*.jpg"))
-    assert sorted(app.EXAMPLES) == pictures
+    assert sorted(SITE.pictures) == pictures
     for path in pictures:
         assert path.name in sources
         assert path.stat().st_size < 300_000

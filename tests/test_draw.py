@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fkp import scheme
-from fkp.draw import COLOURS, CONFIDENCE_COLOURS, RIM, _Sheet, draw, overlay
+from fkp.draw import COLOURS, CONFIDENCE_COLOURS, RIM, _Sheet, draw, hollow_points, overlay
 from fkp.faces import Faces
 
 GREY = 128
@@ -126,9 +126,33 @@ def test_dots_have_the_colour_of_their_group():
 @pytest.mark.parametrize("score, colour", list(zip((0.0, 0.5, 1.0), CONFIDENCE_COLOURS, strict=True)))
 def test_confidence_colours_the_dots(score, colour):
     faces = face(500, 50, 50, keypoint_score=score)
-    drawn = draw(plain(600, 600), faces, confidence=True)
+    drawn = draw(plain(600, 600), faces, confidence=True, contours=False)
     for x, y in np.round(faces.keypoints[0]).astype(int):
-        assert tuple(drawn[y, x]) == colour
+        around = drawn[y - 8 : y + 9, x - 8 : x + 9].reshape(-1, 3)
+        assert colour in {tuple(pixel) for pixel in around.tolist()}
+        assert (tuple(drawn[y, x]) == colour) == (score > 0.3), "those that are unsure are rings"
+
+
+def test_points_that_are_unsure_or_hidden_are_rings_and_their_contours_faint():
+    sure = face(500, 50, 50)
+    scores, visibility = np.ones((1, 68)), np.ones((1, 68))
+    scores[0, 0], visibility[0, 16], visibility[0, 45] = 0.1, 0.1, np.nan
+    unsure = Faces(sure.boxes, sure.scores, sure.keypoints, scores, None, visibility)
+    assert np.flatnonzero(hollow_points(unsure)).tolist() == [0, 16]
+    picture = plain(600, 600)
+    full, faint = draw(picture, sure), draw(picture, unsure)
+    for point in (0, 16):
+        x, y = np.round(sure.keypoints[0, point]).astype(int)
+        assert tuple(full[y, x]) == COLOURS["jaw"] and tuple(faint[y, x]) != COLOURS["jaw"]
+    middle = np.round(sure.keypoints[0, [0, 1]].mean(axis=0)).astype(int)
+    (x, y), strength = middle, lambda drawn: np.abs(drawn.astype(int) - picture)[y - 9 : y + 9, x - 9 : x + 9]
+    assert 0 < strength(faint).sum() < 0.6 * strength(full).sum()
+    np.testing.assert_array_equal(full[200:400, 200:400], faint[200:400, 200:400])
+
+
+def test_a_face_that_is_a_guess_is_drawn_hollow_sooner():
+    assert not hollow_points(face(100, keypoint_score=0.5)).any()
+    assert hollow_points(face(100, keypoint_score=0.45)).all()
 
 
 @pytest.mark.parametrize("left, top", [(-160, -150), (170, 180)])

@@ -12,11 +12,12 @@ ROOT = Path(__file__).parents[1]
 DIRECTION = """
 app train __main__
 demo label training video
-__init__ tracking evaluation measures
+__init__ tracking evaluation
 pipeline
 hub
-detectors detector runtime networks metrics data draw report
-faces geometry images smoothing config
+detectors detector runtime networks metrics data converters draw report
+faces
+measures geometry images smoothing config outputs
 scheme
 """
 """Each folder or module of fkp/ may import what stands on a line below its own, or beside it; never above."""

@@ -10,7 +10,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import gradio as gr
+
+from fkp import hub
 from fkp.demo import data_retention, view
+from fkp.demo.site import Site
 
 TEXT = Path(__file__).parent / "static" / "about.html"
 
@@ -21,6 +25,19 @@ PLOTS = {
     "robustness.png": "Error against size, rotation, blur, JPEG and darkness",
 }
 """The plots that are shown, with what they show."""
+
+
+def build(site: Site, tab: gr.Tab) -> None:
+    """The tab: what the model is, how good, and what happens to photos; fetched when somebody looks."""
+    shown = gr.HTML(elem_id="about", apply_default_css=False)
+    model = site.model
+
+    def tell() -> str:
+        # The plots are of these weights.
+        plots = site.checkout / "docs" if model.weights.folder == hub.BUNDLED else None
+        return text(model.metrics, model.describe()[1:], plots)
+
+    tab.select(tell, None, shown, api_visibility="private")
 
 
 def text(metrics: dict[str, Any], runs_on: list[str], plots: Path | None) -> str:

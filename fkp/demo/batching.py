@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from threading import Condition
-from typing import Any, Protocol
 
 import numpy as np
 
+from fkp import runtime
+
 LARGEST = 64
 """Pictures that are run together at most, unless one call has more; more only cost memory."""
-
-
-class Runnable(Protocol):
-    """What can be shared: `runtime.Runner` is one."""
-
-    @property
-    def backend(self) -> Any: ...
-
-    def __call__(self, pictures: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]: ...
 
 
 class Shared:
@@ -28,16 +20,21 @@ class Shared:
     backend gives the same for any number of pictures; what the runner raises is raised by all that it ran.
     """
 
-    def __init__(self, runner: Runnable) -> None:
+    def __init__(self, runner: runtime.Runnable) -> None:
         self.runner = runner
         self._waiting: list[_Call] = []
         self._running = False
         self._changed = Condition()
 
     @property
-    def backend(self) -> Any:
+    def name(self) -> str:
         """That of the runner."""
-        return self.runner.backend
+        return self.runner.name
+
+    @property
+    def description(self) -> str:
+        """That of the runner."""
+        return self.runner.description
 
     def __call__(self, pictures: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
         """As `runtime.Runner`."""

@@ -241,7 +241,7 @@ def _look(tracker: Tracker, frame: _Frame) -> Answer:
     faces = tracker(image, frame.time)
     answer = report.record("camera", image.shape, faces)
     for face, number in zip(answer["faces"], faces.ids.tolist(), strict=True):
-        face["id"] = number
+        face["id"] = face["number"] = number
     return answer | {"time": frame.time}
 
 

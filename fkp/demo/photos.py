@@ -23,7 +23,7 @@ from PIL import Image
 from fkp import draw, geometry, images, report
 from fkp.demo.settings import Settings
 from fkp.faces import Faces
-from fkp.pipeline import FaceKeypoints, straightened
+from fkp.pipeline import FaceKeypoints
 
 SHOWN_SIDE = 1600
 """Pixels of the longer side of what is sent to the screen; a smaller photo is sent as it is."""
@@ -198,6 +198,7 @@ def moved(faces: Faces, matrix: np.ndarray) -> Faces:
         faces.keypoints @ linear.T + offset,
         faces.keypoint_scores,
         faces.sigmas * scale,
+        faces.visibility,
     )
 
 
@@ -327,8 +328,8 @@ def _place(folder: Path, name: str) -> Path:
 
 def _enlarged(pixels: np.ndarray, face: Faces) -> Face:
     """One face (of one) cut out of the whole picture, upright."""
-    transform = geometry.CropTransform.around_box(face.boxes[0], FACE_SIDE, FACE_MARGIN)
-    transform = straightened(transform, face.keypoints[0], FACE_MARGIN)
+    around = geometry.CropTransform.around_box(face.boxes[0], FACE_SIDE, FACE_MARGIN)
+    transform = geometry.upright(face.keypoints[0], FACE_SIDE, FACE_MARGIN) or around
     crop = transform.crop(pixels)
     small = cv2.resize(crop, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
     return Face(_jpeg(crop, 90), _jpeg(small, 80), moved(face, transform.image_to_crop))

@@ -7,16 +7,13 @@ which every Gradio Space has, all stays as it is.
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import cv2
-import torch
 
-from fkp.detector import Detector
 from fkp.pipeline import FaceKeypoints
 
 T = TypeVar("T")
@@ -42,7 +39,6 @@ def lent(
 
     def there(*given: Any) -> Generator[T | _Failure]:
         # Threads do not come along into the process that is forked: none may be waited for.
-        torch.set_num_threads(1)
         cv2.setNumThreads(1)
         try:
             yield from work(on_gpu(model), *given)
@@ -72,22 +68,9 @@ def lent(
 
 
 def on_gpu(model: FaceKeypoints) -> FaceKeypoints:
-    """A copy of the model on the GPU, made once; the model itself where there is no GPU."""
-    if not torch.cuda.is_available():
-        return model
+    """The model on the GPU, made once; the model itself where there is no GPU."""
     if model not in _moved:
-        detector = model.face_detector
-        if isinstance(detector, Detector):
-            detector = Detector(detector.config, copy.deepcopy(detector.network).cuda())
-        _moved[model] = FaceKeypoints(
-            copy.deepcopy(model.keypoint_network).cuda(),
-            detector,
-            metrics=model.metrics,
-            label_style=model.label_style,
-            mirrored=model.mirrored,
-            passes=model.passes,
-            source=model.source,
-        )
+        _moved[model] = model.to("auto")
     return _moved[model]
 
 

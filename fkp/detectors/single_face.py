@@ -9,9 +9,9 @@ import numpy as np
 from fkp import geometry
 
 PART = 0.7
-"""The first look is at the middle of the picture, at this part of its width and height.
+"""The first pass is at the middle of the picture, at this part of its width and height.
 
-NME of the second look, which the first one frames, on 268 photos of LFPW's training part, cut at a margin
+NME of the second pass, which the first one frames, on 268 photos of LFPW's training part, cut at a margin
 times their tight box; uncut, at true boxes, it is 3.51 (`python benchmarks/choices.py --data DATA --step 3`):
 
 | margin | part 1 | part 0.8 | part 0.7 | part 0.6 |
@@ -33,10 +33,10 @@ class PlacesKeypoints(Protocol):
     def keypoints_at(self, image: np.ndarray, boxes: np.ndarray) -> Any: ...
 
 
-class WholePicture:
+class SingleFace:
     """A `faces.FaceDetector` that finds one face, of score 1, in every picture."""
 
-    description = "a first look of the keypoint network: every picture is one face"
+    description = "a first pass of the keypoint network: every picture is one face"
 
     def __init__(self, model: PlacesKeypoints) -> None:
         self.model = model
@@ -44,7 +44,7 @@ class WholePicture:
     def __call__(self, image: np.ndarray, *, min_score: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """One tight box (1,4) xyxy, pixels of the image (H,W,3) uint8 RGB, and its score (1,); both float32.
 
-        It is the box of the keypoints that a first look finds.
+        It is the box of the keypoints that a first pass finds.
         """
         size = np.array(image.shape[1::-1])
         middle, half = (size - 1) / 2, size * PART / 2

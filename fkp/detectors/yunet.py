@@ -11,12 +11,15 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import cv2
 import numpy as np
 
-from fkp.hub import download
+from fkp.hub.errors import WeightsError
+
+if TYPE_CHECKING:
+    from fkp.hub import download
 
 VARIABLE = "FKP_YUNET"
 """The environment variable that may name YuNet's file."""
@@ -62,14 +65,16 @@ row, OpenCV 4.10 and 4.12 read memory that nobody has written, and find faces of
 def find(**hub_options: Unpack[download.Options]) -> Path:
     """YuNet's file: the one that `FKP_YUNET` names, or the Hub's at `COMMIT`, which the local cache keeps.
 
-    `hub_options` are `download.Options`. Raises `download.WeightsError` when the Hub's cannot be had.
+    `hub_options` are `download.Options`. Raises `WeightsError` when the Hub's cannot be had.
     """
     if named := os.environ.get(VARIABLE):
         return Path(named)
+    from fkp.hub import download  # huggingface_hub takes half a second to import
+
     try:
         return download.fetch_file(REPOSITORY, FILE, COMMIT, **hub_options)
-    except download.WeightsError as error:
-        raise download.WeightsError(
+    except WeightsError as error:
+        raise WeightsError(
             f"YuNet's file cannot be had: {error}; get {FILE} and let {VARIABLE} name it"
         ) from error
 
@@ -77,22 +82,22 @@ def find(**hub_options: Unpack[download.Options]) -> Path:
 class YuNet:
     """The face detector of a YuNet file, see `faces.FaceDetector`. Any number of threads may call it.
 
-    Raises `download.WeightsError` with one sentence where the file cannot be read or is no YuNet.
+    Raises `WeightsError` with one sentence where the file cannot be read or is no YuNet.
     """
 
     def __init__(self, file: str | Path) -> None:
         self.file = file = Path(file)
         if not hasattr(cv2, "FaceDetectorYN"):
-            raise download.WeightsError(
+            raise WeightsError(
                 f"the OpenCV {cv2.__version__} here has no FaceDetectorYN, which runs YuNet: "
                 "run 'pip install -U opencv-python-headless'"
             )
         try:
             self._content = np.frombuffer(file.read_bytes(), np.uint8)
         except OSError as error:
-            raise download.WeightsError(f"YuNet's file {file} cannot be read: {error.strerror}") from error
+            raise WeightsError(f"YuNet's file {file} cannot be read: {error.strerror}") from error
         if self._content[:8].tobytes() == b"version ":
-            raise download.WeightsError(
+            raise WeightsError(
                 f"{file} only says where Git LFS keeps YuNet's file: download the file itself, of 233 kB"
             )
         # OpenCV's detector remembers a picture's size between two calls, so each call has one to itself.
@@ -101,7 +106,7 @@ class YuNet:
             self(np.zeros((LEAST_SIDE, LEAST_SIDE, 3), np.uint8))
         except cv2.error as error:
             reason = getattr(error, "err", str(error)).strip().splitlines()[0].rstrip(".")
-            raise download.WeightsError(
+            raise WeightsError(
                 f"{file} is no YuNet that OpenCV {cv2.__version__} can run ({reason})"
             ) from error
 

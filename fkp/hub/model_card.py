@@ -13,14 +13,14 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import huggingface_hub
 import numpy as np
 from PIL import Image
 
 from fkp import draw, images, scheme
+from fkp.faces import Faces
 
 if TYPE_CHECKING:
-    from fkp.faces import Faces
+    import huggingface_hub
 
 POINTS_FIGURE, EXAMPLE = "card/points.png", "card/example.jpg"
 """Pictures of the card: the 68 points, and what the weights find in a picture."""
@@ -45,25 +45,6 @@ TRAINING_DATA = {
 }
 """What `train.py` trains each network on."""
 
-# fmt: off
-MEAN_FACE: tuple[tuple[int, int], ...] = (
-    (-819, 21), (-812, 236), (-787, 450), (-742, 660), (-658, 855), (-529, 1025), (-372, 1168), (-198, 1284),
-    (0, 1316), (198, 1284), (372, 1168), (529, 1025), (658, 855), (742, 660), (787, 450), (812, 236),
-    (819, 21),
-    (-666, -154), (-563, -242), (-422, -267), (-277, -247), (-137, -194),
-    (137, -194), (277, -247), (422, -267), (563, -242), (666, -154),
-    (0, -19), (0, 124), (0, 265), (0, 409), (-163, 503), (-84, 531), (0, 558), (84, 531), (163, 503),
-    (-500, 0), (-414, -53), (-306, -51), (-218, 19), (-315, 41), (-421, 40),
-    (218, 19), (306, -51), (414, -53), (500, 0), (421, 40), (315, 41),
-    (-314, 770), (-200, 721), (-81, 696), (0, 716), (81, 696), (200, 721),
-    (314, 770), (204, 882), (89, 931), (0, 940), (-89, 931), (-204, 882),
-    (-267, 777), (-83, 767), (0, 776), (83, 767), (267, 777), (84, 823), (0, 833), (-84, 823),
-)
-# fmt: on
-"""The 68 points of the mean face of 300-W, xy: that of `scheme.TRIANGLES`. The outer eye corners are 1000
-apart, their middle is 0."""
-
-
 UPPER_LIP, LOWER_LIP = [49, 50, 51, 52, 53], [55, 56, 57, 58, 59, 65, 66, 67]
 
 
@@ -86,7 +67,6 @@ def text(weights: Weights, repo_id: str, pictures: Container[str] = ()) -> str:
         example=_EXAMPLE if EXAMPLE in pictures else "",
         figure=_POINTS if POINTS_FIGURE in pictures else "",
         groups=_groups(),
-        style=weights.config["keypoints"]["label_style"],
         accuracy="\n\n".join(_accuracy(metrics)),
         limits="\n\n".join(_limits(metrics)),
         data="\n\n".join(_data(metrics)),
@@ -117,25 +97,15 @@ def pictures(model: Callable[..., Faces]) -> dict[str, bytes]:
 @functools.cache
 def points_figure() -> bytes:
     """The mean face with its points numbered, as PNG. Its lips are parted, or numbers would hide points."""
-    face = np.array(MEAN_FACE, np.float32)
+    face = np.array(scheme.MEAN_FACE, np.float32)
     face[UPPER_LIP, 1] -= 24
     face[LOWER_LIP, 1] += 40
     face = face * 0.52 + (480, 200)
     sheet = np.full((940, 960, 3), 38, np.uint8)
-    picture = draw.draw(sheet, _OneFace(face), numbers=True)  # type: ignore[arg-type]
+    box = np.concatenate([face.min(axis=0), face.max(axis=0)])
+    faces = Faces(box[None], np.ones(1), face[None], np.ones((1, len(face))))
+    picture = draw.draw(sheet, faces, numbers=True)
     return _encoded(picture, "png", colours=64)
-
-
-class _OneFace:
-    """What `draw` needs of `faces.Faces`."""
-
-    def __init__(self, keypoints: np.ndarray) -> None:
-        self.keypoints, self.scores = keypoints[None], np.ones(1, np.float32)
-        self.keypoint_scores = np.ones(keypoints.shape[:1], np.float32)[None]
-        self.boxes = np.concatenate([keypoints.min(axis=0), keypoints.max(axis=0)])[None]
-
-    def __len__(self) -> int:
-        return 1
 
 
 def example(model: Callable[..., Faces]) -> bytes | None:
@@ -181,6 +151,8 @@ def _measured(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mappi
 
 
 def _header(metrics: Mapping[str, Any], repo_id: str) -> huggingface_hub.ModelCardData:
+    import huggingface_hub  # half a second, which loading does not need
+
     results = [
         huggingface_hub.EvalResult(
             task_type="keypoint-detection",

@@ -1,10 +1,10 @@
-"""Weights in a folder and on the Hugging Face Hub: find, load, save, push. Loading is always strict.
+"""Weights in a folder, local or in the cache of the Hub: find, load, save. Loading is always strict.
 
 A folder, and a Hub repository alike, holds `config.json` (what the networks are made of and how they are
 fed), `model.safetensors` (both networks' tensors, under "keypoints." and "detector."), `metrics.json` (what
-was measured, and the commands that trained), `README.md` (the model card, see `card`) with pictures in
+was measured, and the commands that trained), `README.md` (the model card, see `model_card`) with pictures in
 `card/`, and perhaps `onnx/` (both networks as ONNX graphs, which `runtime` runs when they are of these
-weights). Nothing is ever unpickled.
+weights). Nothing is ever unpickled, and loading needs no torch.
 
 The metadata of model.safetensors are `fkp_format`, `fkp_version` and `scheme` as in the config, and
 `training_sha256` (see `training_hash`) where the training's commands are known.
@@ -13,37 +13,42 @@ The metadata of model.safetensors are `fkp_format`, `fkp_version` and `scheme` a
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
+import re
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, Unpack, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, get_args, get_origin, get_type_hints
 
+import numpy as np
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor, nn
+import safetensors.numpy
 
-from fkp import __version__, detector, scheme
-from fkp.hub import download, model_card
-from fkp.hub.download import WeightsError
-from fkp.networks import export, keypoint_net
+from fkp import __version__, runtime, scheme
+from fkp.config import DetectorConfig, KeypointConfig
+from fkp.hub import model_card
+from fkp.hub.errors import WeightsError
+
+if TYPE_CHECKING:
+    from fkp.hub import download
 
 CONFIG, WEIGHTS, METRICS, CARD = "config.json", "model.safetensors", "metrics.json", "README.md"
 
-KEYPOINTS_GRAPH, DETECTOR_GRAPH = "onnx/keypoints.onnx", "onnx/detector.onnx"
+GRAPHS = {
+    "keypoints": {"onnxruntime": "onnx/keypoints.onnx", "onnxruntime-int8": "onnx/keypoints.int8.onnx"},
+    "detector": {"onnxruntime": "onnx/detector.onnx", "onnxruntime-int8": "onnx/detector.int8.onnx"},
+}
+"""The ONNX files of each network, by the backend that runs them."""
 
-_GRAPHS = (KEYPOINTS_GRAPH, DETECTOR_GRAPH)
+_GRAPHS = tuple(name for graphs in GRAPHS.values() for name in graphs.values())
 _PICTURES = (model_card.POINTS_FIGURE, model_card.EXAMPLE)
 
-FORMAT = 2
-"""Version of the layout above that is written; this one and older ones can be read.
-
-1 held tensors as float32 and no graphs; its config has neither "dtype" nor "onnx".
-"""
+FORMAT = 3
+"""Version of the layout above: the one that is written and read."""
 
 DTYPES = ("float16", "float32")
 """How floating tensors may be stored; networks in memory are float32."""
@@ -54,16 +59,70 @@ BUNDLED = Path(__file__).parents[1] / "weights"
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 """Endings of files that may run any code when they are loaded, and so never are."""
 
-Config = TypeVar("Config", keypoint_net.KeypointConfig, detector.DetectorConfig)
+Config = TypeVar("Config", KeypointConfig, DetectorConfig)
 
 
-class Stored(NamedTuple):
-    """What a folder of weights holds; `keypoints_graph` is the file, the detector knows its own."""
+@dataclass(frozen=True)
+class Weights:
+    """Both networks as they are stored: their configs, and their tensors by name without the network's.
 
-    keypoint_network: keypoint_net.KeypointNetwork
-    face_detector: detector.Detector
-    metrics: dict[str, Any]
-    keypoints_graph: Path | None
+    `metrics` are those of metrics.json; `folder` is where the graphs lie, if there are any.
+    """
+
+    keypoints: KeypointConfig
+    detector: DetectorConfig
+    keypoint_tensors: Mapping[str, np.ndarray]
+    detector_tensors: Mapping[str, np.ndarray]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def files(self, network: str) -> runtime.NetworkFiles:
+        """What `keypoints` or `detector` can be run from."""
+        graphs = GRAPHS[network] if self.folder is not None else {}
+        paths = {name: Path(self.folder or "", file) for name, file in graphs.items()}
+        here = {name: path for name, path in paths.items() if path.is_file()}
+        return runtime.NetworkFiles(self.digest(network), here, partial(self.module, network, decoded=True))
+
+    def digest(self, network: str) -> str:
+        """That of a network's graphs, see `runtime.digest`."""
+        if network == "keypoints":
+            return runtime.digest(self.keypoint_tensors, asdict(self.keypoints))
+        # How its output is read is not part of the network.
+        return runtime.digest(self.detector_tensors, {})
+
+    def module(self, network: str, *, decoded: bool = False) -> Any:
+        """The torch module of a network, with these weights as float32; `decoded` for inference.
+
+        Raises WeightsError where tensor and config do not fit each other, runtime.BackendError without torch.
+        """
+        try:
+            import torch  # noqa: F401
+        except ImportError:
+            raise runtime.BackendError("torch is not installed: run 'pip install \"fkp[torch]\"'") from None
+        from fkp.networks import face_net, keypoint_net, state
+
+        try:
+            module: Any
+            if network == "detector":
+                module, tensors = face_net.DetectorNetwork(self.detector), self.detector_tensors
+            else:
+                module, tensors = keypoint_net.build(self.keypoints), self.keypoint_tensors
+            state.load(module, tensors)
+        except (state.StateError, ValueError, RuntimeError) as error:
+            where = self.folder / WEIGHTS if self.folder else "the weights"
+            raise WeightsError(f"{where} does not fit its {CONFIG}: {error}; get both files anew") from error
+        module = module.eval()
+        return keypoint_net.Decoded(module) if decoded and network == "keypoints" else module
+
+    @classmethod
+    def of(
+        cls, keypoint_network: Any, detector_config: DetectorConfig, face_network: Any, **rest: Any
+    ) -> Weights:
+        """Those of two torch networks, floats rounded to float16."""
+        from fkp.networks import state
+
+        tensors = state.arrays(keypoint_network), state.arrays(face_network)
+        return cls(keypoint_network.config, detector_config, *tensors, **rest)
 
 
 # --- Folders ------------------------------------------------------------------------------------------------
@@ -71,9 +130,7 @@ class Stored(NamedTuple):
 
 def save(
     folder: str | Path,
-    keypoint_network: keypoint_net.KeypointNetwork,
-    face_detector: detector.Detector,
-    metrics: dict[str, Any] | None = None,
+    weights: Weights,
     *,
     repo_id: str = "OWNER/NAME",
     graphs: bool = True,
@@ -81,18 +138,16 @@ def save(
 ) -> None:
     """Write the files into a folder, which is made if need be; `load` gives the same back.
 
-    Floating tensors are rounded to float16, in the file only. The ONNX graphs are written, in some seconds,
-    where onnx and onnxscript are installed and `graphs` is not False; otherwise older ones are taken away.
-    `repo_id` is the name that the model card tells people to load, `pictures` those of `model_card.pictures`.
-    Raises OSError as writing files does; a graph that cannot be made is a warning, for the model works
-    without.
+    The ONNX graphs are copied from the folder that the weights came from or, where they are other weights'
+    than these, made in some seconds if the extra `fkp[export]` is installed; with `graphs` False there are
+    none. `repo_id` is the name that the model card tells people to load, `pictures` those of
+    `model_card.pictures`. Raises OSError as writing files does; a graph that cannot be made is a warning, for
+    the model works without.
     """
-    folder, metrics = Path(folder), metrics or {}
+    folder, metrics = Path(folder), weights.metrics
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: _rounded(tensor.detach().cpu()).clone(memory_format=torch.contiguous_format)
-        for name, tensor in _both(keypoint_network, face_detector).state_dict().items()
-    }
+    tensors = {f"keypoints.{name}": array for name, array in weights.keypoint_tensors.items()}
+    tensors |= {f"detector.{name}": array for name, array in weights.detector_tensors.items()}
     metadata = {
         "format": "pt",  # what other software looks for
         "fkp_format": str(FORMAT),
@@ -101,24 +156,25 @@ def save(
     }
     if trained := training_hash(metrics):
         metadata["training_sha256"] = trained
+    content = safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in tensors.items()}, metadata)
     # Not save_file, which makes a file that nobody else may read.
-    (folder / WEIGHTS).write_bytes(safetensors.torch.save(tensors, metadata))
+    (folder / WEIGHTS).write_bytes(content)
     config = {
         "format": FORMAT,
         "fkp_version": __version__,
         "scheme": scheme.NAME,
-        "keypoints": asdict(keypoint_network.config),
-        "detector": asdict(face_detector.config),
+        "keypoints": asdict(weights.keypoints),
+        "detector": asdict(weights.detector),
         "dtype": "float16",
-        "onnx": _write_graphs(folder, keypoint_network, face_detector, tensors, graphs),
+        "onnx": _write_graphs(folder, weights, graphs),
     }
-    for name, content in ((CONFIG, config), (METRICS, metrics)):
-        (folder / name).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    for name, values in ((CONFIG, config), (METRICS, metrics)):
+        (folder / name).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for name in _PICTURES:
         _write_or_remove(folder / name, (pictures or {}).get(name))
     parameters = {
-        model_card.NETWORKS["keypoints"]: _count(keypoint_network),
-        model_card.NETWORKS["faces"]: _count(face_detector.network),
+        model_card.NETWORKS["keypoints"]: _count(weights.keypoint_tensors),
+        model_card.NETWORKS["faces"]: _count(weights.detector_tensors),
     }
     sizes = {name: size for name, size in files(folder).items() if name == WEIGHTS or name in _GRAPHS}
     text = model_card.text(model_card.Weights(config, metrics, parameters, sizes), repo_id, files(folder))
@@ -136,8 +192,9 @@ def training_hash(metrics: Mapping[str, Any]) -> str | None:
     return hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
 
 
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _count(tensors: Mapping[str, np.ndarray]) -> int:
+    """Numbers in tensors, but for the counters and running statistics of normalisations."""
+    return sum(array.size for name, array in tensors.items() if "running_" not in name and array.ndim)
 
 
 def _write_or_remove(path: Path, content: bytes | None) -> None:
@@ -151,97 +208,80 @@ def _write_or_remove(path: Path, content: bytes | None) -> None:
         path.parent.rmdir()
 
 
-def _rounded(tensor: Tensor) -> Tensor:
-    """The tensor as float16, unless it holds no floats, or one that is too large for that."""
-    if not tensor.is_floating_point():
-        return tensor
-    rounded = tensor.to(torch.float16)
-    return rounded if bool((rounded.isfinite() == tensor.isfinite()).all()) else tensor.float()
+def _write_graphs(folder: Path, weights: Weights, wanted: bool) -> bool:
+    """Copy or make the graphs of the weights; whether there are any in the end."""
+    for network, graphs in GRAPHS.items():
+        there = {file: weights.folder / file for file in graphs.values()} if wanted and weights.folder else {}
+        whole = all(_digest_of(path) == weights.digest(network) for path in there.values() if path.is_file())
+        made = {file: path for file, path in there.items() if path.is_file()} if whole else {}
+        for file, path in made.items():
+            if path.resolve() != (folder / file).resolve():
+                (folder / file).parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, folder / file)
+        for file in graphs.values() - made.keys():
+            _write_or_remove(folder / file, None)
+        if wanted and graphs["onnxruntime"] not in made:
+            _make_graphs(folder, weights, network)
+    return any((folder / file).is_file() for file in _GRAPHS)
 
 
-def _write_graphs(
-    folder: Path,
-    keypoint_network: keypoint_net.KeypointNetwork,
-    face_detector: detector.Detector,
-    tensors: dict[str, Tensor],
-    wanted: bool,
-) -> bool:
-    """Write the graphs of the networks with the tensors as stored; whether there are any in the end."""
-    keypoints, faces = folder / KEYPOINTS_GRAPH, folder / DETECTOR_GRAPH
-    if wanted and export.is_possible():
-        # On copies, with the weights that will be loaded.
-        keypoint_network = copy.deepcopy(keypoint_network).cpu().float()
-        faces_network = copy.deepcopy(face_detector.network).cpu().float()
-        face_detector = detector.Detector(face_detector.config, faces_network)
-        _both(keypoint_network, face_detector).load_state_dict(tensors)
-        keypoints.parent.mkdir(exist_ok=True)
-        try:
-            export.write_onnx(keypoint_network, keypoints)
-            export.write_detector_onnx(face_detector, faces)
-            return True
-        except Exception as error:  # whatever the exporter of some version raises
-            warnings.warn(
-                f"no ONNX graphs were written to {folder}: {download.first_line(error)}", stacklevel=3
-            )
-    for graph in (keypoints, faces):
-        _write_or_remove(graph, None)
-    return False
+def _make_graphs(folder: Path, weights: Weights, network: str) -> None:
+    """Make the graphs of a network, where that can be done here."""
+    try:
+        from fkp.networks import export
+    except ImportError:  # no torch
+        return
+    if not export.is_possible():
+        return
+    path = folder / GRAPHS[network]["onnxruntime"]
+    path.parent.mkdir(exist_ok=True)
+    try:
+        if network == "keypoints":
+            export.write_onnx(weights.module(network), path, weights.digest(network))
+        else:
+            config = asdict(weights.detector)
+            export.write_detector_onnx(weights.module(network), config, path, weights.digest(network))
+    except Exception as error:  # whatever the exporter of some version raises
+        _write_or_remove(path, None)
+        reason = str(error).strip().splitlines()[0]
+        warnings.warn(f"no ONNX graphs were written to {folder}: {reason}", stacklevel=4)
 
 
-def load(folder: str | Path) -> Stored:
-    """Both networks and the metrics of a folder.
+def _digest_of(graph: Path) -> str | None:
+    """The digest of the weights that a graph was made from, as it says itself; None if it is no graph."""
+    # Its last entries are the metadata, each a key and a value of 64 letters: no parser is needed to find it.
+    found = re.findall(rb"weights_sha256\x12\x40([0-9a-f]{64})", graph.read_bytes())
+    return found[-1].decode() if found else None
 
-    The networks are float32, however they are stored. Raises WeightsError when a file is missing, damaged or
-    from a newer fkp, when the config has an unknown key, or when a tensor is missing, extra or misshapen.
+
+def load(folder: str | Path) -> Weights:
+    """The weights of a folder, without torch.
+
+    Raises WeightsError when a file is missing, damaged or of another format, when the config has an unknown
+    key, or when a tensor belongs to neither network. Whether tensors fit the config is seen when a network is
+    made ready to run.
     """
     folder = Path(folder)
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
     if pickles and not (folder / WEIGHTS).exists():
         raise WeightsError(f"{folder} holds {_refused_pickle(pickles[0])}")
     config = _read_config(folder / CONFIG)
-    keypoint_config = _rebuild(keypoint_net.KeypointConfig, config["keypoints"], folder / CONFIG)
-    detector_config = _rebuild(detector.DetectorConfig, config["detector"], folder / CONFIG)
-    try:
-        keypoint_network = keypoint_net.build(keypoint_config)
-        graph = folder / DETECTOR_GRAPH
-        face_detector = detector.Detector(detector_config, graph=graph if graph.is_file() else None)
-    except Exception as error:  # whatever impossible sizes lead to
-        raise WeightsError(f"{folder / CONFIG} describes networks that cannot be built: {error}") from error
-    both = _both(keypoint_network, face_detector)
+    keypoint_config = _rebuild(KeypointConfig, config["keypoints"], folder / CONFIG)
+    detector_config = _rebuild(DetectorConfig, config["detector"], folder / CONFIG)
     metadata, tensors = _read_tensors(folder / WEIGHTS)
     _check_metadata(metadata, config, folder / WEIGHTS)
-    _check_fit(tensors, both.state_dict(), folder / WEIGHTS)
-    both.load_state_dict(tensors)
+    of: dict[str, dict[str, np.ndarray]] = {"keypoints": {}, "detector": {}}
+    for name, tensor in tensors.items():
+        network, _, rest = name.partition(".")
+        if network not in of or not rest:
+            raise WeightsError(f"{folder / WEIGHTS}: tensor {name} belongs to neither network")
+        of[network][rest] = tensor
     metrics = _read_json(folder / METRICS) if (folder / METRICS).exists() else {}
     if (trained := metadata.get("training_sha256")) and (told := training_hash(metrics)) and trained != told:
         raise WeightsError(
             f"{folder / METRICS} tells of another training than that of {WEIGHTS}: get both files anew"
         )
-    graph = folder / KEYPOINTS_GRAPH
-    return Stored(keypoint_network.eval(), face_detector, metrics, graph if graph.is_file() else None)
-
-
-def copy_mean_weights(sources: dict[str, nn.Module], target: nn.Module) -> None:
-    """All tensors of a network, or the mean of several (model soups, https://arxiv.org/abs/2203.05482).
-
-    `sources` are networks by the name that WeightsError is to call them by when a tensor of theirs is
-    missing, extra or misshapen.
-    """
-    states = {name: source.state_dict() for name, source in sources.items()}
-    for name, tensors in states.items():
-        problems = _misfits(tensors, target.state_dict())
-        if problems:
-            raise WeightsError(f"{name} holds a network of another shape: {problems}")
-    mean = {}
-    for key, tensor in target.state_dict().items():
-        all_of_it = torch.stack([tensors[key].to(tensor.device) for tensors in states.values()])
-        mean[key] = all_of_it.mean(dim=0) if tensor.is_floating_point() else all_of_it[0]
-    target.load_state_dict(mean)
-
-
-def _both(keypoint_network: keypoint_net.KeypointNetwork, face_detector: detector.Detector) -> nn.Module:
-    """Both networks as one, whose names of tensors are those in the file."""
-    return nn.ModuleDict({"keypoints": keypoint_network, "detector": face_detector.network})
+    return Weights(keypoint_config, detector_config, of["keypoints"], of["detector"], metrics, folder)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -264,10 +304,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     version = config.get("format")
     if not isinstance(version, int) or not {"scheme", "keypoints", "detector"} <= config.keys():
         raise WeightsError(f"{path} is no config of fkp: it needs format, scheme, keypoints and detector")
-    if version > FORMAT:
-        raise WeightsError(
-            f"{path} has format {version}, this fkp reads up to {FORMAT}: upgrade with 'pip install -U fkp'"
-        )
+    if version != FORMAT:
+        what = "upgrade with 'pip install -U fkp'" if version > FORMAT else "get newer weights"
+        raise WeightsError(f"{path} has format {version}, this fkp reads format {FORMAT}: {what}")
     unknown = config.keys() - {"format", "fkp_version", "scheme", "keypoints", "detector", "dtype", "onnx"}
     if unknown:
         raise WeightsError(f"{path} has the unknown key {min(unknown)!r}: take it out, or upgrade fkp")
@@ -308,10 +347,10 @@ def _has_type(value: Any, hint: Any) -> bool:
     return len(kinds) == len(value) and all(map(_has_type, value, kinds))
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """The metadata and the tensors of a safetensors file."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, framework="numpy") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError:
         raise WeightsError(f"{path} does not exist: that is no folder of fkp weights") from None
@@ -329,30 +368,6 @@ def _check_metadata(metadata: Mapping[str, str], config: Mapping[str, Any], path
         )
 
 
-def _check_fit(tensors: dict[str, Tensor], needed: dict[str, Tensor], path: Path) -> None:
-    problems = _misfits(tensors, needed)
-    if problems:
-        raise WeightsError(f"{path} does not fit its {CONFIG}: {problems}; get both files anew")
-
-
-def _misfits(tensors: dict[str, Tensor], needed: dict[str, Tensor]) -> str:
-    """The first thing, in words, that keeps tensors from being loaded where others are needed; or nothing."""
-    problems = [f"tensor {name} is missing" for name in needed if name not in tensors]
-    problems += [f"tensor {name} belongs to neither network" for name in tensors if name not in needed]
-    problems += [
-        f"tensor {name} has shape {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in needed.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    problems += [
-        f"tensor {name} is of type {tensors[name].dtype}"
-        for name, tensor in needed.items()
-        if name in tensors and tensors[name].is_floating_point() != tensor.is_floating_point()
-    ]
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return problems[0] + more if problems else ""
-
-
 # --- The Hub ------------------------------------------------------------------------------------------------
 
 
@@ -366,7 +381,6 @@ def find(
     the cache must have it, and what it has is used with a warning where that need not be the newest.
     Raises WeightsError when it is none of these or cannot be had, TypeError for an unknown option.
     """
-    download.check(hub_options)
     if source is None or (str(source) and Path(source).is_dir()):
         if revision is not None:
             what = source or "the bundled weights"
@@ -374,10 +388,15 @@ def find(
         return BUNDLED if source is None else Path(source)
     if Path(source).is_file():
         raise WeightsError(f"{source} is a file: name the folder that holds {CONFIG} and {WEIGHTS}")
+    from fkp.hub import download  # huggingface_hub takes half a second to import
+
+    download.check(hub_options)
     if isinstance(source, Path) or not download.is_id(source):
         raise WeightsError(f"{str(source)!r} is neither a folder here nor a Hub id of the form OWNER/NAME")
-    absent = "is neither a folder here nor in the local cache"
-    return download.download(source, revision, _snapshot, CONFIG, _lacking, absent, **hub_options)
+    return download.snapshot(
+        source, revision, (CONFIG, WEIGHTS), (METRICS, *_GRAPHS), is_complete=_is_complete, lacking=_lacking,
+        absent="is neither a folder here nor in the local cache", **hub_options,
+    )  # fmt: skip
 
 
 def files(folder: str | Path) -> dict[str, int]:
@@ -387,40 +406,13 @@ def files(folder: str | Path) -> dict[str, int]:
     return {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
 
 
-def push(
-    folder: str | Path,
-    repo_id: str,
-    *,
-    private: bool = False,
-    token: str | None = None,
-    commit_message: str = "Upload fkp weights",
-) -> str:
-    """Upload `files` of a folder to the Hub repository "owner/name", made if need be, as one commit; its URL.
-
-    Graphs and pictures that the repository has and the folder has not are deleted there. `token` is that of
-    `hf auth login` if None. Raises WeightsError when the Hub refuses or cannot be reached, or when the
-    folder's weights cannot be loaded.
-    """
-    load(folder)
-    return download.push(
-        Path(folder), list(files(folder)), repo_id, private=private, token=token, message=commit_message,
-        outdated=("onnx/*", "card/*"),
-    )  # fmt: skip
-
-
-def _snapshot(wanted: download.Files, revision: str | None, commit: str | None) -> Path:
-    """The cache's folder of one commit with all files in it."""
-    # The config says whether there are graphs: asking for what is not there would cost a request each.
-    graphs = _read_json(wanted.get(CONFIG, commit, _is_json)).get("onnx") is True
-    weights = wanted.get(WEIGHTS, commit)
-    wanted.get_if_any(METRICS, commit, _is_json)  # weights without figures or graphs are weights
-    for name in _GRAPHS if graphs else ():
-        wanted.get_if_any(name, commit)
-    # By the revision's own name, and last: the cache then knows the name once everything is there.
-    config = wanted.mark(CONFIG, revision)
-    if config.parent != weights.parent:
-        raise WeightsError(f"{wanted.repo_id} changed on the Hub while it was downloaded: try again")
-    return config.parent
+def _is_complete(folder: Path) -> bool:
+    """Whether a snapshot has all that weights of fkp have; its config says whether there are graphs."""
+    with contextlib.suppress(WeightsError):
+        has_graphs = _read_json(folder / CONFIG).get("onnx") is True
+        graphs = [of_network["onnxruntime"] for of_network in GRAPHS.values()] if has_graphs else []
+        return all((folder / name).is_file() for name in (METRICS, *graphs))
+    return False
 
 
 def _lacking(names: Sequence[str]) -> str:
@@ -436,11 +428,3 @@ def _refused_pickle(name: str) -> str:
         f"{name} but no {WEIGHTS}: that may run any code when it is loaded, so fkp never does; ask for "
         f"{CONFIG} and {WEIGHTS} as 'fkp push' uploads them"
     )
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        _read_json(path)
-    except WeightsError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Keypoints ↔ network targets, encode and decode side by side, and from a spread to a confidence.
+"""Keypoints ↔ network targets, encode and decode side by side.
 
 Everything here is in pixels of the crop, xy, integers at pixel centres.
 """
@@ -7,12 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
-
-RADIUS = 0.05
-"""A keypoint score is the probability that the point lies within this share of the inter-ocular distance."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class HeatmapCodec:
         return torch.stack([x, y], dim=-1)
 
     def loss(self, logits: Tensor, keypoints: Tensor) -> Tensor:
-        """Kullback-Leibler divergence of heat maps, as logits, from encoded keypoints; mean over points.
+        """Kullback-Leibler divergence (n,68) of heat maps, as logits, from encoded keypoints.
 
         The Gaussian is a product of one along x and one along y, so it never has to be written out.
         """
@@ -49,7 +45,7 @@ class HeatmapCodec:
         x, y = gaussians.unbind(dim=-2)
         expected = ((logits * x.unsqueeze(-2)).sum(dim=-1) * y).sum(dim=-1)
         entropy = -torch.xlogy(gaussians, gaussians).sum(dim=(-2, -1))
-        return (torch.logsumexp(logits.flatten(2), dim=-1) - expected - entropy).mean()
+        return torch.logsumexp(logits.flatten(2), dim=-1) - expected - entropy
 
     def _log_gaussians(self, keypoints: Tensor) -> Tensor:
         """Logarithms (n,68,2,h), but for a constant, of Gaussians along the axes for keypoints (n,68,2)."""
@@ -81,18 +77,5 @@ class CoordinateCodec:
         return numbers * (self.crop_size / 2) + (self.crop_size - 1) / 2
 
     def loss(self, numbers: Tensor, keypoints: Tensor) -> Tensor:
-        """Mean squared difference between numbers and encoded keypoints."""
-        return (numbers - self.encode(keypoints)).square().mean()
-
-
-def scores_from_spreads(
-    spreads: np.ndarray, inter_ocular: np.ndarray, temperature: float = 1.0
-) -> np.ndarray:
-    """Confidence (n,68), 0..1, that a point lies within 5 % of the inter-ocular distance of the truth.
-
-    `spreads` (n,68) are expected errors and `inter_ocular` (n,) distances, in the same unit; `temperature`
-    multiplies the spreads (fitted on validation data). The error is taken to follow a radial Laplace
-    density, exp(−r/b) / (2πb²), whose mean is 2b, so P(r < R) = 1 − (1 + R/b)·exp(−R/b).
-    """
-    ratio = 2 * RADIUS * inter_ocular[..., None] / np.maximum(temperature * spreads, 1e-6)
-    return 1 - (1 + ratio) * np.exp(-ratio)
+        """Mean squared difference (n,68) between numbers and encoded keypoints."""
+        return (numbers - self.encode(keypoints)).square().mean(dim=-1)

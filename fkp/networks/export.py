@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from fkp import __version__, detector, runtime, scheme
-from fkp.networks import keypoint_net
+from fkp.networks import keypoint_net, state
 
 if TYPE_CHECKING:
     import onnx
+
+KEYPOINT_HEADS = ("network.heatmaps",)
+"""What reads the last features: too exact for 8 bits (`quantisation`)."""
 
 LEAST_HALVED = 256
 """Tensors of fewer numbers are stored as they are: storing them as float16 would save nothing."""
@@ -27,7 +30,7 @@ class ExportError(RuntimeError):
 
 
 def is_possible() -> bool:
-    """Whether the extra `fkp[onnx]` is installed."""
+    """Whether the extra `fkp[export]` is installed."""
     try:
         import onnx  # noqa: F401
         import onnxscript.optimizer  # noqa: F401
@@ -36,48 +39,56 @@ def is_possible() -> bool:
     return True
 
 
-def write_onnx(keypoint_network: keypoint_net.KeypointNetwork, path: str | Path) -> None:
-    """Write the network as ONNX: `crops` (n,3,S,S) uint8 RGB → `keypoints` (n,68,2) and `spreads` (n,68).
+def write_onnx(
+    keypoint_network: keypoint_net.KeypointNetwork, path: str | Path, digest: str | None = None
+) -> None:
+    """Write the network as ONNX: `crops` (n,3,S,S) uint8 RGB and `label_style` (1,) int64 in.
 
-    n is free; both outputs are in pixels of the crop. A second input, `label_style` (1,) int64, is an index
-    into `scheme.LABEL_STYLES` and may be left out: its default is the config's style. The file's metadata
-    hold the scheme, the labelling styles, the digest of the weights (`runtime.WEIGHTS_SHA256`) and every
-    value of the `KeypointConfig` as JSON, so the crop can be made from `crop_size` and `margin`, and the
-    points moved to where labels lie by `leans` (`KeypointConfig.lean`).
-    Raises ExportError when the extra `fkp[onnx]` is not installed or the file cannot be written.
+    `keypoints` (n,68,2) and `sigmas` (n,68), the expected error, come out in pixels of the crop, with the
+    annotation offset of the style, and `visibility` (n,68), the probability that a point can be seen. n is
+    free; a style is counted as by `scheme.style_index`, 0 being none. The file's metadata hold the scheme,
+    the labelling styles, `digest`, by default that of the weights rounded to float16 (`runtime.digest`), and
+    every value of the `KeypointConfig` as JSON, so the crop can be made from `crop_size` and `margin`.
+    Raises ExportError when the extra `fkp[export]` is not installed or the file cannot be written.
     """
-    config = keypoint_network.config
+    _write(keypoints_model(keypoint_network, digest), path)
+
+
+def keypoints_model(
+    keypoint_network: keypoint_net.KeypointNetwork, digest: str | None = None, folded: bool = False
+) -> onnx.ModelProto:
+    """The graph that `write_onnx` writes; `folded`, normalisations are part of the convolutions."""
+    config = asdict(keypoint_network.config)
     # Two crops, for a batch of one would be taken for a constant.
-    crops = torch.zeros(2, 3, config.crop_size, config.crop_size, dtype=torch.uint8)
-    style = torch.tensor([scheme.LABEL_STYLES.index(config.label_style)])
-    model = _graph(
-        runtime.Decoded(keypoint_network),
-        {"crops": crops, "label_style": style},
-        ["keypoints", "spreads"],
+    crops = torch.zeros(2, 3, config["crop_size"], config["crop_size"], dtype=torch.uint8)
+    return _graph(
+        keypoint_net.Decoded(keypoint_network),
+        {"crops": crops, "label_style": torch.tensor([0])},
+        ["keypoints", "sigmas", "visibility"],
         {"crops": {0: torch.export.Dim("n")}, "label_style": None},
-        {"label_styles": scheme.LABEL_STYLES} | asdict(config),
+        {"label_styles": scheme.LABEL_STYLES} | config,
+        digest or runtime.digest(state.arrays(keypoint_network), config),
+        folded,
     )
-    # An input of the same name as an initializer may be left out, and then has its value.
-    from onnx import numpy_helper
-
-    model.graph.initializer.append(numpy_helper.from_array(style.numpy(), "label_style"))
-    _write(model, path)
 
 
-def write_detector_onnx(face_detector: detector.Detector, path: str | Path) -> None:
+def write_detector_onnx(
+    face_network: nn.Module, config: dict[str, Any], path: str | Path, digest: str | None = None
+) -> None:
     """Write the detector's network as ONNX: `pictures` (1,3,h,w) uint8 RGB → `logits` and `offsets`.
 
-    h and w are free multiples of 32, the outputs are those of `detector.Grids`; fitting the picture, decoding
+    h and w are free multiples of 32, the outputs are those of `face_net.Grids`; fitting the picture, decoding
     and the choice among overlapping boxes are not in the file. Metadata and errors as for `write_onnx`.
     """
     side = detector.STRIDES[-1]
     h, w = (torch.export.Dim(name, min=1, max=256) for name in "hw")
     model = _graph(
-        face_detector.network,
+        face_network,
         {"pictures": torch.zeros(1, 3, 3 * side, 5 * side, dtype=torch.uint8)},
         ["logits", "offsets"],
         {"pictures": {2: side * h, 3: side * w}},
-        asdict(face_detector.config),
+        config,
+        digest or runtime.digest(state.arrays(face_network), {}),
     )
     _write(model, path)
 
@@ -88,16 +99,18 @@ def _graph(
     outputs: list[str],
     dynamic_shapes: dict[str, Any],
     config: dict[str, Any],
+    digest: str,
+    folded: bool = False,
 ) -> onnx.ModelProto:
-    """The module as an ONNX model with its metadata."""
+    """The module as an ONNX model with its metadata; `folded` as `state.folded` has it."""
     if not is_possible():
-        raise ExportError("exporting needs onnx and onnxscript: run 'pip install onnx onnxscript'")
+        raise ExportError("exporting needs onnx and onnxscript: run 'pip install \"fkp[export]\"'")
     from onnxscript import optimizer
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about its insides
         program = torch.onnx.export(
-            module.eval(),
+            state.folded(module) if folded else module.eval(),
             tuple(inputs.values()),
             dynamo=True,
             verbose=False,
@@ -114,13 +127,14 @@ def _graph(
     metadata = {
         "fkp_version": __version__,
         "scheme": scheme.NAME,
-        runtime.WEIGHTS_SHA256: runtime.digest(module),
+        runtime.WEIGHTS_SHA256: digest,
     } | {name: json.dumps(value) for name, value in config.items()}
     program.model.metadata_props.update(metadata)
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # where in whose source it comes from
-    _halve(model.graph)
+    if not folded:
+        _halve(model.graph)
     return model
 
 

@@ -7,74 +7,34 @@ of the crop. Normalisation happens inside, so that nobody can forget it.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fkp import scheme
+from fkp.config import STYLES, KeypointConfig
 from fkp.networks.codec import CoordinateCodec, HeatmapCodec
 
 
-@dataclass(frozen=True)
-class KeypointConfig:
-    """What a keypoint network is made of, and how a face has to be cropped for it."""
-
-    architecture: str = "keypointnet"
-    crop_size: int = 112
-    """Side of the square crop, pixels."""
-    margin: float = 1.3
-    """Side of the crop as a multiple of the longer side of the tight face box."""
-    mean: tuple[float, ...] = (124.0, 116.0, 104.0)
-    std: tuple[float, ...] = (59.0, 57.0, 57.0)
-    widths: tuple[int, ...] = (16, 32, 64, 160)
-    """Channels of the stem (at half size) and of each stage (at a quarter, an eighth, …)."""
-    depths: tuple[int, ...] = (1, 2, 2)
-    """Residual blocks of each stage."""
-    top_down_width: int = 48
-    temperatures: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """What spreads are multiplied by before they become scores, for each of `scheme.LABEL_STYLES`; fitted on
-    validation data."""
-    label_style: str = "300w"
-    """The labelling style that users get unless they ask for another."""
-    leans: tuple[float, ...] = (0.0,) * 6
-    """How far labels lie to the right of what the network says, and below it, in shares of the longer side of
-    the tight box: two numbers for each of `scheme.LABEL_STYLES`. What a network that learns from pictures and
-    their mirror images alike cannot learn."""
-
-    def temperature(self, label_style: str | None = None) -> float:
-        """That of a labelling style, by default of the one that users get."""
-        return self.temperatures[scheme.LABEL_STYLES.index(label_style or self.label_style)]
-
-    def lean(self, label_style: str | None = None) -> np.ndarray:
-        """How far labels of a style lie from what the network says: right, down (2,), pixels of the crop."""
-        first = 2 * scheme.LABEL_STYLES.index(label_style or self.label_style)
-        return np.array(self.leans[first : first + 2], np.float32) * (self.crop_size / self.margin)
-
-
-KEYPOINTNET = KeypointConfig(leans=(0.0102, 0.0057, 0.0054, 0.0040, 0.0149, 0.0074))
-BASELINE = replace(
-    KEYPOINTNET, architecture="baseline", crop_size=96, margin=1.4, widths=(16, 32, 64, 128), depths=()
-)
-"""The two networks as `train.py keypoints` builds them. How the labels of YouTube Faces and 300-W lie was
-measured by `python benchmarks/labels.py`."""
-
-
 class RawOutput(NamedTuple):
-    """What a network puts out: `outputs` for its codec, and log spreads (n,68), of pixels of the crop."""
+    """What a network puts out: `outputs` for its codec, log spreads (n,68), of pixels of the crop, and the
+    logits (n,68) of each point's being visible."""
 
     outputs: Tensor
     log_spreads: Tensor
+    visibility: Tensor
 
 
 class Prediction(NamedTuple):
-    """`keypoints` (n,68,2) xy and `spreads` (n,68), the expected error; both in pixels of the crop."""
+    """`keypoints` (n,68,2) xy and `sigmas` (n,68), the expected error, both in pixels of the crop, with the
+    annotation offset and the temperature of the labelling style; `visibility` (n,68), the calibrated
+    probability that a point can be seen."""
 
     keypoints: Tensor
-    spreads: Tensor
+    sigmas: Tensor
+    visibility: Tensor
 
 
 class KeypointNetwork(nn.Module):
@@ -83,22 +43,38 @@ class KeypointNetwork(nn.Module):
     codec: HeatmapCodec | CoordinateCodec
     mean: Tensor
     std: Tensor
+    annotation_offsets: Tensor
+    temperatures: Tensor
 
     def __init__(self, config: KeypointConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
+        offsets = torch.tensor(config.annotation_offsets).view(-1, 2) * (config.crop_size / config.margin)
+        for name, constant in (
+            ("mean", torch.tensor(config.mean).view(1, 3, 1, 1)),
+            ("std", torch.tensor(config.std).view(1, 3, 1, 1)),
+            ("annotation_offsets", offsets),
+            ("temperatures", torch.tensor(config.temperatures).view(-1, 1)),
+        ):
+            self.register_buffer(name, constant, persistent=False)
 
-    def forward(self, crops: Tensor, styles: Tensor | None = None) -> RawOutput:
-        """Raw output for crops (n,3,S,S) uint8 RGB; `styles` (n,) are indices into scheme.LABEL_STYLES."""
+    def forward(self, crops: Tensor, styles: Tensor) -> RawOutput:
+        """Raw output for crops (n,3,S,S) uint8 RGB and labelling styles (n,), see `scheme.style_index`."""
         raise NotImplementedError
 
+    def decode(self, raw: RawOutput, styles: Tensor) -> Prediction:
+        """What raw output says in labelling styles (n,) or (1,), with all corrections that the config has."""
+        slope, intercept = self.config.visibility_calibration
+        return Prediction(
+            self.codec.decode(raw.outputs) + F.embedding(styles, self.annotation_offsets).unsqueeze(-2),
+            raw.log_spreads.exp() * F.embedding(styles, self.temperatures),
+            torch.sigmoid(slope * raw.visibility + intercept),
+        )
+
     def predict(self, crops: Tensor, label_style: str | None = None) -> Prediction:
-        """Decoded output for crops (n,3,S,S) uint8 RGB, by default in the config's labelling style."""
-        style = scheme.LABEL_STYLES.index(label_style or self.config.label_style)
-        raw = self(crops, torch.full(crops.shape[:1], style, device=crops.device))
-        return Prediction(self.codec.decode(raw.outputs), raw.log_spreads.exp())
+        """Decoded output for crops (n,3,S,S) uint8 RGB in one labelling style."""
+        styles = torch.full(crops.shape[:1], scheme.style_index(label_style), device=crops.device)
+        return self.decode(self(crops, styles), styles)
 
     def normalise(self, crops: Tensor) -> Tensor:
         """Crops as floats of about zero mean and unit variance."""
@@ -108,16 +84,14 @@ class KeypointNetwork(nn.Module):
 def build(config: KeypointConfig) -> KeypointNetwork:
     """The network that `config.architecture` names, with fresh weights.
 
-    Raises ValueError for an architecture or a labelling style that does not exist.
+    Raises ValueError for an architecture that does not exist, or numbers not given for every style.
     """
-    if len(config.temperatures) != len(scheme.LABEL_STYLES):
-        styles = ", ".join(scheme.LABEL_STYLES)
+    styles = ", ".join(["None", *scheme.LABEL_STYLES])
+    if len(config.temperatures) != STYLES:
         raise ValueError(f"{len(config.temperatures)} temperatures: one is needed for each of {styles}")
-    if len(config.leans) != 2 * len(scheme.LABEL_STYLES):
-        styles = ", ".join(scheme.LABEL_STYLES)
-        raise ValueError(f"{len(config.leans)} leans: two are needed for each of {styles}")
-    if config.label_style not in scheme.LABEL_STYLES:
-        raise ValueError(f"label_style {config.label_style!r} is none of {', '.join(scheme.LABEL_STYLES)}")
+    if len(config.annotation_offsets) != 2 * STYLES:
+        given = len(config.annotation_offsets)
+        raise ValueError(f"{given} annotation_offsets: two are needed for each of {styles}")
     if config.architecture == "keypointnet":
         return KeypointNet(config)
     if config.architecture == "baseline":
@@ -145,32 +119,50 @@ class KeypointNet(KeypointNetwork):
             blocks = [ResidualBlock(before, width, stride=2)]
             blocks += [ResidualBlock(width, width) for _ in range(depth - 1)]
             self.stages.append(nn.Sequential(*blocks))
-        self.style = nn.Embedding(len(scheme.LABEL_STYLES), widths[-1])
+        self.style = nn.Embedding(STYLES, widths[-1])
         nn.init.zeros_(self.style.weight)
         top = config.top_down_width
         self.laterals = nn.ModuleList(nn.Conv2d(width, top, 1) for width in widths)
         self.smooth = _conv(top, top)
         self.heatmaps = nn.Conv2d(top, scheme.COUNT, 1)
-        self.spreads = nn.Conv2d(top, scheme.COUNT, 1)
+        self.spreads = nn.Linear(top, scheme.COUNT)
+        self.visibility = nn.Linear(top, scheme.COUNT)
+        self.context = nn.Linear(widths[-1], scheme.COUNT)
 
-    def forward(self, crops: Tensor, styles: Tensor | None = None) -> RawOutput:
+    def forward(self, crops: Tensor, styles: Tensor) -> RawOutput:
         x = self.stem(self.normalise(crops))
         levels = []
         for stage in self.stages:
             x = stage(x)
             levels.append(x)
-        if styles is not None:
-            levels[-1] = levels[-1] + self.style(styles)[:, :, None, None]
+        context = self.context(levels[-1].mean(dim=(2, 3)))
+        levels[-1] = levels[-1] + self.style(styles)[:, :, None, None]
         x = self.laterals[-1](levels[-1])
         for lateral, level in zip(list(self.laterals)[-2::-1], levels[-2::-1], strict=True):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest") + lateral(level)
         x = self.smooth(x)
         # In float32 from here: positions need more than the 8 bits of bfloat16's mantissa.
         logits = self.heatmaps(x).float()
-        # A point's spread is read where the point is: the mean of its spread map under its heat map.
+        # A point's spread and visibility are read where the point is: from the mean (n,68,c) of the features
+        # under its heat map. Each point has a row of weights of its own.
         heatmaps = torch.softmax(logits.detach().flatten(2), dim=-1)
-        log_spreads = (heatmaps * self.spreads(x).float().flatten(2)).sum(dim=-1)
-        return RawOutput(logits, log_spreads)
+        there = torch.matmul(heatmaps, x.float().flatten(2).transpose(1, 2)).float()
+        log_spreads = (there * self.spreads.weight).sum(dim=-1) + self.spreads.bias
+        visibility = (there * self.visibility.weight).sum(dim=-1) + self.visibility.bias
+        return RawOutput(logits, log_spreads, visibility + context.float())
+
+
+def resized(start: KeypointNetwork, config: KeypointConfig) -> KeypointNetwork:
+    """The network to start from with as many channels and blocks as `config` asks for: see `widened` and
+    `narrowed`. Raises ValueError where it asks for more of one and fewer of another."""
+    have, asked = start.config, config
+    if not isinstance(start, KeypointNet) or not asked.architecture == have.architecture:
+        return start
+    pairs = list(zip((*have.widths, *have.depths), (*asked.widths, *asked.depths), strict=True))
+    pairs.append((have.top_down_width, asked.top_down_width))
+    if all(old >= new for old, new in pairs) and have.depths == asked.depths:
+        return narrowed(start, config)
+    return widened(start, config)
 
 
 def narrowed(wide: KeypointNetwork, config: KeypointConfig) -> KeypointNetwork:
@@ -184,6 +176,8 @@ def narrowed(wide: KeypointNetwork, config: KeypointConfig) -> KeypointNetwork:
     if not (isinstance(wide, KeypointNet) and isinstance(narrow, KeypointNet)):
         return wide
     if wide.config.depths != config.depths:
+        return wide
+    if wide.config.top_down_width == config.top_down_width and wide.config.widths == config.widths:
         return wide
     pairs = list(zip(_wiring(wide), _wiring(narrow), strict=True))
     if any(new.conv.in_channels > old.conv.in_channels for old, new in pairs):
@@ -206,8 +200,52 @@ def narrowed(wide: KeypointNetwork, config: KeypointConfig) -> KeypointNetwork:
             for theirs, ours in ((old.conv.bias, new.conv.bias), *_statistics(old.norm, new.norm)):
                 if theirs is not None and ours is not None:
                     ours.copy_(theirs[writes] if theirs.ndim else theirs)
-        narrow.style.weight.copy_(wide.style.weight[:, kept[f"stage {len(wide.stages)}"]])
+        deepest, top = kept[f"stage {len(wide.stages)}"], kept["smooth"]
+        narrow.style.weight.copy_(wide.style.weight[:, deepest])
+        for old_head, new_head, channels in (
+            (wide.spreads, narrow.spreads, top),
+            (wide.visibility, narrow.visibility, top),
+            (wide.context, narrow.context, deepest),
+        ):
+            new_head.weight.copy_(old_head.weight[:, channels])
+            new_head.bias.copy_(old_head.bias)
     return narrow
+
+
+def widened(narrow: KeypointNet, config: KeypointConfig) -> KeypointNet:
+    """A network of more channels and blocks that says the same as a narrower one, to be trained on.
+
+    New channels are written at random and read by nobody yet, new blocks add nothing yet (after Chen et al.,
+    https://arxiv.org/abs/1511.05641). Raises ValueError where `config` asks for fewer of either.
+    """
+    wide = build(config)
+    assert isinstance(wide, KeypointNet)
+    old_wires = {(wire.reads, wire.writes): wire for wire in _wiring(narrow)}
+    with torch.no_grad():
+        for new in _wiring(wide):
+            old = old_wires.get((new.reads, new.writes))
+            if old is None:  # in a new block, whose second convolution is to add nothing
+                if new.norm is not None and new.reads.startswith("block"):
+                    new.norm.weight.zero_()
+                continue
+            writes, reads = old.conv.weight.shape[:2]
+            if writes > new.conv.out_channels or reads > new.conv.in_channels:
+                raise ValueError(f"{new.conv}: smaller than that of the weights to start from, {old.conv}")
+            new.conv.weight[:writes, reads:] = 0
+            new.conv.weight[:writes, :reads] = old.conv.weight
+            for theirs, ours in ((old.conv.bias, new.conv.bias), *_statistics(old.norm, new.norm)):
+                if theirs is not None and ours is not None and theirs.ndim:
+                    ours[:writes] = theirs
+        for old_head, new_head in (
+            (narrow.spreads, wide.spreads),
+            (narrow.visibility, wide.visibility),
+            (narrow.context, wide.context),
+        ):
+            new_head.weight.zero_()
+            new_head.weight[:, : old_head.in_features] = old_head.weight
+            new_head.bias.copy_(old_head.bias)
+        wide.style.weight[:, : narrow.style.embedding_dim] = narrow.style.weight
+    return wide
 
 
 class _Wire(NamedTuple):
@@ -231,8 +269,7 @@ def _wiring(net: KeypointNet) -> list[_Wire]:
             if not isinstance(block.shortcut, nn.Identity):
                 wires.append(_wire(block.shortcut, before, after))
         wires.append(_wire(net.laterals[i - 1], f"stage {i}", "top-down"))
-    wires.append(_wire(net.smooth, "top-down", "smooth"))
-    return [*wires, _wire(net.heatmaps, "smooth", "points"), _wire(net.spreads, "smooth", "points")]
+    return [*wires, _wire(net.smooth, "top-down", "smooth"), _wire(net.heatmaps, "smooth", "points")]
 
 
 def _wire(layer: nn.Module, reads: str, writes: str) -> _Wire:
@@ -274,12 +311,29 @@ class Baseline(KeypointNetwork):
         )  # fmt: skip
         self.coordinates = nn.Linear(512, scheme.COUNT * 2)
         self.spreads = nn.Linear(512, scheme.COUNT)
+        self.visibility = nn.Linear(512, scheme.COUNT)
 
-    def forward(self, crops: Tensor, styles: Tensor | None = None) -> RawOutput:
+    def forward(self, crops: Tensor, styles: Tensor) -> RawOutput:
         grey = self.normalise(crops).mean(dim=1, keepdim=True)
         x = self.hidden(self.features(grey)).float()
         numbers = self.coordinates(x).unflatten(-1, (scheme.COUNT, 2))
-        return RawOutput(numbers, self.spreads(x.detach()))
+        return RawOutput(numbers, self.spreads(x.detach()), self.visibility(x.detach()))
+
+
+class Decoded(nn.Module):
+    """A keypoint network together with its codec: what is run, and what is written as a graph.
+
+    `forward` takes crops (n,3,S,S) uint8 RGB and a labelling style (1,) int64 (`scheme.style_index`), and
+    gives keypoints (n,68,2), their sigmas (n,68) and their visibility (n,68) as `predict` does.
+    """
+
+    def __init__(self, keypoint_network: KeypointNetwork) -> None:
+        super().__init__()
+        self.network = keypoint_network
+
+    def forward(self, crops: Tensor, label_style: Tensor) -> tuple[Tensor, ...]:
+        raw = self.network(crops, label_style.expand(crops.shape[0]))
+        return tuple(self.network.decode(raw, label_style))
 
 
 class ResidualBlock(nn.Module):

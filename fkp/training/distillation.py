@@ -1,26 +1,31 @@
-"""A teacher's lessons: what a trained network says of faces, with and without labels, to learn from.
+"""Pseudo-labels: what a trained network says of faces, with and without labels, for another to learn from.
 
 Its answer is the mean over several views of a face, each turned, moved and mirrored another way, which is
-closer to the truth than one view's (LOG.md has the figures), and it answers in every labelling style, where
-labels have one. After Hinton et al., https://arxiv.org/abs/1503.02531, and Radosavovic et al.,
-https://arxiv.org/abs/1712.04440.
+closer to the truth than one view's (LOG.md has the figures). After Hinton et al.,
+https://arxiv.org/abs/1503.02531, and Radosavovic et al., https://arxiv.org/abs/1712.04440.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Generator
 from tqdm import tqdm
 
-from fkp import data, runtime, scheme
+from fkp import data, geometry, images, scheme
 from fkp.networks import keypoint_net
+from fkp.training.augmentation import FaceCrop
 
-VIEWS = 8
-"""Views that a teacher has of every face."""
+DEFAULT_STYLES = ("300w", "merl")
+"""The labelling styles whose labels the default, None, learns from: made by people, where points are seen."""
+
+VIEWS = 3
+"""Views that a teacher has of every face, in each labelling style that it is asked for."""
 
 ROTATION, SCALE, SHIFT = 20.0, (0.87, 1.16), 0.07
 """How far views differ: ±degrees, factors, and ±fractions of the box's longer side."""
@@ -28,52 +33,142 @@ ROTATION, SCALE, SHIFT = 20.0, (0.87, 1.16), 0.07
 LEAST_SIDE = 40.0
 """A face without labels whose box has fewer pixels on its longer side teaches nothing."""
 
-BATCH = 32
+LEAST_SCORE = 0.7
+"""A face of the pictures without boxes counts when the detector is this sure of it."""
+
+WORST = 0.05
+"""A face without labels teaches when the expected error is at most this share of its size, on the mean."""
+
+BATCH = 64
+
+Find = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""A face detector: a picture (H,W,3) uint8 RGB → boxes (n,4) and scores (n,)."""
 
 
 class Face(NamedTuple):
-    """A face without labels: its picture, and its tight box (4,) xyxy in pixels."""
+    """A face without labels: its picture, and its box (4,) xyxy in pixels."""
 
     path: Path
     box: np.ndarray
 
 
-def unlabelled_faces(folder: Path) -> list[Face]:
-    """The faces that `face_boxes.csv` has as `detected` in photos that may be trained on."""
+@dataclass
+class PseudoLabels:
+    """What a teacher says of n faces, zero for those that it was not asked about.
+
+    `keypoints` (n,2,68,2): in the default style, and in that of their label; without annotation offset, in
+    pixels of the pictures given. Where labels teach the default style, the former is the latter; elsewhere it
+    is the mean of `DEFAULT_STYLES` · `visibility` (n,68): probabilities · `sure` (n,): whether the expected
+    error is small enough to learn from, see `WORST`.
+    """
+
+    keypoints: np.ndarray
+    visibility: np.ndarray
+    sure: np.ndarray
+
+    def save(self, path: Path) -> None:
+        np.savez(path, keypoints=self.keypoints, visibility=self.visibility, sure=self.sure)
+
+    @classmethod
+    def load(cls, path: Path) -> PseudoLabels:
+        with np.load(path) as stored:
+            return cls(**stored)
+
+
+def unlabelled_faces(folder: Path, find: Find) -> list[Face]:
+    """The faces below a data folder that may be trained on and have no labels: those with a box, and those of
+    the pictures in `faces/`, whose boxes `find` tells."""
     sources = {source.folder: source for source in data.TRAINING_SOURCES}
-    faces = []
-    for image, box in data.FaceBoxes(folder).each("detected"):
-        subfolder, name = image.rsplit("/", 1)
-        source = sources.get(subfolder)
-        known = source is not None and not data.is_held_out(source.key(name))
-        if known and max(box[2:] - box[:2]) >= LEAST_SIDE:
-            faces.append(Face(folder / image, box))
+    boxes, faces = data.FaceBoxes(folder), []
+    for kind in ("detected", "wider", "people"):
+        for image, box in boxes.each(kind):
+            subfolder, name = image.rsplit("/", 1)
+            source = sources.get(subfolder)
+            if source is None:
+                known = subfolder in ("wider/train", "masks")
+            else:
+                known = not data.is_held_out(source.key(name))
+            if known and max(box[2:] - box[:2]) >= LEAST_SIDE:
+                faces.append(Face(folder / image, box))
+    for path in tqdm(sorted((folder / "faces").glob("*.*")), "finding faces", leave=False, unit="picture"):
+        found, scores = find(images.read(path))
+        if len(found) and scores[0] >= LEAST_SCORE:
+            faces.append(Face(path, found[0]))
     return faces
 
 
-def lessons(
-    teacher: runtime.Runner,
-    config: keypoint_net.KeypointConfig,
-    crops: Sequence[np.ndarray],
-    boxes: np.ndarray,
-) -> np.ndarray:
-    """What a teacher says of faces in every one of `scheme.LABEL_STYLES`: (n,styles,68,2) float32.
+def teaches_default(styles: np.ndarray) -> np.ndarray:
+    """Whether the labels of styles (n,), see `scheme.style_index`, teach the default style too."""
+    return np.isin(styles, [scheme.style_index(style) for style in DEFAULT_STYLES])
 
-    `crops` are n pictures (H,W,3) uint8 RGB and `boxes` (n,4) the tight boxes in them; the points are in
-    their pixels. `teacher` runs a `runtime.Decoded` network of this config. The views are always the same.
+
+@torch.inference_mode()
+def pseudo_labels(
+    teacher: keypoint_net.KeypointNetwork, crops: np.ndarray, boxes: np.ndarray, styles: np.ndarray,
+    asked: np.ndarray, labelled: int,
+) -> PseudoLabels:  # fmt: skip
+    """What a teacher says of the faces `asked` by index; the views are always the same.
+
+    `crops` (n,P,P,3) uint8 RGB are pictures, `boxes` (n,4) the boxes in them, `styles` (n,) the labelling
+    styles (`scheme.style_index`). From index `labelled` on, boxes are rough: the teacher's first points
+    replace them.
     """
-    view = data.FaceCrop(config.crop_size, config.margin, ROTATION, SCALE, SHIFT, mirror=0.5)
-    said = np.zeros((len(crops), len(scheme.LABEL_STYLES), scheme.COUNT, 2), np.float32)
-    with tqdm(total=len(crops), desc="asking the teacher", leave=False, unit="face") as bar:
-        for start in range(0, len(crops), BATCH):
-            chosen = range(start, min(start + BATCH, len(crops)))
-            for number in range(VIEWS):
-                generator = Generator().manual_seed(VIEWS * start + number)
-                views = [view.draw(boxes[i], generator) for i in chosen]
-                pictures = np.stack([v.crop(crops[i]) for v, i in zip(views, chosen, strict=True)])
-                for style in range(len(scheme.LABEL_STYLES)):
-                    points, _ = teacher(pictures, np.array([style]))
-                    for v, i, face in zip(views, chosen, points, strict=True):
-                        said[i, style] += v.keypoints_to_image(face) / VIEWS
-            bar.update(len(chosen))
+    config = teacher.config
+    view = FaceCrop(config.crop_size, config.margin, ROTATION, SCALE, SHIFT, mirror=0.5)
+    still = FaceCrop(config.crop_size, config.margin)
+    said = PseudoLabels(
+        np.zeros((len(crops), 2, scheme.COUNT, 2), np.float32),
+        np.zeros((len(crops), scheme.COUNT), np.float32),
+        np.zeros(len(crops), bool),
+    )
+    bar = tqdm(total=len(asked), desc="asking the teacher", leave=False, unit="face")
+    for part in np.array_split(asked, max(1, len(asked) // BATCH)):
+        near = boxes[part].copy()
+        rough = part >= labelled
+        if rough.any():
+            points, _, _ = _answers(teacher, crops, part, [still.draw(box) for box in near], 0 * part)
+            near[rough] = geometry.tight_boxes(points[rough])
+        own, spread = styles[part], np.zeros(len(part))
+        agree = teaches_default(own)
+        asks = [(agree, own)] + [(~agree, own * 0 + scheme.style_index(s)) for s in DEFAULT_STYLES]
+        asks += [(~agree & (own > 0), own)]
+        for number in range(VIEWS):
+            generator = Generator().manual_seed(VIEWS * int(part[0]) + number)
+            views = [view.draw(box, generator) for box in near]
+            for turn, (whom, asked_style) in enumerate(asks):
+                if not whom.any():
+                    continue
+                some = np.flatnonzero(whom)
+                points, sigmas, visible = _answers(
+                    teacher, crops, part[some], [views[i] for i in some], asked_style[some]
+                )
+                share = (1, 0.5, 0.5, 0)[turn] / VIEWS
+                said.keypoints[part[some], 0] += share * points
+                said.visibility[part[some]] += share * visible
+                spread[some] += share * sigmas.mean(axis=1)
+                said.keypoints[part[some], 1] += points / VIEWS if turn in (0, 3) else 0
+        width_height = near[:, 2:] - near[:, :2]
+        said.sure[part] = spread <= WORST * np.sqrt(width_height.prod(axis=1))
+        bar.update(len(part))
+    bar.close()
     return said
+
+
+def _answers(
+    teacher: keypoint_net.KeypointNetwork, crops: np.ndarray, chosen: np.ndarray,
+    views: list[geometry.CropTransform], styles: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Keypoints (b,68,2) and sigmas (b,68) in pixels of the pictures, and visibility (b,68)."""
+    pictures = np.stack([v.crop(crops[i]) for v, i in zip(views, chosen, strict=True)])
+    device = next(teacher.parameters()).device
+    asked = torch.from_numpy(styles).to(device)
+    raw = teacher(torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device), asked)
+    _, sigmas, visibility = teacher.decode(raw, asked)
+    tensors = teacher.codec.decode(raw.outputs), sigmas, visibility  # points without annotation offset
+    points, spreads, visible = (tensor.float().cpu().numpy() for tensor in tensors)
+    for i, v in enumerate(views):
+        points[i] = v.keypoints_to_image(points[i])
+        spreads[i] /= np.sqrt(abs(np.linalg.det(v.image_to_crop[:, :2])))
+        if v.mirrors:
+            spreads[i], visible[i] = spreads[i, list(scheme.FLIP)], visible[i, list(scheme.FLIP)]
+    return points, spreads, visible

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from csv import DictReader, reader
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -16,7 +17,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,8 +24,12 @@ from torchvision.ops import complete_box_iou_loss
 from tqdm import tqdm
 
 from fkp import data as facial_keypoints
-from fkp import detector, geometry, images, metrics
-from fkp.detector import STRIDES, Detector, DetectorConfig, DetectorNetwork
+from fkp import detector, geometry, images, metrics, runtime
+from fkp.config import DetectorConfig
+from fkp.detector import STRIDES, Detector
+from fkp.networks import face_net
+from fkp.networks.face_net import DetectorNetwork
+from fkp.training import augmentation
 
 LABELLED = {source.folder: source for source in facial_keypoints.TRAINING_SOURCES}
 """Folders of labelled photos that may be trained on."""
@@ -143,7 +147,7 @@ def ellipses(boxes: np.ndarray) -> np.ndarray:
 def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
     """Every photo below the data folder that may be trained on or, held out of that, chosen by.
 
-    `portraits` is a table of keypoints that `fkp predict --csv` has written for the folder of unlabelled ones.
+    `portraits` is a table of keypoints that `fkp predict --csv` wrote for the folder of unlabelled ones.
     Raises FileNotFoundError naming what is missing.
     """
     known = facial_keypoints.FaceBoxes(folder)
@@ -152,9 +156,10 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
         labelled: dict[str, list[np.ndarray]] = {}
         if subfolder == PROFILES or subfolder in LABELLED:
             csv = folder / (f"{PROFILES}.csv" if subfolder == PROFILES else LABELLED[subfolder].csv)
-            table = pd.read_csv(csv, index_col=0)
-            numbers = table.to_numpy(np.float64)
-            for name, keypoints in zip(table.index, numbers.reshape(-1, 68, 2), strict=True):
+            with open(csv, newline="", encoding="utf-8") as file:
+                _, *rows = reader(file)
+            for name, *cells in rows:
+                keypoints = np.array([cell or "nan" for cell in cells], np.float64).reshape(68, 2)
                 seen = np.isfinite(keypoints).all(axis=1)
                 labelled.setdefault(name, []).append(np.where(seen[:, None], keypoints, keypoints[seen][0]))
             names = sorted(labelled)
@@ -174,12 +179,12 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
                 )
             )
     if portraits is not None:
-        table = pd.read_csv(portraits)
-        table = table[table["face"].notna() & (table["score"] > SURE)]
-        keypoints = table[[f"{axis}{i}" for i in range(68) for axis in "xy"]].to_numpy(np.float64)
-        for name, points in zip(table["image"], keypoints.reshape(-1, 68, 2), strict=True):
-            path = folder / UNLABELLED / Path(name).name
-            photos.append(Photo(path, UNLABELLED, False, points[None], np.empty((0, 4))))
+        with open(portraits, newline="", encoding="utf-8") as file:
+            sure = [row for row in DictReader(file) if float(row["score"]) > SURE]
+        for row in sure:
+            points = np.array([row[f"{axis}{i}"] for i in range(68) for axis in "xy"], np.float64)
+            path = folder / UNLABELLED / Path(row["image"]).name
+            photos.append(Photo(path, UNLABELLED, False, points.reshape(1, 68, 2), np.empty((0, 4))))
     return photos
 
 
@@ -457,14 +462,14 @@ class FaceTask:
         """
         grids = model(batch["pictures"])
         height, width = batch["pictures"].shape[2:]
-        at = detector.cells(height, width, grids.logits.device)
+        at = face_net.cells(height, width, grids.logits.device)
         box, middle, counts = targets(batch["boxes"], batch["kinds"], at)
         picture, cell = torch.nonzero(box >= 0, as_tuple=True)
         truth = batch["boxes"][picture, box[picture, cell]]
-        told = detector.decode(grids.offsets[picture, cell], at[cell])
+        told = face_net.decode(grids.offsets[picture, cell], at[cell])
         overlap = paired_iou(told.detach(), truth)
         wanted = torch.zeros_like(grids.logits)
-        # The root, for the boxes of small faces are never exact, and are to be as sure as those of large ones.
+        # The root: boxes of small faces are never exact, and are to be as sure as those of large ones.
         wanted[picture, cell] = torch.where(middle[picture, cell], overlap.clamp_min(0).sqrt(), 0.0)
         weight = face_weights(box[picture, cell], picture, kinds=batch["kinds"])
         weights = counts.to(grids.logits.dtype)
@@ -476,16 +481,16 @@ class FaceTask:
 
     def validate(self, model: DetectorNetwork) -> dict[str, float]:
         """How good it is on people and photos held out of training; see `measure`."""
-        return measure(self._found(Detector(self.config, model)))
+        return measure(self._found(running(self.config, model)))
 
-    def finish(self, model: DetectorNetwork) -> Detector:
+    def finish(self, model: DetectorNetwork) -> tuple[DetectorConfig, DetectorNetwork]:
         """The detector to ship: these weights, and the bias and operating threshold that validation gives."""
-        found = self._found(Detector(self.config, model))
+        found = self._found(running(self.config, model))
         off = bias(found)
         unbiased = [(photo, detector.corrected(boxes, off), scores) for photo, boxes, scores in found]
         # Rounded down: the box whose score is the threshold is to be found.
         min_score = math.floor(1000 * measure(unbiased)["min_score"]) / 1000
-        return Detector(replace(self.config, bias=off, min_score=min_score), model)
+        return replace(self.config, bias=off, min_score=min_score), model
 
     def _found(self, face_detector: Detector) -> list[tuple[Photo, np.ndarray, np.ndarray]]:
         """Held-out photos with the boxes (n,4) found at a very low threshold, and their scores (n,)."""
@@ -493,14 +498,14 @@ class FaceTask:
 
     @cached_property
     def validation_subset(self) -> list[Photo]:
-        """Held-out photos to look at: a part of those of which there are many, none of the crops of profiles."""
+        """Held-out photos to validate on: a part of those that are many, none of the crops of profiles."""
         steps = {"ytf": 4, "animals": 2}
         by_source = {s: [p for p in self.validation if p.source == s] for s in SHARES if s != "merl"}
         return [p for source, some in by_source.items() for p in some[:: steps.get(source, 1)]]
 
     def preview(self, model: DetectorNetwork) -> np.ndarray:
         """A sheet (H,W,3) uint8 RGB of held-out photos: truth green, to ignore grey, found red with score."""
-        found = Detector(self.config, model)
+        found = running(self.config, model)
         by_source = [[p for p in self.validation if p.source == source] for source in SHARES]
         chosen = [some[i * (len(some) // 4)] for some in by_source for i in range(4) if some]
         return sheet([(p, *found(images.read(p.path), min_score=0.3)) for p in chosen])
@@ -512,7 +517,7 @@ class FaceTask:
         return self._loaded[photo.path]
 
     def _mined(self, source: str, miner: Detector) -> list[tuple[Photo, np.ndarray]]:
-        """The training photos of a source where the miner takes for faces what is none, and where (n,68,2)."""
+        """Training photos of a source where the miner takes for faces what is none, and where (n,68,2)."""
         found = []
         for photo in tqdm(self.training.get(source, []), f"mining {source}", leave=False, unit="photo"):
             image, outlines, ignore = self._load(photo)
@@ -541,7 +546,7 @@ class FaceTask:
         if rng.random() < 0.5:
             image, outlines, _ = self._load(self._draw(rng, rng.choice(list(self.training))))
             other = random_transform(rng, image, outlines, size_wh).crop(image)
-        tile[y1:y2, x1:x2] = facial_keypoints.occluded(face, other, rng)
+        tile[y1:y2, x1:x2] = augmentation.occluded(face, other, rng)
 
     def _background(self, rng: np.random.Generator, size_wh: tuple[int, int]) -> np.ndarray:
         """What is seen beside a photo smaller than its tile: one colour, the detector's grey, or a scene."""
@@ -562,6 +567,12 @@ def face_weights(box: Tensor, picture: Tensor, kinds: Tensor) -> Tensor:
     face = picture * kinds.shape[1] + box
     cells = torch.bincount(face, minlength=kinds.numel())[face].float()
     return (4 / cells).sqrt()
+
+
+def running(config: DetectorConfig, network: DetectorNetwork) -> Detector:
+    """A network in training as a face detector, on torch."""
+    device = str(next(network.parameters()).device)
+    return Detector(config, runtime.Runner(runtime.NetworkFiles("", {}, lambda: network), "torch", device))
 
 
 def mirrored(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -645,9 +656,9 @@ def crowd_recall(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> list[floa
         by_photo.append(np.stack([geometry.longer_sides(photo.boxes), best], axis=1))
         false.append(scores[(face < 0) & ~ignorable])
     sides, best = np.concatenate(by_photo or [np.empty((0, 2))]).T
-    false = np.sort(np.concatenate(false or [np.empty(0)]))[::-1]
+    worst_first = np.sort(np.concatenate(false or [np.empty(0)]))[::-1]
     allowed = int(FALSE_ALLOWED * len(found))
-    least_score = false[allowed] if len(false) > allowed else 0.0
+    least_score = worst_first[allowed] if len(worst_first) > allowed else 0.0
     shares = []
     for low, high in pairwise(CROWD_SIZES):
         of_size = (sides >= low) & (sides < high)

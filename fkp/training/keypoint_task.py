@@ -7,19 +7,37 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from fkp import data, geometry, images, metrics, runtime, scheme
+from fkp import data, geometry, images, metrics, pipeline, scheme
+from fkp.config import KeypointConfig
 from fkp.networks import codec, keypoint_net
 from fkp.training import distillation
+from fkp.training.augmentation import FaceCrop, Photometry
 
 ROOM = 1.6
 """Crops are kept this much wider than the network's, so that there is room to turn and shift them."""
+
+BORDER = 60
+"""Pixels by which MERL-RAV's tight crops are continued by reflection: a black frame would tell the box."""
+
+REPEATS = {"300w": 2, "ytf": 1, "merl": 1}
+"""How often the faces of a labelling style are shown in an epoch."""
+
+DEFAULT_SHARES = {"300w": 0.6, "ytf": 0.5, "merl": 0.25}
+"""Share of the faces of a labelling style that are learnt as the default style, None: so many that it learns
+from either set of `distillation.DEFAULT_STYLES` as often. Labels of the third teach their own style alone."""
+
+POSES = {"frontal": "frontal"} | dict.fromkeys(("lefthalf", "righthalf"), "half")
+POSES |= dict.fromkeys(("left", "right"), "profile")
+"""MERL-RAV's pose groups, either side as one."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +48,9 @@ class Augmentation:
     scale: tuple[float, float] = (0.85, 1.2)
     shift: float = 0.08
     mirror: float = 0.5
-    photometry: data.Photometry = data.Photometry()
-    style_dropout: float = 0.3
-    """Share of faces whose labelling style is hidden from the network, so that `auto` is learnt too."""
-    lesson: float = 0.5
-    """Where there is a teacher: share of faces that are learnt from what it says, and not from the label."""
-    other_style: float = 0.5
-    """Share of these that are learnt in a labelling style drawn at random."""
+    photometry: Photometry = Photometry()
+    pseudo_labels: float = 0.5
+    """Where there is a teacher: share of faces that are learnt from its answers, and not from the label."""
 
     def scaled(self, turn: float = 1.0, framing: float = 1.0, photometry: float = 1.0) -> Augmentation:
         """Rotation, enlargement with shift, and what changes pixels, each by a factor: 0 is none of it."""
@@ -54,6 +68,16 @@ class Augmentation:
         )
 
 
+@dataclass(frozen=True)
+class LossWeights:
+    """What the parts of the loss are multiplied by; see `loss_of`."""
+
+    points: float = 16.0
+    heatmaps: float = 2.0
+    spreads: float = 0.1
+    visibility: float = 0.5
+
+
 class KeypointTask:
     """Everything about training a keypoint network that is not the loop: see train.py.
 
@@ -61,80 +85,83 @@ class KeypointTask:
     """
 
     def __init__(
-        self, folder: Path, config: keypoint_net.KeypointConfig, *,
+        self, folder: Path, config: KeypointConfig, *,
         batch_size: int = 64, seed: int = 0, workers: int = 0,
-        augmentation: Augmentation | None = None, all_faces: bool = False,
+        augmentation: Augmentation | None = None, weights: LossWeights | None = None,
+        all_faces: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.batch_size, self.seed = config, batch_size, seed
-        self.augmentation = augmentation or Augmentation()
+        self.augmentation, self.weights = augmentation or Augmentation(), weights or LossWeights()
         self.network = keypoint_net.build(config)
-        self.crop = data.FaceCrop(
+        self.crop = FaceCrop(
             config.crop_size, config.margin, self.augmentation.rotation,
             self.augmentation.scale, self.augmentation.shift, self.augmentation.mirror,
         )  # fmt: skip
-        self.still = data.FaceCrop(config.crop_size, config.margin)
-        self.pack = data.FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
+        self.still = FaceCrop(config.crop_size, config.margin)
+        self.pack = FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
         scale = (self.pack.crop_size / self.pack.margin) / (config.crop_size / config.margin)
-        crops, keypoints, leans, styles, held_out = [], [], [], [], []
-        for source in data.TRAINING_SOURCES:
-            faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, self.pack)
+        crops, labels, offsets, styles, held_out, flags, groups = [], [], [], [], [], [], []
+        for source in (*data.TRAINING_SOURCES, data.MERL):
+            prepare = self._pack_reflected if source is data.MERL else self.pack
+            faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, prepare)
             with ThreadPoolExecutor(max(1, workers)) as pool:
                 samples = pool.map(faces.__getitem__, range(len(faces)))
                 for sample in tqdm(samples, f"reading {source.folder}", len(faces), leave=False, unit="face"):
                     crops.append(sample["image"])
-                    keypoints.append(sample["keypoints"])
-            leans += [config.lean(source.style) * scale] * len(faces)
-            styles += [scheme.LABEL_STYLES.index(source.style)] * len(faces)
+                    labels.append(sample["keypoints"])
+            offsets += [config.annotation_offset(source.style) * scale] * len(faces)
+            styles += [scheme.style_index(source.style)] * len(faces)
             held_out += [data.is_held_out(source.key(name)) for name in faces.names]
-        self.crops = np.stack(crops)
-        self.keypoints = np.stack(keypoints) - np.stack(leans)[:, None].astype(np.float32)
-        """Labels (n,68,2) in pixels of the crops, without their leans."""
+            of_points, of_faces = _visibility(folder, source, faces.names)
+            flags.append(of_points)
+            groups += of_faces
+        self.crops, self.styles, self.groups = np.stack(crops), np.array(styles), np.array(groups)
+        self.labels = np.stack(labels)
+        """Labels (n,68,2) in pixels of the crops; NaN where there is none."""
+        self.keypoints = self.labels - np.stack(offsets)[:, None]
+        """The same without the annotation offset of their style."""
+        self.flags = np.concatenate(flags)
+        """Visibility (n,68) as in `data.read_visibility`, −1 where nobody says so."""
         self.boxes = geometry.tight_boxes(self.keypoints)
-        self.styles = np.array(styles)
         self.held_out = np.flatnonzero(held_out)
-        self.training = np.arange(len(held_out)) if all_faces else np.flatnonzero(~np.array(held_out))
-        self.lessons = np.empty((0, len(scheme.LABEL_STYLES), scheme.COUNT, 2), np.float32)
-        """What a teacher says of every face, (n,styles,68,2), if there is one; see `learn_from`."""
+        kept = np.arange(len(held_out)) if all_faces else np.flatnonzero(~np.array(held_out))
+        repeats = np.array([1, *(REPEATS[style] for style in scheme.LABEL_STYLES)])
+        self.training = np.repeat(kept, repeats[self.styles[kept]])
+        self.pseudo: distillation.PseudoLabels | None = None
+        """What a teacher says of every face, if there is one; see `learn_from`."""
+
+    def _pack_reflected(self, sample: data.Sample) -> data.Sample:
+        """A tight crop, continued beyond its edges, as a crop to keep."""
+        border = (BORDER, BORDER), (BORDER, BORDER), (0, 0)
+        image = np.pad(sample["image"], border, "reflect")
+        return self.pack({**sample, "image": image, "keypoints": sample["keypoints"] + BORDER})
 
     def learn_from(
-        self, teacher: runtime.Runner, config: keypoint_net.KeypointConfig, folder: Path,
-        said: np.ndarray | None = None,
-    ) -> np.ndarray:  # fmt: skip
+        self, teacher: keypoint_net.KeypointNetwork, folder: Path, find: distillation.Find,
+        said: distillation.PseudoLabels | None = None,
+    ) -> distillation.PseudoLabels:  # fmt: skip
         """Have a teacher tell the points of every face, those without labels in the data folder included.
 
-        `teacher` runs a `runtime.Decoded` network of this config. Returns what it said; with this as `said`,
-        it need not be asked again. The faces without labels are trained on from now on.
+        `find` is a face detector, for pictures whose faces nobody has marked. Returns what the teacher said;
+        with this as `said`, it need not be asked again. The faces without labels are trained on from now on.
         """
-        faces = distillation.unlabelled_faces(folder)
+        faces = distillation.unlabelled_faces(folder, find)
         transforms = [self.pack.draw(face.box) for face in faces]
         crops = [t.crop(images.read(f.path)) for t, f in zip(transforms, faces, strict=True)]
         corners = [t.to_crop(f.box.reshape(2, 2)) for t, f in zip(transforms, faces, strict=True)]
-        self.training = np.append(self.training, len(self.crops) + np.arange(len(faces)))
+        self.styles = np.append(self.styles, np.zeros(len(faces), self.styles.dtype))
         if faces:
             self.crops = np.concatenate([self.crops, np.stack(crops)])
-            self.boxes = np.concatenate([self.boxes, np.reshape(corners, (-1, 4))])
+            self.boxes = np.concatenate([self.boxes, np.reshape(corners, (-1, 4)).astype(np.float32)])
+        labelled = len(self.labels)
         if said is None:
-            said = np.zeros((len(self.crops), len(scheme.LABEL_STYLES), scheme.COUNT, 2), np.float32)
-            chosen = self.training
-            said[chosen] = distillation.lessons(
-                teacher, config, [self.crops[i] for i in chosen], self.boxes[chosen]
-            )
-        self.lessons = self._agreeing(said)
+            asked = np.append(np.unique(self.training), labelled + np.arange(len(faces)))
+            said = distillation.pseudo_labels(teacher, self.crops, self.boxes, self.styles, asked, labelled)
+        sure = labelled + np.flatnonzero(said.sure[labelled:])
+        self.boxes[labelled:] = geometry.tight_boxes(said.keypoints[labelled:, 0])
+        self.training = np.append(self.training, sure)
+        self.pseudo = said
         return said
-
-    def _agreeing(self, said: np.ndarray) -> np.ndarray:
-        """Lessons moved so that, in each style, they agree with the labels on the whole.
-
-        A teacher may have learnt from labels with their lean, or from others.
-        """
-        moved = said.copy()
-        known = self.training[self.training < len(self.keypoints)]
-        for index, style in enumerate(scheme.LABEL_STYLES):
-            chosen = known if style == "auto" else known[self.styles[known] == index]
-            if len(chosen):
-                away = self.keypoints[chosen] - said[chosen, index]
-                moved[:, index] += np.median(away.mean(axis=1), axis=0)
-        return moved
 
     @property
     def hidden_kernels(self) -> list[nn.Parameter]:
@@ -149,7 +176,8 @@ class KeypointTask:
         return len(self.training) // self.batch_size
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
-        """Crops (b,3,S,S) uint8, keypoints (b,68,2) in pixels of the crop and styles (b,) of one step.
+        """What one step learns from: crops (b,3,S,S) uint8, keypoints (b,68,2) in pixels of the crop, NaN
+        where unknown, whether they are `visible` (b,68), 0 to 1 or NaN, and styles (b,).
 
         `labelled` (b,) says whether the keypoints are labels, and not what a teacher says.
         Every draw comes from (seed, step, rank), so that a resumed run sees what it would have seen.
@@ -161,31 +189,45 @@ class KeypointTask:
         generator = Generator().manual_seed(int(draws.integers(2**62)))
         transforms = [self.crop.draw(self.boxes[i], generator) for i in chosen]
         crops = self._warp(chosen, transforms)
-        changed = [self.augmentation.photometry.change(c, draws, crops[k - 1]) for k, c in enumerate(crops)]
-        truth, styles, labelled = self._truth(chosen, draws)
-        keypoints = [t.keypoints_to_crop(points) for t, points in zip(transforms, truth, strict=True)]
+        truth, visible, styles, labelled = self._truth(chosen, draws)
+        keypoints = np.stack([t.keypoints_to_crop(p) for t, p in zip(transforms, truth, strict=True)])
+        photometry, changed = self.augmentation.photometry, []
+        for k, transform in enumerate(transforms):
+            if transform.mirrors:
+                visible[k] = visible[k, list(scheme.FLIP)]
+            crop, mask = photometry.cover(crops[k], draws, crops[k - 1])
+            if mask is not None:
+                visible[k] = _covered(visible[k], keypoints[k], mask)
+            changed.append(photometry.recolour(crop, draws))
         return {
             "crops": torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2),
-            "keypoints": torch.from_numpy(np.stack(keypoints)),
+            "keypoints": torch.from_numpy(keypoints),
+            "visible": torch.from_numpy(visible),
             "styles": torch.from_numpy(styles),
             "labelled": torch.from_numpy(labelled),
         }
 
     def _truth(
         self, chosen: np.ndarray, draws: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What faces by index are to learn: points (b,68,2), style (b,), and whether a label says so (b,)."""
-        auto, labels = scheme.LABEL_STYLES.index("auto"), len(self.keypoints)
-        known = chosen < labels
-        own = self.styles[np.where(known, chosen, 0)]
-        styles = np.where(draws.random(len(chosen)) < self.augmentation.style_dropout, auto, own)
-        truth = self.keypoints[np.where(known, chosen, 0)]
-        if not len(self.lessons):
-            return truth, styles, known
-        labelled = known & (draws.random(len(chosen)) >= self.augmentation.lesson)
-        drawn = ~labelled & (~known | (draws.random(len(chosen)) < self.augmentation.other_style))
-        styles = np.where(drawn, draws.integers(len(scheme.LABEL_STYLES), size=len(chosen)), styles)
-        return np.where(labelled[:, None, None], truth, self.lessons[chosen, styles]), styles, labelled
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What faces by index are to learn: points (b,68,2), whether they are visible (b,68), style (b,), and
+        whether a label says so (b,)."""
+        known = chosen < len(self.labels)
+        labels = np.where(known, chosen, 0)
+        own = self.styles[chosen]
+        shares = np.array([0, *(DEFAULT_SHARES[style] for style in scheme.LABEL_STYLES)])
+        default = draws.random(len(chosen)) < shares[own]
+        styles = np.where(default & distillation.teaches_default(own), 0, own)
+        truth, flags = self.keypoints[labels], np.where(known[:, None], self.flags[labels], -1)
+        visible = np.where(flags < 0, np.nan, flags == 1)
+        if self.pseudo is None:
+            return truth, visible.astype(np.float32), styles, known
+        labelled = known & (draws.random(len(chosen)) >= self.augmentation.pseudo_labels)
+        styles = np.where(labelled, styles, np.where(default, 0, own))
+        said = self.pseudo.keypoints[chosen, (styles > 0).astype(int)]
+        truth = np.where(labelled[:, None, None], truth, said)
+        visible = np.where(np.isnan(visible), self.pseudo.visibility[chosen], visible)
+        return truth, visible.astype(np.float32), styles, labelled
 
     def _warp(self, chosen: Iterable[int], transforms: Sequence[geometry.CropTransform]) -> list[np.ndarray]:
         """The chosen crops (S,S,3), each moved by its transform."""
@@ -194,113 +236,191 @@ class KeypointTask:
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch, and its parts by name; see `loss_of`."""
         raw = model(batch["crops"], batch["styles"])
-        return loss_of(self.network, raw, batch["keypoints"], batch["labelled"])
+        return loss_of(
+            self.network.codec, raw, batch["keypoints"], batch["visible"], batch["labelled"], self.weights
+        )
 
     @torch.inference_mode()
     def validate(self, model: keypoint_net.KeypointNetwork) -> dict[str, float]:
-        """NME (percent, inter-ocular, 68 points) on held-out people of YTF and held-out photos of 300-W.
+        """Figures on held-out people of YTF, and held-out photos of 300-W and of MERL-RAV.
 
-        `nme` is the mean of the two; the suffix says which labelling style the network was asked for.
+        `300w` and `ytf`: NME, percent, inter-ocular · `merl`: NME_box, percent, and by pose group (frontal,
+        half-profile, profile) · the suffix `own`: in the style of the labels, else in the default style ·
+        `turned`, `covered`: area under the ROC curve of visibility, of points turned away or covered against
+        visible ones, percent · `nme`, the one to follow: the mean of the three sets.
         """
         result: dict[str, float] = {"nme": 0.0}
         of_style = self.styles[self.held_out]
-        for style in ("ytf", "300w"):
-            chosen = self.held_out[of_style == scheme.LABEL_STYLES.index(style)]
-            for name, asked in (("auto", "auto"), ("own", style)):
-                predicted, _, truth = self.predict(model, chosen, asked)
-                result[f"{style}_{name}"] = float(metrics.nme(predicted, truth).mean())
-        result["nme"] = (result["ytf_auto"] + result["300w_auto"]) / 2
+        for style in scheme.LABEL_STYLES:
+            chosen = self.held_out[of_style == scheme.style_index(style)]
+            measure = metrics.nme_box if style == "merl" else metrics.nme
+            for suffix, asked in (("", None), ("_own", style)):
+                found, truth = self.predict(model, chosen, asked)
+                errors = measure(found.keypoints, truth)
+                result[f"{style}{suffix}"] = float(errors.mean())
+                if style == "merl" and asked is None:
+                    groups = np.array([POSES[group] for group in self.groups[chosen]])
+                    for pose in ("frontal", "half", "profile"):
+                        result[pose] = float(errors[groups == pose].mean()) if (groups == pose).any() else 0.0
+                    seen, flags = found.visibility, self.flags[chosen]
+                    for name, flag in (("turned", 0), ("covered", 2)):
+                        result[name] = 100 * metrics.roc_auc(seen[flags == 1], seen[flags == flag])
+        result["nme"] = (result["300w"] + result["ytf_own"] + result["merl"]) / 3
         return result
 
     @torch.inference_mode()
     def predict(
-        self, model: keypoint_net.KeypointNetwork, chosen: np.ndarray, label_style: str
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Keypoints (n,68,2), spreads (n,68) and labels (n,68,2) of faces by index, pixels of the crop."""
-        points, spreads, truth = [], [], []
+        self, model: keypoint_net.KeypointNetwork, chosen: np.ndarray, label_style: str | None
+    ) -> tuple[Found, np.ndarray]:
+        """What a network says of faces by index, and their labels (n,68,2), NaN where there is none; pixels
+        of the crop."""
+        said, truth = [], []
         device = next(model.parameters()).device
         for part in np.array_split(chosen, max(1, len(chosen) // 64)):
             transforms = [self.still.draw(self.boxes[i]) for i in part]
             crops = torch.from_numpy(np.stack(self._warp(part, transforms))).permute(0, 3, 1, 2)
-            prediction = model.predict(crops.to(device), label_style)
-            points.append(prediction.keypoints.float().cpu().numpy())
-            spreads.append(prediction.spreads.float().cpu().numpy())
-            truth += [t.to_crop(self.keypoints[i]) for t, i in zip(transforms, part, strict=True)]
-        return np.concatenate(points), np.concatenate(spreads), np.stack(truth)
+            said.append([t.float().cpu().numpy() for t in model.predict(crops.to(device), label_style)])
+            truth += [t.to_crop(self.labels[i]) for t, i in zip(transforms, part, strict=True)]
+        return Found(*map(np.concatenate, zip(*said, strict=True))), np.stack(truth)
 
     def finish(self, model: keypoint_net.KeypointNetwork) -> keypoint_net.KeypointNetwork:
-        """The trained network with its temperatures fitted: scores match hits best on the held-out faces.
+        """The trained network with what is fitted on held-out faces: temperatures and visibility.
 
-        A labelling style's own faces decide on its temperature, for how exact labels are is part of it; all
-        held-out faces decide on that of `auto`.
+        A labelling style's own faces decide on its temperature, for how exact labels are is part of it; those
+        of `distillation.DEFAULT_STYLES` decide on that of None.
         """
         of_style = self.styles[self.held_out]
-        temperatures = []
-        for index, style in enumerate(scheme.LABEL_STYLES):
-            chosen = self.held_out if style == "auto" else self.held_out[of_style == index]
-            predicted, spreads, truth = self.predict(model, chosen, style)
-            hits = metrics.point_errors(predicted, truth) <= 100 * codec.RADIUS
-            temperatures.append(fit_temperature(spreads, geometry.inter_ocular(predicted), hits))
-        finished = keypoint_net.build(dataclasses.replace(self.config, temperatures=tuple(temperatures)))
+        temperatures: list[float] = []
+        for style in (None, *scheme.LABEL_STYLES):
+            sets = [style] if style else distillation.DEFAULT_STYLES
+            own = [scheme.style_index(each) for each in sets]
+            found, truth = self.predict(model, self.held_out[np.isin(of_style, own)], style)
+            errors = metrics.point_errors(found.keypoints, truth)
+            counts = np.isfinite(errors)
+            eyes = np.broadcast_to(geometry.inter_ocular(found.keypoints)[:, None], counts.shape)[counts]
+            before = self.config.temperatures[len(temperatures)]
+            fitted = fit_temperature(
+                found.sigmas[counts][:, None], eyes, (errors <= 100 * pipeline.RADIUS)[counts][:, None]
+            )
+            temperatures.append(round(before * fitted, 3))
+        flagged = self.held_out[(self.flags[self.held_out] >= 0).any(axis=1)]
+        found, _ = self.predict(model, flagged, None)
+        calibration = fit_visibility(found.visibility, self.flags[flagged] == 1)
+        config = dataclasses.replace(
+            self.config, temperatures=tuple(temperatures), visibility_calibration=calibration
+        )
+        finished = keypoint_net.build(config)
         finished.load_state_dict(model.state_dict())
         return finished.eval()
 
     def preview(self, model: keypoint_net.KeypointNetwork, count: int = 16) -> np.ndarray:
         """A sheet (H,W,3) uint8 RGB of held-out faces: labels in green, predictions in white."""
         chosen = np.random.default_rng(self.seed).permutation(self.held_out)[:count]
-        predicted, _, truth = self.predict(model, chosen, self.config.label_style)
+        found, truth = self.predict(model, chosen, None)
         tiles = []
-        for index, face, label in zip(chosen, predicted, truth, strict=True):
+        for index, face, label in zip(chosen, found.keypoints, truth, strict=True):
             (pixels,) = self._warp([index], [self.still.draw(self.boxes[index])])
             tile = cv2.resize(pixels, None, fx=2, fy=2)
             for points, colour in ((label, (0, 255, 0)), (face, (255, 255, 255))):
-                for x, y in np.round((points * 2 + 0.5) * 16).astype(int):
+                for x, y in np.round((points[np.isfinite(points).all(axis=1)] * 2 + 0.5) * 16).astype(int):
                     cv2.circle(tile, (int(x), int(y)), 20, colour, -1, cv2.LINE_AA, shift=4)
             tiles.append(tile)
         rows = [np.concatenate(tiles[i : i + 4], axis=1) for i in range(0, len(tiles) // 4 * 4, 4)]
         return np.concatenate(rows)
 
 
+class Found(NamedTuple):
+    """`keypoints` (n,68,2), `sigmas` (n,68), `visibility` (n,68) of n faces."""
+
+    keypoints: np.ndarray
+    sigmas: np.ndarray
+    visibility: np.ndarray
+
+
 def loss_of(
-    keypoint_network: keypoint_net.KeypointNetwork,
+    reader: codec.HeatmapCodec | codec.CoordinateCodec,
     raw: keypoint_net.RawOutput,
     keypoints: Tensor,
-    labelled: Tensor | None = None,
+    visible: Tensor,
+    labelled: Tensor,
+    weights: LossWeights,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a network's raw output against keypoints (n,68,2) in pixels of the crop; its parts by name.
+    """The loss of raw output against keypoints (n,68,2), pixels of the crop, NaN where unknown; its parts.
 
-    `nme` is the mean point error over the inter-ocular distance, `target` what the codec compares
-    (for heat maps the KL divergence from Gaussians), `spread` the negative log-likelihood of the
-    errors under a radial Laplace density, which teaches the spreads and nothing else. How far off it is, a
-    network learns from the faces alone that are `labelled` (n,), by default all.
+    `nme` is the mean point error over the size of the face (the root of the area of the known points' tight
+    box), in percent, `target` what the codec compares (for heat maps the KL divergence from Gaussians),
+    `spread` the negative log-likelihood of the errors under a radial Laplace density, which teaches the
+    spreads and nothing else, `visible` the cross-entropy against whether points can be seen, (n,68) from 0 to
+    1 or NaN. How far off it is, a network learns from the faces alone that are `labelled` (n,).
     """
-    reader = keypoint_network.codec
-    distances = (reader.decode(raw.outputs) - keypoints).square().sum(-1).add(1e-4).sqrt()
-    eyes = _inter_ocular(keypoints)
-    nme = (distances / eyes[:, None]).mean()
-    target = reader.loss(raw.outputs, keypoints)
+    known = keypoints.isfinite().all(dim=-1)
+    corners = [keypoints.masked_fill(~known[..., None], far) for far in (torch.inf, -torch.inf)]
+    size = (corners[1].amax(dim=1) - corners[0].amin(dim=1)).clamp_min(1).prod(dim=-1).sqrt()
+    truth = keypoints.masked_fill(~known[..., None], 0)
+    distances = (reader.decode(raw.outputs) - truth).square().sum(-1).add(1e-4).sqrt()
+    nme = _mean_of(distances / size[:, None], known)
+    target = _mean_of(reader.loss(raw.outputs, truth), known)
     # The density is exp(−r/b) / (2πb²) with a mean of 2b.
-    density = (2 * distances.detach() / raw.log_spreads.exp() + 2 * raw.log_spreads).mean(dim=-1)
-    counts = torch.ones_like(density) if labelled is None else labelled.to(density.dtype)
-    spread = (density * counts).sum() / counts.sum().clamp_min(1)
-    total = 10 * nme + 2 * target + 0.1 * spread
-    return total, {"nme": 100 * nme.item(), "target": target.item(), "spread": spread.item()}
+    density = 2 * distances.detach() / raw.log_spreads.exp() + 2 * raw.log_spreads
+    spread = _mean_of(density, known & labelled[:, None])
+    told = visible.isfinite()
+    entropy = F.binary_cross_entropy_with_logits(
+        raw.visibility, visible.masked_fill(~told, 0), reduction="none"
+    )
+    seen = (entropy * told).sum() / told.sum().clamp_min(1)
+    total = weights.points * nme + weights.heatmaps * target + weights.spreads * spread
+    parts = {"nme": 100 * nme, "target": target, "spread": spread, "visible": seen}
+    return total + weights.visibility * seen, {name: part.item() for name, part in parts.items()}
+
+
+def _mean_of(values: Tensor, counts: Tensor) -> Tensor:
+    """Mean over faces of the mean of a face's values (n,68) where `counts` (n,68); 0 where none does."""
+    of_faces = (values * counts).sum(dim=1) / counts.sum(dim=1).clamp_min(1)
+    return of_faces.sum() / counts.any(dim=1).sum().clamp_min(1)
 
 
 def fit_temperature(spreads: np.ndarray, inter_ocular: np.ndarray, hits: np.ndarray) -> float:
-    """The factor for spreads (n,68) with which scores are nearest to hits (n,68) in ten bins; 0.4 to 2.5."""
+    """The factor for spreads (n,m) with which scores are nearest to hits (n,m) in ten bins; 0.4 to 2.5.
+
+    `inter_ocular` (n,) in the unit of the spreads.
+    """
 
     def error(temperature: float) -> float:
-        return metrics.reliability(codec.scores_from_spreads(spreads, inter_ocular, temperature), hits)[0]
+        return metrics.reliability(pipeline.scores_from_sigmas(temperature * spreads, inter_ocular), hits)[0]
 
     return float(min(np.geomspace(0.4, 2.5, 85).round(3), key=error))
 
 
-def _inter_ocular(keypoints: Tensor) -> Tensor:
-    """Inter-ocular distance (n,) of keypoints (n,68,2), at least a fifth of the face's longer side.
+def fit_visibility(probabilities: np.ndarray, seen: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept for the logits of probabilities (n,68), so that they are those of `seen` (n,68).
 
-    In profile the eye corners close up: a few such faces would rule the loss.
+    Logistic regression on the logits, by Newton's method (Platt scaling).
     """
-    corners = keypoints[:, [scheme.RIGHT_EYE_OUTER_CORNER, scheme.LEFT_EYE_OUTER_CORNER]]
-    sides = (keypoints.amax(dim=1) - keypoints.amin(dim=1)).amax(dim=1)
-    return torch.maximum((corners[:, 0] - corners[:, 1]).norm(dim=-1), 0.2 * sides)
+    p = np.clip(probabilities.ravel().astype(np.float64), 1e-6, 1 - 1e-6)
+    features = np.stack([np.log(p / (1 - p)), np.ones_like(p)], axis=1)
+    answer = np.array([1.0, 0.0])
+    for _ in range(20):
+        now = 1 / (1 + np.exp(-features @ answer))
+        gradient = features.T @ (now - seen.ravel())
+        curvature = (features * (now * (1 - now))[:, None]).T @ features
+        answer = answer - np.linalg.solve(curvature + 1e-6 * np.eye(2), gradient)
+    return round(float(answer[0]), 4), round(float(answer[1]), 4)
+
+
+def _visibility(folder: Path, source: data.Source, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Flags (n,68) and pose groups of the faces of a source: −1 and "" where it has none."""
+    if source.visibility is None:
+        return np.full((len(names), scheme.COUNT), -1, np.int8), [""] * len(names)
+    of, groups, flags = data.read_visibility(folder / source.visibility)
+    if of != names:
+        raise ValueError(f"{folder / source.visibility} has other rows than {folder / source.csv}")
+    return flags, groups
+
+
+def _covered(visible: np.ndarray, keypoints: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Visibility (68,) once what the mask (H,W) has is covered; what was unknown stays so."""
+    height, width = mask.shape
+    x, y = np.nan_to_num(keypoints, nan=-1).round().astype(int).T
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    hidden = inside & (mask[y.clip(0, height - 1), x.clip(0, width - 1)] > 0)
+    return np.where(hidden & np.isfinite(visible), 0, visible).astype(np.float32)

@@ -15,7 +15,7 @@ import av
 import cv2
 import numpy as np
 
-from fkp import images
+from fkp import images, outputs
 
 KINDS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".mkv": "matroska"}
 """What can be written: FFmpeg's name of the kind of file by its ending."""
@@ -286,7 +286,8 @@ class Film:
 
     Video is H.264, or VP9 where FFmpeg lacks that or the kind of file wants it, of 4:2:0 pixels, whose even
     width and height repeat the last column and row. Sound is taken over where it can be played from that
-    kind of file, and encoded anew else. Nothing else of the clip goes along: no place, no time, no device.
+    kind of file, and encoded anew else. Nothing else of the clip goes along: no place, no time, no device. A
+    comment says that fkp made it.
     """
 
     def __init__(
@@ -302,6 +303,7 @@ class Film:
         options = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
         with self._told():
             self._container = av.open(os.fsdecode(path), "w", format=kind, options=options)
+            self._container.metadata["comment"] = outputs.MARK.decode()
         encoder = next((name for name in _ENCODERS[kind] if name in av.codecs_available), None)
         if encoder is None:
             self._container.close()

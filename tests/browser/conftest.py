@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
+from tests.browser import website
+
 HERE = Path(__file__).parent
 PATIENCE_MS = 20_000
 
@@ -42,6 +44,29 @@ def address(root: Path, tmp_path_factory: pytest.TempPathFactory, chromium_path:
     """Address of a running page."""
     with serving(root, tmp_path_factory.mktemp("page")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def built_website(root: Path, chromium_path: str) -> Path:
+    """The folder of the browser edition as `npm run build` makes it. Without Node the tests are skipped, but
+    fail where CI=true."""
+    npm = shutil.which("npm")
+    if npm is None:
+        say = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        say("no Node: install it (as Debian's nodejs and npm)")
+    web = root / "web"
+    commands = [] if (web / "node_modules").is_dir() else [[npm, "ci", "--no-audit", "--no-fund"]]
+    for command in [*commands, [npm, "run", "build"]]:
+        done = subprocess.run(command, cwd=web, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return web / "dist"
+
+
+@pytest.fixture
+def site(built_website: Path) -> Iterator[website.Website]:
+    """The browser edition on a host of static files, which counts requests from here on."""
+    with website.serving(built_website) as served:
+        yield served
 
 
 @contextmanager

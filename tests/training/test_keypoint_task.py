@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fkp import data, geometry
+from fkp import geometry
 from fkp.networks import keypoint_net
 from fkp.training import keypoint_task
+from fkp.training.augmentation import Photometry
 from tests import synthetic
 
 
@@ -72,7 +73,7 @@ def test_augmentation_by_factors():
 
 def test_batches_hold_what_the_faces_show(task):
     """A face of one colour at its right eye: after any transform the label still points at it."""
-    plain = dataclasses.replace(task.augmentation, photometry=data.Photometry(*[0.0] * 9))
+    plain = dataclasses.replace(task.augmentation, photometry=Photometry(*[0.0] * 9))
     index = int(task.training[0])
     transform = task.crop.draw(task.boxes[index], torch.Generator().manual_seed(1))
     (crop,) = task._warp([index], [transform])

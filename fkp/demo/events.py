@@ -1,0 +1,59 @@
+"""What the events of all tabs share: limits, scripts, and how a function shows something step by step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from fkp.demo.latest_action import Turns
+
+Shown = Iterator[dict[Any, Any]]
+"""What a function shows, step by step: values by component."""
+
+AT_ONCE = 4
+"""Requests that are worked on at the same time; the rest wait in a queue."""
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": AT_ONCE}
+"""Options of an event that only the page itself may cause."""
+QUICK: dict[str, Any] = PRIVATE | {"show_progress": "hidden"}
+
+
+def ending_with(kept: gr.State) -> Callable[[Callable[..., Shown]], Callable[..., Shown]]:
+    """For a function that shows something step by step, its first input being the state: that comes last.
+
+    Gradio repeats at the end what came last, when something newer may be there to be seen.
+    """
+
+    def ending(steps: Callable[..., Shown]) -> Callable[..., Shown]:
+        @functools.wraps(steps)
+        def all_steps(turns: Turns[Any], *given: Any) -> Shown:
+            yield from steps(turns, *given)
+            yield {kept: turns}
+
+        return all_steps
+
+    return ending
+
+
+# For the last input: when the button was pressed.
+NOW = """(...given) => [...given.slice(0, -1), performance.now()]"""
+
+# On a phone the result stands below the photo.
+SCROLL = """() => document.querySelector("#answer").scrollIntoView({behavior: "smooth", block: "nearest"})"""
+SCROLL_TO_CLIP = """() => {
+  const answer = document.querySelector("#clip-answer");
+  const room = window.innerHeight - answer.getBoundingClientRect().top;
+  if (room < 120) answer.scrollIntoView({behavior: "smooth", block: "center"});
+}"""
+NOW_AND_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return ({NOW})(...given) }}"
+JUST_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return given }}"
+
+DOWNLOAD = """(file) => {
+  const link = document.createElement("a");
+  link.href = file.url;
+  link.download = file.orig_name ?? file.path.split(/[\\\\/]/).pop();
+  link.click();
+}"""

@@ -1,0 +1,45 @@
+"""The page: its header, its tabs, and what programs may call."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from fkp.demo import about, api, components, data_retention, live_tab, photo_tab, video_tab
+from fkp.demo.site import Site
+
+
+def build(site: Site) -> gr.Blocks:
+    """The page around a model."""
+    with components.Page(
+        title="Face keypoints",
+        analytics_enabled=False,
+        delete_cache=(data_retention.SWEEP_SECONDS, data_retention.KEPT_SECONDS),
+    ) as page:
+        gr.HTML(HEADER)
+        with gr.Tabs():
+            with gr.Tab("Photo", id="photo"):
+                photo_tab.build(site)
+            with gr.Tab("Live", id="live"):
+                live_tab.build(site)
+            with gr.Tab("Video", id="video"):
+                video_tab.build(site)
+            with gr.Tab("About", id="about") as tab:
+                about.build(site, tab)
+        gr.HTML(FOOTER)
+        api.build(site)
+    return page
+
+
+HEADER = """
+<header id="head">
+  <h1>Face keypoints</h1>
+  <p>Finds every face and places 68 points on it: jaw, eyebrows, nose, eyes and lips.</p>
+</header>
+"""
+
+FOOTER = f"""
+<footer id="foot">
+  Your photos and clips are worked on by the computer that runs this page and go nowhere else; after
+  {data_retention.KEPT_SECONDS // 60} minutes at the latest nothing is left of them. More under About.
+</footer>
+"""

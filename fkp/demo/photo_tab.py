@@ -1,0 +1,190 @@
+"""The Photo tab: photos in; their faces drawn, one of them enlarged, and files to save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from fkp import draw, images
+from fkp.demo import components, data_retention, options, photos, view, zerogpu
+from fkp.demo.events import DOWNLOAD, NOW, PRIVATE, QUICK, SCROLL, Shown, ending_with
+from fkp.demo.latest_action import Turns
+from fkp.demo.photos import Album
+from fkp.demo.site import Site
+
+MAX_FILES = 20
+"""Photos that are taken at once."""
+
+
+def build(site: Site) -> None:
+    """Photos in; their faces drawn, one of them enlarged, and files to save."""
+    model, limits = site.model, site.settings
+    look_at_many = zerogpu.lent(photos.looks, model, seconds=lambda paths, limits: 5 + 2 * len(paths))
+    kept = gr.State(
+        Turns(Album()),
+        time_to_live=data_retention.KEPT_SECONDS,
+        delete_callback=lambda kept: photos.forget(kept.value.files, site.uploads),
+    )
+    moment = gr.Number(visible=False)
+    with gr.Row(elem_classes="sides"):
+        with gr.Column(scale=4, min_width=300):
+            given = components.upload(site.pictures, limits, MAX_FILES, elem_id="photo")
+            strip = components.chooser(elem_id="photos")
+            with gr.Column(elem_id="options"):
+                shown = gr.CheckboxGroup(
+                    options.SHOW, value=options.SHOWN_AT_FIRST, label="Show", elem_id="view"
+                )
+                legend = gr.HTML(view.legend(options.style(options.SHOWN_AT_FIRST, 1)), elem_id="legend")
+                size = gr.Slider(0.5, 3, 1, step=0.25, label="Size of the points", buttons=[], elem_id="size")
+                with gr.Row(elem_id="save"):
+                    save_picture = gr.Button("Save picture", interactive=False, size="md", min_width=140)
+                    save_all = gr.Button("Save all pictures", visible=False, size="md", min_width=140)
+                    save_json = gr.Button("Save JSON", interactive=False, size="md", min_width=140)
+                    save_csv = gr.Button("Save CSV", interactive=False, size="md", min_width=140)
+                    clear = gr.Button("Clear", interactive=False, size="md", min_width=140)
+                    to_save = gr.DownloadButton(visible=False)
+        with gr.Column(scale=7, min_width=320):
+            answer = gr.HTML(view.answer(Album()), elem_id="answer")
+            picture = components.picture(elem_id="result")
+    one_face = components.chooser(elem_id="face")
+
+    def everything(album: Album, shown: list[str], size: float, left_out: int = 0) -> dict[Any, Any]:
+        """All that is shown of an album."""
+        style, photo = options.style(shown, size), album.photo
+        overlay = photos.overlay(photo, style) if photo and len(photo.faces) else b""
+        some = any(len(each.faces) for each in album.photos)
+        return {
+            answer: view.answer(album, left_out),
+            picture: gr.HTML(**view.picture(album, overlay)),
+            strip: view.strip(album),
+            one_face: face_panel(album, style),
+            save_picture: gr.update(interactive=bool(overlay)),
+            save_all: gr.update(visible=len(album.photos) > 1),
+            save_json: gr.update(interactive=some),
+            save_csv: gr.update(interactive=some),
+            clear: gr.update(interactive=photo is not None),
+        }
+
+    def face_panel(album: Album, style: draw.Style) -> str:
+        if album.photo is None or album.face is None:
+            return ""
+        return view.face_panel(album, photos.enlarged(album.photo.enlarged[album.face], style))
+
+    @ending_with(kept)
+    def find(album: Turns[Album], sent: Any, shown: list[str], size: float) -> Shown:
+        """Look at what was sent, one after the other, and show the first as soon as it is done."""
+        try:
+            paths, left_out, moment = components.sent(sent, site.uploads, MAX_FILES)
+        except images.ImageError as error:
+            raise components.error(error) from None
+        album.begin(moment)
+        with album.sending(moment) as goes_on:
+            if not goes_on:
+                photos.forget(paths, site.uploads, but=album.value.files)
+                return
+            photos.forget(album.value.files, site.uploads, but=paths)
+            album.value = Album(files=tuple(paths))
+            yield {answer: view.say("Looking for faces …")}
+        looks = look_at_many(paths, limits) if len(paths) > 1 else photos.looks(model, paths, limits)
+        for photo in looks:
+            with album.sending(moment) as goes_on:
+                if not goes_on:
+                    return
+                album.value = album.value.with_photo(photo)
+                outputs: dict[Any, Any] = {}
+                done = len(album.value.photos)
+                if done in (1, len(paths)):
+                    outputs = everything(album.value, shown, size, left_out if done == len(paths) else 0)
+                yield outputs | {strip: view.strip(album.value, len(paths))}
+
+    @ending_with(kept)
+    def try_example(album: Turns[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
+        yield from instead(album, shown, size, getattr(event, "moment", None), event.index)
+
+    @ending_with(kept)
+    def start_again(album: Turns[Album], shown: list[str], size: float, moment: float) -> Shown:
+        yield from instead(album, shown, size, moment)
+
+    def instead(
+        album: Turns[Album], shown: list[str], size: float, moment: Any, example: Any = None
+    ) -> Shown:
+        """An example, or nothing, in the place of what is there; work that is going on ends."""
+        album.begin(moment)
+        found = Album()
+        if photos.is_index(example, len(site.pictures)):
+            found = found.with_photo(photos.look(model, site.pictures[example], limits))
+        with album.sending(moment) as goes_on:
+            if goes_on:
+                photos.forget(album.value.files, site.uploads)
+                album.value = found
+                yield everything(found, shown, size)
+
+    @ending_with(kept)
+    def go_to(album: Turns[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
+        with album.sending():
+            album.value = album.value.go_to(event.index)
+            yield everything(album.value, shown, size)
+
+    @ending_with(kept)
+    def choose(album: Turns[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
+        with album.sending():
+            album.value = album.value.choose(event.index)
+            faces = gr.HTML(value=view.picture(album.value, b"")["value"])
+            enlarged = face_panel(album.value, options.style(shown, size))
+            yield {picture: faces, one_face: enlarged}
+
+    @ending_with(kept)
+    def draw_again(album: Turns[Album], shown: list[str], size: float) -> Shown:
+        """Another style for what was found before: no network runs."""
+        style = options.style(shown, size)
+        with album.sending():
+            photo = album.value.photo
+            changed: dict[Any, Any] = {
+                legend: view.legend(style),
+                one_face: face_panel(album.value, style),
+            }
+            if photo and len(photo.faces):
+                overlay = photos.overlay(photo, style)
+                changed[picture] = gr.HTML(overlay=view.data_uri(overlay, "image/png"))
+            yield changed
+
+    def saving(write: Callable[[Album, draw.Style], Path]) -> Callable[..., str]:
+        def save(album: Turns[Album], shown: list[str], size: float) -> str:
+            if album.value.photo is None:
+                raise gr.Error("There is no photo any more. Please choose it again.", print_exception=False)
+            try:
+                return str(write(album.value, options.style(shown, size)))
+            except images.ImageError as error:
+                raise components.error(error) from None
+
+        return save
+
+    state = [kept, shown, size]
+    all_shown = [kept, answer, picture, strip, one_face, save_picture, save_all, save_json, save_csv, clear]
+    working = QUICK | {"concurrency_id": "faces"}
+
+    newest: dict[str, Any] = {"trigger_mode": "multiple"}  # none waits for the one before it to end
+    finding = given.upload(find, [kept, given, shown, size], all_shown, **newest, **working)
+    trying = given.select(try_example, state, all_shown, **newest, **working)
+    for event in (finding, trying):
+        event.then(js=SCROLL, **PRIVATE)
+    clear.click(start_again, [*state, moment], all_shown, js=NOW, **newest, **QUICK)
+    strip.select(go_to, state, all_shown, **QUICK)
+    for chooser in (picture, one_face):
+        chooser.select(choose, state, [kept, picture, one_face], **QUICK)
+    for option in (shown, size):
+        option.change(
+            draw_again, state, [kept, legend, one_face, picture], trigger_mode="always_last", **QUICK
+        )
+
+    for button, write in {
+        save_picture: lambda album, style: photos.save_picture(album, style, limits, site.uploads),
+        save_all: lambda album, style: photos.save_pictures(album, style, limits, site.uploads),
+        save_json: lambda album, style: photos.save_json(album, site.uploads),
+        save_csv: lambda album, style: photos.save_csv(album, site.uploads),
+    }.items():
+        saved = button.click(saving(write), state, to_save, show_progress_on=button, **PRIVATE)
+        saved.success(None, to_save, js=DOWNLOAD, **PRIVATE)

@@ -1,0 +1,188 @@
+"""The Video tab: a clip in; it comes back with its keypoints, to be played, and the numbers as files."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+
+from fkp import images
+from fkp.demo import clip_jobs, components, data_retention, options, photos, view, zerogpu
+from fkp.demo.clip_jobs import Footage, Reel
+from fkp.demo.events import DOWNLOAD, JUST_SCROLL, NOW, NOW_AND_SCROLL, PRIVATE, QUICK, Shown, ending_with
+from fkp.demo.latest_action import Turns
+from fkp.demo.site import Site
+
+TELL_SECONDS = 0.5
+"""How often it is told how far the work on a clip is."""
+
+
+def build(site: Site) -> None:
+    """A clip in; it comes back with its keypoints, to be played, and the numbers as files."""
+    model, limits = site.model, site.settings
+    work = zerogpu.lent(clip_jobs.annotate, model, seconds=lambda order: 60)
+    workshop = clip_jobs.Workshop(work, limits.clips_at_once)
+    kept = gr.State(
+        Turns(Reel()),
+        time_to_live=data_retention.KEPT_SECONDS,
+        delete_callback=lambda kept: kept.value.forget(site.uploads),
+    )
+    moment = gr.Number(visible=False)
+    with gr.Row(elem_classes="sides"):
+        with gr.Column(scale=4, min_width=300):
+            given = components.clip_upload(site.clips, limits, elem_id="clip")
+            shown = gr.CheckboxGroup(
+                options.SHOW_IN_CLIPS,
+                value=[*options.SHOWN_AT_FIRST, "face_numbers"],
+                label="Show",
+                elem_id="clip-view",
+            )
+            legend = gr.HTML(view.legend(options.style(options.SHOWN_AT_FIRST, 1)), elem_id="clip-legend")
+            size = gr.Slider(
+                0.5, 3, 1, step=0.25, label="Size of the points", buttons=[], elem_id="clip-size"
+            )
+            with gr.Row(elem_id="clip-work"):
+                start = gr.Button("Find faces", variant="primary", interactive=False, min_width=140)
+                clear = gr.Button("Clear", interactive=False, min_width=140)
+        with gr.Column(scale=7, min_width=320):
+            answer = gr.HTML(view.clip_answer(None), elem_id="clip-answer")
+            with gr.Row(elem_id="clip-save"):
+                save_film = gr.Button("Save clip", interactive=False, size="md", min_width=120)
+                save_json = gr.Button("Save JSON", interactive=False, size="md", min_width=120)
+                save_csv = gr.Button("Save CSV", interactive=False, size="md", min_width=120)
+                to_save = gr.DownloadButton(visible=False)
+
+    def everything(
+        told: str, *, ready: bool = False, busy: bool = False, done: bool = False
+    ) -> dict[Any, Any]:
+        """All that is shown: what there is to say, and which buttons can be pressed."""
+        shown = {answer: told, start: gr.update(interactive=ready)}
+        ending = gr.update(value="Cancel" if busy else "Clear", interactive=busy or ready or done)
+        return shown | {clear: ending} | {button: gr.update(interactive=done) for button in saves}
+
+    @ending_with(kept)
+    def take(reel: Turns[Reel], sent: Any) -> Shown:
+        """Say what there is to say about a clip before the work."""
+        try:
+            (path, *_), _, moment = components.sent(sent, site.uploads, 1)
+        except images.ImageError as error:
+            raise components.error(error) from None
+        reel.begin(moment)
+        clip = clip_jobs.look(path, limits)
+        with reel.sending(moment) as goes_on:
+            if not goes_on:
+                Reel(clip).forget(site.uploads, but=reel.value.path)
+                return
+            reel.value.forget(site.uploads, but=path)
+            reel.value = Reel(clip)
+            if clip.problem:
+                reel.value.forget(site.uploads)
+                reel.value = Reel()
+            yield everything(view.clip_answer(clip), ready=not clip.problem)
+
+    @ending_with(kept)
+    def try_clip(reel: Turns[Reel], shown: list[str], size: float, event: gr.EventData) -> Shown:
+        if not photos.is_index(event.index, len(site.clips)):
+            raise gr.Error("There is no such example.", print_exception=False)
+        clip = clip_jobs.look(site.clips[event.index], limits)
+        yield from work_on(reel, clip, shown, size, getattr(event, "moment", None))
+
+    @ending_with(kept)
+    def follow(reel: Turns[Reel], shown: list[str], size: float, moment: float) -> Shown:
+        yield from work_on(reel, reel.value.footage, shown, size, moment)
+
+    def work_on(reel: Turns[Reel], clip: Footage | None, shown: list[str], size: float, moment: Any) -> Shown:
+        """Annotate a clip, and tell how far it is until it is done, or something else was begun."""
+        reel.begin(moment)
+        with reel.sending(moment) as goes_on:
+            if not goes_on or clip is None:
+                return
+            reel.value.forget(site.uploads, but=clip.path)
+            reel.value = Reel(clip)
+            style = options.style(shown, size)
+            try:
+                order = clip_jobs.order(clip.path, style, "face_numbers" in shown, limits, site.uploads)
+                job = workshop.begin(order)
+            except clip_jobs.BusyError as error:
+                yield everything(view.say(str(error), "problem"), ready=True)
+                return
+            reel.value = Reel(clip, job)
+        try:
+            outputs = everything(view.going_on(None), busy=True)
+            while True:
+                ended = job.ended
+                if ended and job.done and job.progress:
+                    outputs = everything(
+                        view.film(address_of(order.film), clip, job.progress), ready=True, done=True
+                    )
+                elif ended:
+                    outputs = everything(view.say(html.escape(job.problem), "problem"), ready=True)
+                with reel.sending(moment) as goes_on:
+                    if not goes_on:
+                        return
+                    yield outputs
+                if ended:
+                    return
+                job.wait(TELL_SECONDS)
+                ahead = workshop.ahead_of(job)
+                outputs = {answer: view.waiting(ahead) if ahead else view.going_on(job.progress)}
+        finally:
+            if not job.ended:  # the visitor has gone, or has begun something else
+                job.stop()
+
+    @ending_with(kept)
+    def stop(reel: Turns[Reel], moment: float) -> Shown:
+        reel.begin(moment)
+        with reel.sending(moment) as goes_on:
+            if goes_on:
+                reel.value.forget(site.uploads)
+                reel.value = Reel()
+                yield everything(view.clip_answer(None))
+
+    def settle(reel: Turns[Reel]) -> dict[str, Any]:
+        """What the button says, once more: the last word of work that was ended may come after this."""
+        job, clip = reel.value.job, reel.value.footage
+        busy = job is not None and not job.ended
+        return gr.update(value="Cancel" if busy else "Clear", interactive=busy or clip is not None)
+
+    def saving(which: Callable[[clip_jobs.Order], Path]) -> Callable[..., str]:
+        def fetch(reel: Turns[Reel]) -> str:
+            job = reel.value.job
+            if job is None or not job.done or not which(job.order).is_file():
+                raise gr.Error("The clip is no longer here. Please choose it again.", print_exception=False)
+            return str(which(job.order))
+
+        return fetch
+
+    saves = {
+        save_film: lambda order: order.film,
+        save_json: lambda order: order.json,
+        save_csv: lambda order: order.csv,
+    }
+    all_shown = [kept, answer, start, clear, *saves]
+    quick = QUICK | {"trigger_mode": "multiple"}
+    # They only wait for the workshop, which has a line of its own.
+    telling = quick | {"concurrency_id": "clips", "concurrency_limit": workshop.room + 1}
+
+    given.upload(take, [kept, given], all_shown, **quick)
+    given.select(try_clip, [kept, shown, size], all_shown, js=JUST_SCROLL, **telling)
+    start.click(follow, [kept, shown, size, moment], all_shown, js=NOW_AND_SCROLL, **telling)
+    stopped = clear.click(stop, [kept, moment], all_shown, js=NOW, **quick)
+    stopped.then(settle, kept, clear, **quick)
+    for option in (shown, size):
+        option.change(
+            lambda shown, size: view.legend(options.style(shown, size)), [shown, size], legend,
+            **PRIVATE, show_progress="hidden",
+        )  # fmt: skip
+    for button, which in saves.items():
+        saved = button.click(saving(which), kept, to_save, show_progress_on=button, **PRIVATE)
+        saved.success(None, to_save, js=DOWNLOAD, **PRIVATE)
+
+
+def address_of(path: Path) -> str:
+    """Where browsers find a file of the folder of uploads, seen from the page."""
+    return f"gradio_api/file={quote(str(path))}"

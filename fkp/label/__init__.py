@@ -1,0 +1,139 @@
+"""Many pictures → Parquet: `label`, which `fkp label` calls, on one machine or on a Ray cluster.
+
+    source ─sources→ shards ─labeller→ outputs ─annotation→ COCO, CVAT, Label Studio
+
+`local` gives the shards to processes, `cluster` to Ray; `table` is the layout of the outputs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from fkp.label import local, sources, table
+from fkp.label.labeller import Done, Labeller, Settings, output_path
+from fkp.label.local import WorkerDied
+from fkp.label.sources import Shard, SourceError
+from fkp.label.table import Counts, LabelledPicture, read
+
+__all__ = [
+    "Counts", "Done", "LabelledPicture", "Labeller", "Settings", "Shard", "SourceError", "Summary",
+    "WorkerDied", "label", "read",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a run: what was labelled in it and in how long, and what it found finished."""
+
+    counts: Counts
+    seconds: float
+    finished_before: int
+    problems: tuple[str, ...]
+    """A sentence for every shard that could not be read."""
+
+    def __str__(self) -> str:
+        pictures, faces, unreadable = self.counts
+        rate = pictures / max(self.seconds, 1e-9)
+        text = f"{pictures} pictures, {faces} faces, in {self.seconds:.0f} s ({rate:.1f} pictures/s)"
+        text += f", {unreadable} pictures could not be read" if unreadable else ""
+        before = self.finished_before
+        return text + (f", {before} shards were finished before" if before else "")
+
+
+def label(
+    source: str,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float = 0,
+    column: str | None = None,
+    key: str | None = None,
+    overwrite: bool = False,
+    messages: TextIO | None = None,
+) -> Summary:
+    """Label every picture of a source (see `sources.shards`) into Parquet files in a folder, one a shard.
+
+    Shards that are finished there are skipped, so the same call goes on with a run that was ended. On one
+    machine it starts `workers` processes (by default one for each core), so a script calls it under
+    `if __name__ == "__main__"`; with `ray`, the address of a cluster or "auto", see `cluster.run`. Progress
+    and shards that cannot be read are told on `messages` (by default stderr).
+    Raises SourceError, `hub.WeightsError`, WorkerDied, OSError, and ValueError where `out` holds results of
+    other weights or settings, unless `overwrite`.
+    """
+    settings, out, began = (settings or Settings()).resolved(), Path(out), time.monotonic()
+    messages = messages or sys.stderr
+    out.mkdir(parents=True, exist_ok=True)
+    found, size = sources.shards(source, column, key)
+    counts, problems, skipped = Counts(), [], 0
+    bar_format = "{percentage:3.0f}%|{bar}| {postfix}, {elapsed} passed, {remaining} left"
+    with tqdm(total=size, bar_format=bar_format, postfix="0 pictures", file=messages, disable=None) as bar:
+        pictures = 0
+
+        def skip(shard: Shard) -> None:
+            nonlocal skipped
+            skipped += 1
+            if not bar.disable:
+                bar.initial += shard.size  # what is finished says nothing of how long the rest takes
+            bar.update(shard.size)
+
+        def progress(more: int, work: int) -> None:
+            nonlocal pictures
+            pictures += more
+            rate = pictures / (time.monotonic() - began)
+            bar.set_postfix_str(f"{pictures} pictures, {rate:.1f}/s", refresh=False)
+            bar.update(work)
+
+        todo = _unfinished(found, source, settings, out, overwrite, skip)
+        results: Generator[Done]
+        if ray is None:
+            results = local.run(todo, settings, out, workers or _cores(), progress)
+        else:
+            from fkp.label import cluster
+
+            results = cluster.run(todo, settings, out, workers, ray, gpus, progress)
+        with closing(results):
+            for done in results:
+                counts = counts.plus(done.counts)
+                if done.problem:
+                    problems.append(done.problem)
+                    bar.write(f"fkp: {done.problem}", file=messages)
+    return Summary(counts, time.monotonic() - began, skipped, tuple(problems))
+
+
+def _unfinished(
+    shards: Iterator[Shard], source: str, settings: Settings, out: Path, overwrite: bool,
+    skip: Callable[[Shard], None],
+) -> Iterator[Shard]:  # fmt: skip
+    """The shards that are to be labelled; `skip` is told of the others. Raises ValueError, see `label`."""
+    for shard in shards:
+        path = output_path(out, shard)
+        if shard.kind == "parquet" and out.resolve().is_relative_to(Path(source).resolve()):
+            raise SourceError(f"{out}: lies within the source, whose shards are Parquet files too")
+        about = table.about(path)
+        if about is None:
+            if path.exists():
+                raise ValueError(f"{path}: is there already and not a result of this version of fkp")
+        elif not settings.agree_with(about):
+            if not overwrite:
+                raise ValueError(
+                    f"{path}: was made with other weights or settings: choose another folder, or overwrite it"
+                )
+        elif about["fingerprint"] == shard.fingerprint:
+            skip(shard)
+            continue
+        yield shard
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,178 @@
+"""The browser edition's library gives the points that Python gives, in Chromium, with the weights users have."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from playwright.sync_api import Page
+
+from fkp import FaceKeypoints
+from fkp.faces import Faces
+
+CLOSE = 0.1
+"""Pixels that points may differ."""
+
+DETECT = """async (encoded) => {
+  const bytes = Uint8Array.from(atob(encoded), letter => letter.charCodeAt(0));
+  const {length, width, height, ...arrays} = await model.detect(new Blob([bytes]));
+  return {length, width, height, ...Object.fromEntries(Object.entries(arrays).map(([k, v]) => [k, [...v]]))};
+}"""
+
+
+@pytest.fixture(scope="module")
+def model() -> FaceKeypoints:
+    return FaceKeypoints.from_pretrained(backend="onnxruntime")
+
+
+@pytest.fixture
+def library(browser, site) -> Iterator[Page]:
+    """A page on which `model` is the library's, and nothing else is shown."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{site.address}icon.svg")
+    page.evaluate("""async () => {
+        globalThis.fkp = await import("./fkp.js");
+        globalThis.model = await fkp.FaceKeypoints.load();
+    }""")
+    yield page
+    context.close()
+
+
+# --- 40 pictures ----------------------------------------------------------------------------------------------
+
+
+def other_colours() -> bytes:
+    """An ICC profile in which red is green: whoever applies it sees other pixels."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    places = {}
+    for i in range(struct.unpack_from(">I", profile, 128)[0]):
+        name, offset, size = struct.unpack_from(">4sII", profile, 132 + 12 * i)
+        places[name] = slice(offset, offset + size)
+    red, green = places[b"rXYZ"], places[b"gXYZ"]
+    profile[red], profile[green] = profile[green], profile[red]
+    return bytes(profile)
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def resized(image: Image.Image, factor: float) -> Image.Image:
+    return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS)
+
+
+def turned(image: Image.Image, orientation: int) -> bytes:
+    """As a camera held that way writes it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    back = {
+        1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]  # fmt: skip
+    return saved(image if back is None else image.transpose(back), "JPEG", quality=92, exif=exif)
+
+
+def see_through(image: Image.Image) -> Image.Image:
+    """Ever more transparent towards the right."""
+    alpha = np.tile(np.linspace(255, 60, image.width), (image.height, 1)).astype(np.uint8)
+    image = image.convert("RGBA")
+    image.putalpha(Image.fromarray(alpha))
+    return image
+
+
+def pictures(root: Path) -> dict[str, bytes]:
+    eileen, grace, four = (
+        Image.open(root / "examples" / f"{name}.jpg").convert("RGB")
+        for name in ("eileen_collins", "grace_hopper", "four_faces")
+    )
+    made = {
+        "eileen.png": saved(eileen, "PNG"),
+        "grace.png": saved(grace, "PNG"),
+        "four.png": saved(four, "PNG"),
+        "palette.png": saved(grace.quantize(200), "PNG"),
+        "palette with a transparent colour.png": saved(eileen.quantize(64), "PNG", transparency=3),
+        "grey.png": saved(four.convert("L"), "PNG"),
+        "two colours.png": saved(grace.convert("1"), "PNG"),
+        "grey with alpha.png": saved(see_through(grace).convert("LA"), "PNG"),
+        "alpha.png": saved(see_through(eileen), "PNG"),
+        "four with alpha.png": saved(see_through(four), "PNG"),
+        "interlaced small.png": saved(resized(four, 0.41), "PNG"),
+        "profile.png": saved(grace, "PNG", icc_profile=other_colours()),
+        "profile.jpg": saved(eileen, "JPEG", quality=95, icc_profile=other_colours()),
+        "coarse.jpg": saved(grace, "JPEG", quality=40),
+        "fine colours.jpg": saved(four, "JPEG", quality=90, subsampling=0),
+        "lying.jpg": saved(eileen.rotate(90, expand=True), "JPEG", quality=90, subsampling=1),
+        "progressive.jpg": saved(four, "JPEG", quality=85, progressive=True),
+        "grey.jpg": saved(grace.convert("L"), "JPEG", quality=90),
+        "lossy.webp": saved(four, "WEBP", quality=80),
+        "lossless.webp": saved(eileen, "WEBP", lossless=True),
+        "alpha.webp": saved(see_through(grace), "WEBP", lossless=True),
+        "grey.webp": saved(four.convert("L").convert("RGB"), "WEBP", quality=90),
+        "one frame.gif": saved(grace.quantize(256), "GIF"),
+        "upside down.bmp": saved(resized(four, 0.7).rotate(180), "BMP"),
+        "tiny.png": saved(resized(grace, 0.25), "PNG"),
+        "small.jpg": saved(resized(four, 0.37), "JPEG", quality=90),
+        "odd.png": saved(four.crop((3, 5, 700, 838)), "PNG"),
+        "large.jpg": saved(resized(four, 2.9), "JPEG", quality=90),
+        "very large.jpg": saved(resized(grace, 6), "JPEG", quality=85),
+        "wide.png": saved(four.crop((0, 380, 840, 760)), "PNG"),
+        "cut off.png": saved(grace.crop((150, 60, 330, 330)), "PNG"),
+        "tilted.png": saved(four.rotate(17, Image.Resampling.BICUBIC), "PNG"),
+    }  # fmt: skip
+    made |= {f"orientation {i}.jpg": turned((eileen, grace)[i % 2], i) for i in range(1, 9)}
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(root: Path, built_website: Path, browser, model: FaceKeypoints, tmp_path_factory) -> list[tuple[str, Faces, dict]]:
+    """What Python and what the browser says of each picture."""
+    from tests.browser import website
+
+    folder, both = tmp_path_factory.mktemp("pictures"), []
+    with website.serving(built_website) as site:
+        page = browser.new_page()
+        page.goto(f"{site.address}icon.svg")
+        page.evaluate("""async () => { globalThis.model = await (await import("./fkp.js")).FaceKeypoints.load(); }""")
+        for name, content in pictures(root).items():
+            (folder / name).write_bytes(content)
+            browsers = page.evaluate(DETECT, base64.b64encode(content).decode())
+            both.append((name, model(folder / name), browsers))
+        page.close()
+    return both
+
+
+def test_pictures_of_all_kinds_get_the_points_that_python_gives(found) -> None:
+    assert len(found) == 40
+    far = {}
+    for name, python, browsers in found:
+        if len(python) != browsers["length"]:
+            far[name] = f"{browsers['length']} faces, {len(python)} in Python"
+            continue
+        keypoints = np.array(browsers["keypoints"]).reshape(-1, 68, 2)
+        apart = np.abs(keypoints - python.keypoints).max(initial=0)
+        print(f"{name}: {len(python)} faces, {apart:.4f} px")
+        if apart > CLOSE:
+            far[name] = f"{apart:.3f} pixels"
+    assert far == {}
+    assert sum(len(python) for _, python, _ in found) > 60
+
+
+def test_scores_and_what_else_is_said_of_a_face(found) -> None:
+    for name, python, browsers in found:
+        assert np.allclose(browsers["scores"], python.scores, atol=2e-3), name
+        scores = np.array(browsers["keypointScores"]).reshape(-1, 68)
+        assert np.abs(scores - python.keypoint_scores).max(initial=0) < 5e-3, name
+        sigmas = np.array(browsers["sigmas"]).reshape(-1, 68)
+        assert np.allclose(sigmas, python.sigmas, rtol=0.02), name
+        visibility = np.array(browsers["visibility"]).reshape(-1, 68)
+        assert np.abs(visibility - python.visibility).max(initial=0) < 5e-3, name

@@ -1,0 +1,156 @@
+// Pixels resized and sampled as OpenCV does it: a canvas that scales moves points by more than a pixel.
+// Integers are pixel centres. Where numbers are rounded follows OpenCV's modules/imgproc/src/resize.cpp and
+// warp_kernels.simd.hpp (Apache 2.0).
+
+/** Interleaved 8-bit RGB. */
+export interface Picture {
+  width: number;
+  height: number;
+  data: Uint8Array | Uint8ClampedArray;
+}
+
+/** A 2×3 matrix, row by row: x' = m[0]·x + m[1]·y + m[2], y' = m[3]·x + m[4]·y + m[5]. */
+export type Affine = readonly [number, number, number, number, number, number];
+
+/** To the nearest whole number, and halves to the even one. */
+export function roundEven(value: number): number {
+  const up = Math.round(value);
+  return up - value === 0.5 && up % 2 ? up - 1 : up;
+}
+
+/** The picture in another size: the mean over areas, or linear between pixels (cv2.resize). */
+export function resize(picture: Picture, width: number, height: number, how: "area" | "linear"): Picture {
+  const scaleX = picture.width / width, scaleY = picture.height / height;
+  const whole = Math.abs(scaleX - Math.round(scaleX)) < 1e-15 && Math.abs(scaleY - Math.round(scaleY)) < 1e-15;
+  // OpenCV takes means where linear would halve both sides.
+  if (whole && (how === "area" || (scaleX === 2 && scaleY === 2))) return wholeAreas(picture, width, height);
+  return how === "area" ? areas(picture, width, height) : linear(picture, width, height);
+}
+
+function empty(width: number, height: number): Picture {
+  return { width, height, data: new Uint8ClampedArray(3 * width * height) };
+}
+
+function wholeAreas(from: Picture, width: number, height: number): Picture {
+  const to = empty(width, height), cellX = from.width / width, cellY = from.height / height;
+  const share = Math.fround(1 / (cellX * cellY)), sums = new Uint32Array(3 * width);
+  for (let y = 0, at = 0; y < height; y++) {
+    sums.fill(0);
+    for (let row = 0; row < cellY; row++) {
+      let source = (y * cellY + row) * from.width * 3;
+      for (let x = 0; x < 3 * width; x += 3) {
+        let r = 0, g = 0, b = 0;
+        for (let i = 0; i < cellX; i++, source += 3) {
+          r += from.data[source]!;
+          g += from.data[source + 1]!;
+          b += from.data[source + 2]!;
+        }
+        sums[x]! += r;
+        sums[x + 1]! += g;
+        sums[x + 2]! += b;
+      }
+    }
+    // Of 2×2 pixels it rounds halves up, elsewhere to even.
+    if (cellX === 2 && cellY === 2) for (const sum of sums) to.data[at++] = (sum + 2) >> 2;
+    else for (const sum of sums) to.data[at++] = roundEven(Math.fround(sum * share));
+  }
+  return to;
+}
+
+/** Which source pixels make each target pixel, and their shares: pixel i has entries starts[i] to starts[i + 1]. */
+function shares(from: number, to: number): { starts: Int32Array; at: number[]; share: number[] } {
+  const scale = from / to, starts = new Int32Array(to + 1), at: number[] = [], share: number[] = [];
+  for (let i = 0; i < to; i++) {
+    const begin = i * scale, end = begin + scale, cell = Math.min(scale, from - begin);
+    const last = Math.min(Math.floor(end), from - 1), first = Math.min(Math.ceil(begin), last);
+    const add = (pixel: number, part: number) => { at.push(pixel); share.push(Math.fround(part / cell)); };
+    if (first - begin > 1e-3) add(first - 1, first - begin);
+    for (let pixel = first; pixel < last; pixel++) add(pixel, 1);
+    if (end - last > 1e-3) add(last, Math.min(end - last, 1, cell));
+    starts[i + 1] = at.length;
+  }
+  return { starts, at, share };
+}
+
+function areas(from: Picture, width: number, height: number): Picture {
+  const to = empty(width, height);
+  const across = shares(from.width, width), down = shares(from.height, height);
+  const sums = new Float32Array(3 * width);
+  for (let y = 0; y < height; y++) {
+    sums.fill(0);
+    for (let row = down.starts[y]!; row < down.starts[y + 1]!; row++) {
+      const line = down.at[row]! * from.width * 3, weight = down.share[row]!;
+      for (let x = 0, entry = 0; x < width; x++) {
+        let r = 0, g = 0, b = 0;
+        for (const end = across.starts[x + 1]!; entry < end; entry++) {
+          const source = line + across.at[entry]! * 3, share = across.share[entry]!;
+          r += share * from.data[source]!;
+          g += share * from.data[source + 1]!;
+          b += share * from.data[source + 2]!;
+        }
+        sums[3 * x]! += weight * r;
+        sums[3 * x + 1]! += weight * g;
+        sums[3 * x + 2]! += weight * b;
+      }
+    }
+    for (let i = 0, at = 3 * y * width; i < sums.length; i++) to.data[at + i] = roundEven(sums[i]!);
+  }
+  return to;
+}
+
+/** Pixel before each target pixel's place, and the weight of the one after it, in 1/2048. */
+function places(from: number, to: number): { at: Int32Array; weight: Int32Array } {
+  const at = new Int32Array(to), weight = new Int32Array(to);
+  for (let i = 0; i < to; i++) {
+    const place = Math.fround((i + 0.5) * (from / to) - 0.5), before = Math.floor(place);
+    at[i] = Math.min(Math.max(before, 0), from - 1);
+    weight[i] = before < 0 || before >= from - 1 ? 0 : roundEven(Math.fround(place - before) * 2048);
+  }
+  return { at, weight };
+}
+
+function linear(from: Picture, width: number, height: number): Picture {
+  const to = empty(width, height), stride = from.width * 3;
+  const across = places(from.width, width), down = places(from.height, height);
+  let upper = new Int32Array(3 * width), lower = new Int32Array(3 * width), held = [-1, -1];
+  const fill = (line: Int32Array, y: number) => {
+    for (let x = 0; x < width; x++) {
+      const pixel = across.at[x]!, right = across.weight[x]!, left = 2048 - right;
+      const source = y * stride + pixel * 3, next = right ? source + 3 : source;
+      for (let c = 0; c < 3; c++) line[3 * x + c] = from.data[source + c]! * left + from.data[next + c]! * right;
+    }
+  };
+  for (let y = 0, at = 0; y < height; y++) {
+    const row = down.at[y]!, after = Math.min(row + 1, from.height - 1), weight = down.weight[y]!, rest = 2048 - weight;
+    if (held[1] === row) [upper, lower, held] = [lower, upper, [row, -1]];
+    if (held[0] !== row) fill(upper, row);
+    if (held[1] !== after) fill(lower, after);
+    held = [row, after];
+    for (let i = 0; i < 3 * width; i++, at++) {
+      to.data[at] = (((rest * (upper[i]! >> 4)) >> 16) + ((weight * (lower[i]! >> 4)) >> 16) + 2) >> 2;
+    }
+  }
+  return to;
+}
+
+/** RGB of `size`² pixels, each sampled where `cropToPicture` says, linearly; black beyond the picture's edge. */
+export function warp(from: Picture, cropToPicture: Affine, size: number): Picture {
+  const to = empty(size, size), { width, height, data } = from, m = cropToPicture.map(Math.fround);
+  for (let y = 0, at = 0; y < size; y++) {
+    for (let x = 0; x < size; x++, at += 3) {
+      const sx = Math.fround(x * m[0]! + Math.fround(y * m[1]! + m[2]!));
+      const sy = Math.fround(x * m[3]! + Math.fround(y * m[4]! + m[5]!));
+      const left = Math.floor(sx), top = Math.floor(sy);
+      if (left < -1 || top < -1 || left >= width || top >= height) continue;
+      const right = sx - left, below = sy - top;
+      for (let c = 0; c < 3; c++) {
+        const pixel = (px: number, py: number) =>
+          px < 0 || py < 0 || px >= width || py >= height ? 0 : data[(py * width + px) * 3 + c]!;
+        const above = pixel(left, top) * (1 - right) + pixel(left + 1, top) * right;
+        const under = pixel(left, top + 1) * (1 - right) + pixel(left + 1, top + 1) * right;
+        to.data[at + c] = roundEven(above * (1 - below) + under * below);
+      }
+    }
+  }
+  return to;
+}
