@@ -79,6 +79,7 @@ def test_the_eyes_of_an_unstyled_face(tmp_path) -> None:
     np.testing.assert_array_equal(loaded.sure, said.sure)
 
 
+@pytest.mark.slow
 def test_faces_without_labels_are_those_of_training_photos(tmp_path) -> None:
     folder = synthetic.data_folder(tmp_path)
     key = data.TRAINING_SOURCES[1].key
