@@ -103,6 +103,7 @@ def test_muon_trains_the_kernels_between_the_first_and_the_last(task):
     assert all(p.ndim == 4 for p in task.hidden_kernels)
 
 
+@pytest.mark.slow
 def test_loss_falls_and_validation_improves(task):
     torch.manual_seed(0)
     model = keypoint_net.build(KEYPOINTNET)
@@ -126,6 +127,7 @@ def test_preview_is_a_picture(task):
     assert sheet.shape == (224, 896, 3) and sheet.dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_finish_fits_what_is_corrected(task):
     model = keypoint_net.build(KEYPOINTNET).eval()
     finished = task.finish(model)
@@ -227,6 +229,7 @@ def styles_shown(task) -> tuple[np.ndarray, np.ndarray]:
     return styles, task.styles[chosen]
 
 
+@pytest.mark.slow
 def test_a_teacher_tells_of_faces_without_labels(tmp_path):
     folder = synthetic.data_folder(tmp_path)
     with open(folder / "face_boxes.csv", "a") as boxes:
@@ -258,6 +261,7 @@ def nobody(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.empty((0, 4)), np.empty(0)
 
 
+@pytest.mark.slow
 def test_the_network_is_shown_labels_without_their_annotation_offset(tmp_path):
     folder = synthetic.data_folder(tmp_path)
     offsets = (0.0, 0.0, 0.01, 0.03, -0.02, 0.04, 0.0, 0.0)
