@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fkp import scheme
+from fkp import images, scheme
 from fkp.faces import UNSURE, Faces
 
 Colour = tuple[int, int, int]
@@ -74,15 +74,13 @@ class Style:
     point_size: float = 1.0
 
 
-def draw(image: np.ndarray, faces: Faces, style: Style | None = None, **changes: Any) -> np.ndarray:
-    """A copy of an image (H,W,3) uint8 RGB with its faces drawn on it; the input stays as it is.
+def draw(image: images.ImageLike, faces: Faces, style: Style | None = None, **changes: Any) -> np.ndarray:
+    """A copy (H,W,3) uint8 RGB of a picture, given as a model takes it, with its faces drawn on it.
 
     `changes` are fields of `style`, as in `draw(image, faces, numbers=True)`. No face gives an equal copy.
-    Raises ValueError for an image of another shape or type.
+    Raises images.ImageError, a ValueError, for what is no picture.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image has shape {image.shape} and type {image.dtype}, (H,W,3) uint8 is needed")
-    picture = image.copy()
+    picture = images.read(image).copy()
     for sheet in _sheets(picture.shape[:2], faces, replace(style or Style(), **changes)):
         sheet.lay_on(picture)
     return picture
