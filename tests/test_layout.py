@@ -14,8 +14,8 @@ app train __main__
 demo label training video
 __init__ tracking evaluation
 pipeline
-hub
-detectors detector runtime networks metrics data converters draw report
+detectors hub
+detector runtime networks metrics data converters draw report
 faces
 measures geometry images smoothing config outputs
 scheme

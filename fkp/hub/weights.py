@@ -238,6 +238,9 @@ def _make_graphs(folder: Path, weights: Weights, network: str) -> None:
     try:
         if network == "keypoints":
             export.write_onnx(weights.module(network), path, weights.digest(network))
+            if weights.keypoints.activation_ranges:
+                small = folder / GRAPHS[network]["onnxruntime-int8"]
+                export.write_int8_onnx(weights.module(network), small, weights.digest(network))
         else:
             config = asdict(weights.detector)
             export.write_detector_onnx(weights.module(network), config, path, weights.digest(network))
@@ -327,11 +330,16 @@ def _rebuild(kind: type[Config], values: Any, path: Path) -> Config:
     for key, value in values.items():
         if key not in kinds:
             raise WeightsError(f"{path} has the unknown key {key!r} for {kind.__name__}: upgrade fkp")
-        value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+        value = _tuples(value)
         if not _has_type(value, hints[key]):
             raise WeightsError(f"{path} has {value!r} for {key!r}, where {kinds[key]} is needed")
         arguments[key] = value
     return kind(**arguments)
+
+
+def _tuples(value: Any) -> Any:
+    """Tuples for the lists that JSON makes of them."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _has_type(value: Any, hint: Any) -> bool:
