@@ -241,6 +241,11 @@ def _make_graphs(folder: Path, weights: Weights, network: str) -> None:
         else:
             config = asdict(weights.detector)
             export.write_detector_onnx(weights.module(network), config, path, weights.digest(network))
+            if weights.detector.activation_ranges:
+                small = folder / GRAPHS[network]["onnxruntime-int8"]
+                export.write_detector_int8_onnx(
+                    weights.module(network), config, small, weights.digest(network)
+                )
     except Exception as error:  # whatever the exporter of some version raises
         _write_or_remove(path, None)
         reason = str(error).strip().splitlines()[0]
@@ -327,11 +332,16 @@ def _rebuild(kind: type[Config], values: Any, path: Path) -> Config:
     for key, value in values.items():
         if key not in kinds:
             raise WeightsError(f"{path} has the unknown key {key!r} for {kind.__name__}: upgrade fkp")
-        value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+        value = _tuples(value)
         if not _has_type(value, hints[key]):
             raise WeightsError(f"{path} has {value!r} for {key!r}, where {kinds[key]} is needed")
         arguments[key] = value
     return kind(**arguments)
+
+
+def _tuples(value: Any) -> Any:
+    """Tuples for the lists that JSON makes of them."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _has_type(value: Any, hint: Any) -> bool:
