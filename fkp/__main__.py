@@ -190,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     space.add_argument("--out", metavar="DIR", type=Path, help="keep the folder there")
     space.add_argument("--dry-run", action="store_true", help="upload nothing, only show the files")
 
-    export = add("export", _export, "write the keypoint network as ONNX")
+    export = add("export", _export, "write the keypoint network as ONNX, also with 8-bit integers")
     export.add_argument("file", metavar="FILE.onnx", type=Path)
     _add_model(export)
     _add_force(export)
@@ -478,13 +478,18 @@ def _export(args: argparse.Namespace) -> int:
     from fkp import FaceKeypoints
     from fkp.networks import export
 
-    outputs.check({"the graph": args.file}, force=args.force)
+    small = args.file.with_suffix(".int8.onnx")
+    outputs.check({"the graph": args.file, "that of 8-bit integers": small}, force=args.force)
     model = FaceKeypoints.from_pretrained(args.model)
     try:
-        with outputs.naming(args.file):
-            networks = model.weights.module("keypoints"), model.weights.digest("keypoints")
-            export.write_onnx(networks[0], outputs.part(args.file), networks[1])
-            os.replace(outputs.part(args.file), args.file)
+        network, digest = model.weights.module("keypoints"), model.weights.digest("keypoints")
+        writers = {args.file: export.write_onnx}
+        if network.config.activation_ranges:
+            writers[small] = export.write_int8_onnx
+        for path, write in writers.items():
+            with outputs.naming(path):
+                write(network, outputs.part(path), digest)
+                os.replace(outputs.part(path), path)
     except export.ExportError as error:
         raise _Stop(str(error)) from error
     return 0

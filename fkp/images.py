@@ -99,29 +99,6 @@ def read(image: ImageLike, *, max_pixels: int = MAX_PIXELS, reduction: int = 1) 
             picture.close()
 
 
-def views(image: ImageLike) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """What `read` gives, the way up that it is meant, with the matrix (2,3) back to the pixels of `read`.
-
-    None in place of a matrix that would change nothing. One pair, but two for a PIL image that was made from
-    a file on its side: after `convert` it is so still, after `rotate` no more, and its EXIF data do not tell.
-    """
-    pixels = read(image)
-    stored = _stored(image) if isinstance(image, Image.Image) else _AS_IT_IS
-    if stored == _AS_IT_IS:
-        return [(pixels, None)]
-    swapped, rows, columns = stored
-    upright = pixels[:: -1 if rows else 1, :: -1 if columns else 1]
-    upright = np.ascontiguousarray(upright.transpose(1, 0, 2) if swapped else upright)
-    height, width = pixels.shape[:2]
-    back = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]] if swapped else [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    if columns:
-        back[0] = -back[0] + (0, 0, width - 1)
-    if rows:
-        back[1] = -back[1] + (0, 0, height - 1)
-    turned: tuple[np.ndarray, np.ndarray | None] = (upright, back)
-    return [turned] if isinstance(image, ImageFile.ImageFile) else [turned, (pixels, None)]
-
-
 class Reduced(NamedTuple):
     """A picture (H,W,3) uint8 RGB, perhaps smaller than the file's, which is `size_wh` (width, height)."""
 

@@ -84,7 +84,7 @@ def test_every_fault_is_named_at_once(tmp_path):
     "content, reason",
     [
         (None, "there is no such file"),
-        ("", "not a CSV"),
+        ("", "it is empty"),
         ("image,x1,y1\na,1,2\n", "its first row has 3 columns"),
     ],
 )

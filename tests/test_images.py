@@ -225,17 +225,10 @@ def test_exif_rotation(
     assert picture.shape == ((48, 32, 3) if orientation in (5, 6, 7, 8) else (32, 48, 3))
     assert corners(picture) == seen
     assert images.size_wh(path) == picture.shape[1::-1]
-    # In hand it lies as it lies there, whatever was done to it; upright it is found all the same.
+    # In hand it is as it is there, whatever was done to it before.
     with Image.open(path) as opened:
         for image in (opened, opened.copy(), opened.convert("RGBA"), ImageOps.exif_transpose(opened)):
-            in_hand = np.asarray(image.convert("RGB"))
-            assert np.array_equal(images.read(image), in_hand)
-            upright, back = images.views(image)[0]
-            assert np.array_equal(upright, picture)
-            if back is not None:
-                for y, x in ((0, 0), (4, 9), (20, 30)):
-                    x_there, y_there = (back @ (x, y, 1)).astype(int)
-                    assert np.array_equal(in_hand[y_there, x_there], upright[y, x])
+            assert np.array_equal(images.read(image), np.asarray(image.convert("RGB")))
 
 
 def test_damaged_exif_is_no_obstacle(tmp_path: Path, four_colours: Image.Image) -> None:
@@ -382,7 +375,6 @@ def test_the_callers_image_is_left_as_it_was(four_colours: Image.Image) -> None:
     exif = four_colours.getexif()
     exif[0x0112] = 6
     assert np.array_equal(images.read(four_colours), np.asarray(four_colours))
-    assert len(images.views(four_colours)) == 2
     assert four_colours.size == (48, 32) and four_colours.getexif()[0x0112] == 6
 
 

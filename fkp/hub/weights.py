@@ -238,6 +238,9 @@ def _make_graphs(folder: Path, weights: Weights, network: str) -> None:
     try:
         if network == "keypoints":
             export.write_onnx(weights.module(network), path, weights.digest(network))
+            if weights.keypoints.activation_ranges:
+                small = folder / GRAPHS[network]["onnxruntime-int8"]
+                export.write_int8_onnx(weights.module(network), small, weights.digest(network))
         else:
             config = asdict(weights.detector)
             export.write_detector_onnx(weights.module(network), config, path, weights.digest(network))

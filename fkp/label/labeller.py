@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,12 @@ class Settings:
 
     @property
     def _what_matters(self) -> dict[str, Any]:
-        matters = {name: value for name, value in asdict(self).items() if name != "model"}
-        return json.loads(json.dumps(matters, default=str))
+        usual = {"detector": "fkp", "label_style": None, "mirrored": False, "passes": "auto"}
+        options = {name: self.options.get(name, value) for name, value in usual.items()}
+        options["detector"] = str(options["detector"])
+        return {
+            "weights": self.weights, **options, "min_score": self.min_score, "max_faces": self.max_faces,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,20 +97,25 @@ class Labeller:
         return Done(shard.name, writer.counts)
 
     def _label(self, batch: list[Picture], writer: table.Writer) -> None:
-        decoded: list[tuple[Picture, images.Reduced]] = []
-        for picture in batch:
-            try:
-                if isinstance(picture.data, images.ImageError):
-                    raise picture.data
-                decoded.append((picture, images.decode(picture.data, picture.key, self._enough_pixels)))
-            except images.ImageError as error:
-                reason = str(error).removeprefix(f"{picture.key}: ")
-                writer.add_unreadable(picture.row, picture.key, reason)
+        decoded = [self._decoded(picture) for picture in batch]
+        pixels: list[images.ImageLike] = [one.image for one in decoded if isinstance(one, images.Reduced)]
         settings = self.settings
-        pixels: list[images.ImageLike] = [reduced.image for _, reduced in decoded]
-        found = self.model(pixels, min_score=settings.min_score, max_faces=settings.max_faces)
-        for (picture, reduced), faces in zip(decoded, found, strict=True):
-            writer.add(picture.row, picture.key, reduced.size_wh, enlarged(faces, reduced.scale_xy))
+        found = iter(self.model(pixels, min_score=settings.min_score, max_faces=settings.max_faces))
+        for picture, one in zip(batch, decoded, strict=True):
+            if isinstance(one, images.Reduced):
+                writer.add(picture.row, picture.key, one.size_wh, enlarged(next(found), one.scale_xy))
+            else:
+                writer.add_unreadable(picture.row, picture.key, str(one).removeprefix(f"{picture.key}: "))
+
+    def _decoded(self, picture: Picture) -> images.Reduced | images.ImageError:
+        if isinstance(picture.data, images.ImageError):
+            return picture.data
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of files that break off: what is there is labelled
+                return images.decode(picture.data, picture.key, self._enough_pixels)
+        except images.ImageError as error:
+            return error
 
     @property
     def _enough_pixels(self) -> int | None:

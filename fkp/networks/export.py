@@ -55,6 +55,33 @@ def write_onnx(
     _write(keypoints_model(keypoint_network, digest), path)
 
 
+def write_int8_onnx(
+    keypoint_network: keypoint_net.KeypointNetwork, path: str | Path, digest: str | None = None
+) -> None:
+    """Write the network as ONNX with 8-bit integers, by the `activation_ranges` of its config.
+
+    In and out as `write_onnx`. Raises ExportError as it does, and where there are no ranges of this network.
+    """
+    ranges = {name: (low, high) for name, low, high in keypoint_network.config.activation_ranges}
+    model = keypoints_model(keypoint_network, digest, folded=True)
+    try:
+        _write(quantisation.quantised(model, ranges, KEYPOINT_HEADS), path)
+    except ValueError as error:
+        raise ExportError(f"no graph of 8-bit integers: {error}") from error
+
+
+def activation_ranges(
+    keypoint_network: keypoint_net.KeypointNetwork, crops: np.ndarray
+) -> tuple[tuple[str, float, float], ...]:
+    """What `KeypointConfig.activation_ranges` is to hold, as seen in crops (n,3,S,S) uint8 RGB."""
+    model = keypoints_model(keypoint_network, folded=True)
+    parts = np.array_split(crops, max(1, len(crops) // 32))
+    styles = 1 + len(scheme.LABEL_STYLES)
+    feeds = [{"crops": part, "label_style": np.array([i % styles])} for i, part in enumerate(parts)]
+    ranges = quantisation.activation_ranges(model, feeds, KEYPOINT_HEADS)
+    return tuple((name, round(low, 4), round(high, 4)) for name, (low, high) in ranges.items())
+
+
 def keypoints_model(
     keypoint_network: keypoint_net.KeypointNetwork, digest: str | None = None, folded: bool = False
 ) -> onnx.ModelProto:

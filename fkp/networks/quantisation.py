@@ -1,12 +1,12 @@
 """From a float graph to one of 8-bit integers: activation ranges, and the quantised ONNX model.
 
 Static quantisation as ONNX Runtime has it (https://onnxruntime.ai/docs/performance/model-optimizations/
-quantization.html): convolutions and what lies between them on uint8 activations and int8 weights per channel,
-with the smallest and largest values that were seen in training crops. What the convolutions' last features are
-read by stays in float32.
+quantization.html): convolutions and what lies between them on uint8 activations and int8 weights per
+channel, with the smallest and largest values that were seen in training crops. What reads the last features
+stays in float32.
 
-Ranges have names that do not depend on the exporter: a tensor is called after the parameter of the convolution
-it comes from and the operations since.
+Ranges have names that do not depend on the exporter: a tensor is called after the parameter of the
+convolution that it comes from and the operations since.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def activation_names(model: onnx.ModelProto, heads: Collection[str]) -> dict[str
     return names
 
 
-def activation_ranges(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], heads: Collection[str]) -> Ranges:
+def activation_ranges(
+    model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], heads: Collection[str]
+) -> Ranges:
     """The ranges of the activations of a float graph over batches of its inputs."""
     import onnx
     import onnxruntime
@@ -59,7 +61,11 @@ def activation_ranges(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
     watched.graph.output.extend(
         onnx.helper.make_empty_tensor_value_info(tensor) for tensor in names if tensor not in already
     )
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # threads that spin while they wait take minutes where cores are shared
+    session = onnxruntime.InferenceSession(
+        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     ranges: Ranges = {}
     for feed in feeds:
         for name, values in zip(names.values(), session.run(list(names), feed), strict=True):

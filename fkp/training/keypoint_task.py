@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fkp import data, geometry, images, metrics, pipeline, scheme
 from fkp.config import KeypointConfig
-from fkp.networks import codec, keypoint_net
+from fkp.networks import codec, export, keypoint_net
 from fkp.training import distillation
 from fkp.training.augmentation import FaceCrop, Photometry
 
@@ -39,6 +39,9 @@ POSES = {"frontal": "frontal"} | dict.fromkeys(("lefthalf", "righthalf"), "half"
 POSES |= dict.fromkeys(("left", "right"), "profile")
 """MERL-RAV's pose groups, either side as one."""
 
+LEAVING_OUT = 2
+"""One in so many of the faces without labels is learnt from, so that labels keep the upper hand."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -49,8 +52,8 @@ class Augmentation:
     shift: float = 0.08
     mirror: float = 0.5
     photometry: Photometry = Photometry()
-    pseudo_labels: float = 0.5
-    """Where there is a teacher: share of faces that are learnt from its answers, and not from the label."""
+    pseudo_labels: float = 0.2
+    """Where there is a teacher: share of labelled faces that are learnt from its answers all the same."""
 
     def scaled(self, turn: float = 1.0, framing: float = 1.0, photometry: float = 1.0) -> Augmentation:
         """Rotation, enlargement with shift, and what changes pixels, each by a factor: 0 is none of it."""
@@ -157,7 +160,7 @@ class KeypointTask:
         if said is None:
             asked = np.append(np.unique(self.training), labelled + np.arange(len(faces)))
             said = distillation.pseudo_labels(teacher, self.crops, self.boxes, self.styles, asked, labelled)
-        sure = labelled + np.flatnonzero(said.sure[labelled:])
+        sure = labelled + np.flatnonzero(said.sure[labelled:])[::LEAVING_OUT]
         self.boxes[labelled:] = geometry.tight_boxes(said.keypoints[labelled:, 0])
         self.training = np.append(self.training, sure)
         self.pseudo = said
@@ -284,7 +287,8 @@ class KeypointTask:
         return Found(*map(np.concatenate, zip(*said, strict=True))), np.stack(truth)
 
     def finish(self, model: keypoint_net.KeypointNetwork) -> keypoint_net.KeypointNetwork:
-        """The trained network with what is fitted on held-out faces: temperatures and visibility.
+        """The trained network with what is fitted on held-out faces, temperatures and visibility, and with
+        the ranges of its activations in some 200 training crops.
 
         A labelling style's own faces decide on its temperature, for how exact labels are is part of it; those
         of `distillation.DEFAULT_STYLES` decide on that of None.
@@ -311,6 +315,10 @@ class KeypointTask:
         )
         finished = keypoint_net.build(config)
         finished.load_state_dict(model.state_dict())
+        if export.is_possible():
+            crops = np.concatenate([self.batch(step)["crops"] for step in range(1 + 200 // self.batch_size)])
+            ranges = export.activation_ranges(finished, crops)
+            finished.config = dataclasses.replace(config, activation_ranges=ranges)
         return finished.eval()
 
     def preview(self, model: keypoint_net.KeypointNetwork, count: int = 16) -> np.ndarray:

@@ -73,6 +73,7 @@ def annotate(
     min_score: float | None = None,
     max_faces: int | None = None,
     threads: int = 0,
+    recorded: str | Path | None = None,
 ) -> Generator[Progress, bool | None]:
     """Follow the faces of a clip: yields after every frame; the files are there when it has ended.
 
@@ -80,7 +81,8 @@ def annotate(
     its ending, one of `clips.KINDS`, says what kind of file. `json_file` and `csv_file` get the keypoints in
     every frame; `name` is what the JSON calls the clip, by default `source`. Any of the three may be None.
     Without `smoothing` the keypoints are as the network gives them. `min_score` and `max_faces` are as in
-    `tracking.Tracker`; `threads` are for FFmpeg's decoder and for its encoder, 0 leaves them to it.
+    `tracking.Tracker`; `threads` are for FFmpeg's decoder and for its encoder, 0 leaves them to it. With
+    `recorded`, the JSON file that an earlier run wrote of this clip, its faces are drawn and no network runs.
 
     To stop with what there is, send True. To cancel, close the generator: then no file is left and none has
     changed. After an error none has changed either, but the keypoints until there are kept beside, as
@@ -104,7 +106,11 @@ def annotate(
             made.append(_Json(files, Path(json_file), clip, os.fsdecode(source) if name is None else name))
         if csv_file is not None:
             made.append(_Csv(files, Path(csv_file)))
-        tracker = Tracker(model, min_score=min_score, max_faces=max_faces, smoothing=smoothing)
+        tracker: Tracker | _Recorded
+        if recorded is not None:
+            tracker = _Recorded(Path(recorded))
+        else:
+            tracker = Tracker(model, min_score=min_score, max_faces=max_faces, smoothing=smoothing)
         faces_seen = 0
         for part in clip:
             if isinstance(part, Frame):
@@ -216,6 +222,28 @@ class _Json:
     def close(self) -> None:
         with outputs.naming(self._path):
             self._file.close()
+
+
+class _Recorded:
+    """In the place of a tracker: the faces of frame after frame as `_Json` wrote them."""
+
+    looks = 0
+
+    def __init__(self, path: Path) -> None:
+        self._frames = iter(json.loads(path.read_text(encoding="utf-8"))["frames"])
+
+    def __call__(self, image: np.ndarray, time: float) -> TrackedFaces:
+        faces: list[dict[str, Any]] = next(self._frames, {"faces": []})["faces"]
+        if not faces:
+            return TrackedFaces.none()
+        known = faces[0]["visibility"] is not None
+        names = ("box", "score", "keypoints", "keypoint_scores")
+        boxes, scores, keypoints, keypoint_scores = (
+            np.array([face[name] for face in faces]) for name in names
+        )
+        visibility = np.array([face["visibility"] for face in faces]) if known else None
+        ids = np.array([face["face"] for face in faces])
+        return TrackedFaces(boxes, scores, keypoints, keypoint_scores, None, visibility, ids)  # type: ignore[arg-type]
 
 
 class _Csv:

@@ -100,6 +100,7 @@ def test_within_ends_what_takes_too_long() -> None:
         download.within(60, lambda: int("three"))
 
 
+@pytest.mark.slow
 def test_offline_and_pinned_processes_make_no_request(
     server: LoopbackHub, tmp_path: Path, files: dict
 ) -> None:
@@ -116,6 +117,7 @@ def test_offline_and_pinned_processes_make_no_request(
     assert NAME in push and "switched off (HF_HUB_OFFLINE)" in push
 
 
+@pytest.mark.slow
 def test_the_bundled_weights_and_a_folder_need_no_socket(weights: Path, root: Path, tmp_path: Path) -> None:
     """In a process that cannot open one; and nothing is written to stdout or stderr."""
     code = f"""
@@ -161,6 +163,7 @@ def test_private_and_gated_models(server: LoopbackHub, client: Client, cache: Pa
     assert NAME in said and "accepted its terms" in said
 
 
+@pytest.mark.slow
 def test_the_token_of_the_environment(server: LoopbackHub, tmp_path: Path, files: dict) -> None:
     sha = server.add(NAME, files, private=True)
     code = FETCH.format(names=["config.json"], repo_id=NAME, commit=sha)

@@ -68,6 +68,7 @@ def test_push_without_a_token(client: Client) -> None:
 
 
 @pytest.mark.parametrize("nowhere", [closed_port, silent_port])
+@pytest.mark.slow
 def test_push_to_a_hub_that_is_not_there(tmp_path: Path, nowhere) -> None:
     code = "from fkp.hub import publish\npublish.PATIENCE = 1\n"
     code += "try: publish.check_push('someone/faces', 'hf_secret')\nexcept RuntimeError as e: print(e)"

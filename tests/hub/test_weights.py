@@ -364,6 +364,7 @@ print(model.metrics)
 """
 
 
+@pytest.mark.slow
 def test_push_and_pull(folder: Path, tmp_path: Path) -> None:
     """With graphs, that are large files to the Hub; and without, when they are not asked for."""
     for package in ("onnxscript", "onnxruntime"):

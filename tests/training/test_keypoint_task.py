@@ -91,6 +91,7 @@ def test_muon_trains_the_kernels_between_the_first_and_the_last(task):
     assert all(p.ndim == 4 for p in task.hidden_kernels)
 
 
+@pytest.mark.slow
 def test_loss_falls_and_validation_improves(task):
     torch.manual_seed(0)
     model = keypoint_net.build(keypoint_net.KeypointConfig())
@@ -114,6 +115,7 @@ def test_preview_is_a_picture(task):
     assert sheet.shape == (224, 896, 3) and sheet.dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_finish_fits_the_temperatures(task):
     model = keypoint_net.build(keypoint_net.KeypointConfig()).eval()
     finished = task.finish(model)
@@ -140,6 +142,7 @@ def test_fitted_temperature_undoes_a_wrong_spread():
     assert fitted == pytest.approx(2.0, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_teacher_gives_half_of_the_answers(tmp_path):
     folder = synthetic.data_folder(tmp_path)
     with open(folder / "face_boxes.csv", "a") as boxes:
@@ -183,6 +186,7 @@ def test_spreads_learn_from_labels_alone():
     )
 
 
+@pytest.mark.slow
 def test_the_network_is_shown_labels_without_their_lean(tmp_path):
     folder = synthetic.data_folder(tmp_path)
     plain = keypoint_net.KeypointConfig()
