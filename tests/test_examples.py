@@ -187,36 +187,6 @@ def test_axes_are_drawn(tmp_path: Path) -> None:
     assert 0.0005 < (abs(before - after).max(axis=2) > 40).mean() < 0.05
 
 
-# --- folder_to_parquet -----------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_folder_becomes_a_table(tmp_path: Path, no_picture: Path, model) -> None:
-    pytest.importorskip("pyarrow", reason="the example needs pyarrow")
-    import pyarrow.parquet
-
-    (tmp_path / "more").mkdir()
-    Image.new("RGB", (64, 64)).save(tmp_path / "more" / "night.png")
-    picture = Image.open(EXAMPLES / "eileen_collins.jpg")
-    picture.save(tmp_path / "more" / "portrait.png")
-    path = (EXAMPLES.parent, Path(pyarrow.__file__).parents[1])
-    told = run_alone("folder_to_parquet", tmp_path, tmp_path / "faces.parquet", "--workers", 1, path=path)
-    assert str(no_picture) in told and told.count("\n") == 1
-    (row,) = pyarrow.parquet.read_table(tmp_path / "faces.parquet").to_pylist()
-    (face,) = model(picture)
-    assert row["picture"] == "more/portrait.png" and row["face"] == 0
-    assert row["score"] == pytest.approx(float(face.scores[0]), abs=1e-5)
-    assert np.array(row["box"]) == pytest.approx(face.boxes[0], abs=0.01)
-    assert np.reshape(row["keypoints"], (68, 2)) == pytest.approx(face.keypoints[0], abs=0.01)
-    assert np.array(row["keypoint_scores"]) == pytest.approx(face.keypoint_scores[0], abs=1e-4)
-
-
-def test_without_pyarrow_it_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    told = run("folder_to_parquet", EXAMPLES, tmp_path / "a", status=1)
-    assert told == "this example needs pyarrow: run 'pip install pyarrow'\n"
-
-
 # --- fine_tune -------------------------------------------------------------------------------------------
 
 
