@@ -28,6 +28,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 import cv2  # noqa: E402
 import gradio as gr  # noqa: E402
 import httpx  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
 
 from fkp import hub  # noqa: E402
 from fkp.demo import (  # noqa: E402
@@ -36,6 +37,7 @@ from fkp.demo import (  # noqa: E402
     components,
     data_retention,
     live,
+    own_head,
     page,
     photos,
     request_guard,
@@ -80,6 +82,8 @@ def launch(
     _, address, _ = blocks.queue(max_size=WAITING, api_open=False).launch(
         theme=THEME,
         css=components.css(),
+        head=components.head(),
+        favicon_path=components.WEB / "icon.svg",
         footer_links=[],
         **_known_to(gr.Blocks.launch, run_history=False),  # it would keep photos in the visitor's browser
         ssr_mode=False,
@@ -89,6 +93,7 @@ def launch(
         state_session_capacity=SESSIONS,
         app_kwargs={
             "lifespan": request_guard.guarded(data_retention.sweeping(uploads), rules),
+            "middleware": [Middleware(own_head.OwnHead)],
         },
         **options,
     )

@@ -190,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     space.add_argument("--out", metavar="DIR", type=Path, help="keep the folder there")
     space.add_argument("--dry-run", action="store_true", help="upload nothing, only show the files")
 
-    export = add("export", _export, "write the keypoint network as ONNX")
+    export = add("export", _export, "write the keypoint network as ONNX, also with 8-bit integers")
     export.add_argument("file", metavar="FILE.onnx", type=Path)
     _add_model(export)
     _add_force(export)
@@ -329,8 +329,8 @@ def _label(args: argparse.Namespace) -> int:
         from fkp.label import annotation
     except ImportError as error:
         raise _Stop(f"labelling needs {error.name}: run 'pip install fkp[label]'") from error
-    names = ("backend", "detector", "mirrored", "passes", "label_style")
-    options = {name: getattr(args, name) for name in names}
+    names = ("backend", "detector", "device", "label_style", "mirrored", "passes")
+    options = {name: getattr(args, name) for name in names if hasattr(args, name)}
     settings = label.Settings(args.model, options, args.min_score, args.max_faces)
     try:
         summary = label.label(
@@ -439,10 +439,10 @@ All in percent, errors of the distance between the outer eye corners."""
 
 def _push(args: argparse.Namespace) -> int:
     from fkp import FaceKeypoints, hub
-    from fkp.hub import download
+    from fkp.hub import download, publish
 
     if not args.dry_run:
-        download.check_push(args.repo_id)
+        publish.check_push(args.repo_id)
     elif not download.is_id(args.repo_id):
         raise _Stop(f"{args.repo_id!r} is no Hub id of the form OWNER/NAME")
     if args.out and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
@@ -453,7 +453,7 @@ def _push(args: argparse.Namespace) -> int:
         model.save_pretrained(folder, repo_id=args.repo_id)
         _show_files(hub.files(folder))
         if not args.dry_run:
-            print(hub.push(folder, args.repo_id, private=args.private))
+            print(publish.push(folder, args.repo_id, private=args.private))
     return 0
 
 
@@ -478,13 +478,18 @@ def _export(args: argparse.Namespace) -> int:
     from fkp import FaceKeypoints
     from fkp.networks import export
 
-    outputs.check({"the graph": args.file}, force=args.force)
+    small = args.file.with_suffix(".int8.onnx")
+    outputs.check({"the graph": args.file, "that of 8-bit integers": small}, force=args.force)
     model = FaceKeypoints.from_pretrained(args.model)
     try:
-        with outputs.naming(args.file):
-            networks = model.weights.module("keypoints"), model.weights.digest("keypoints")
-            export.write_onnx(networks[0], outputs.part(args.file), networks[1])
-            os.replace(outputs.part(args.file), args.file)
+        network, digest = model.weights.module("keypoints"), model.weights.digest("keypoints")
+        writers = {args.file: export.write_onnx}
+        if network.config.activation_ranges:
+            writers[small] = export.write_int8_onnx
+        for path, write in writers.items():
+            with outputs.naming(path):
+                write(network, outputs.part(path), digest)
+                os.replace(outputs.part(path), path)
     except export.ExportError as error:
         raise _Stop(str(error)) from error
     return 0

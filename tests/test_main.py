@@ -376,6 +376,7 @@ def test_push_shows_what_would_go_up(
     assert capsys.readouterr().out.splitlines()[-1] == total
 
 
+@pytest.mark.slow
 def test_push(model: str, tmp_path: Path) -> None:
     """What went up, and where it is now; by a process that has the token, and a Hub on loopback."""
     code = f"""

@@ -52,6 +52,8 @@ HEADER = """
 FOOTER = f"""
 <footer id="foot">
   Your photos and clips are worked on by the computer that runs this page and go nowhere else; after
-  {data_retention.KEPT_SECONDS // 60} minutes at the latest nothing is left of them. More under About.
+  {data_retention.KEPT_SECONDS // 60} minutes at the latest nothing is left of them.
+  <a href="#about" data-goto="about">More under About</a>, and how to
+  <a href="#about" data-goto="programs">use it from a program</a>.
 </footer>
 """

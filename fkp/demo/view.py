@@ -108,8 +108,9 @@ the same with a camera and with clips.</li> </ul> {point_map()} </div>"""
 def point_map() -> str:
     """The 68 points on the mean face, each with its number, as SVG."""
     points = np.array(scheme.MEAN_FACE, np.float64)
-    points[[*range(48, 55), *range(60, 65)], 1] -= 24  # the mouth a little open, to part its lips
-    points[[*range(55, 60), *range(65, 68)], 1] += 60
+    points[48:, 1] += 45  # apart from the nose, and a little open
+    points[[*range(55, 60), *range(65, 68)], 1] += 75
+    points[8] += (0, 20)
     points = (points - points.min(axis=0)) / np.ptp(points[:, 0]) * 400 + (30, 30)
     outward = draw.outward(points) * 13
     lines, marks = [], []

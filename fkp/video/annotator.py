@@ -237,14 +237,13 @@ class _Recorded:
         if not faces:
             return TrackedFaces.none()
         known = faces[0]["visibility"] is not None
-        return TrackedFaces(
-            *(
-                np.array([face[name] for face in faces])
-                for name in ("box", "score", "keypoints", "keypoint_scores")
-            ),
-            visibility=np.array([face["visibility"] for face in faces]) if known else None,  # type: ignore[arg-type]
-            ids=np.array([face["face"] for face in faces]),
+        names = ("box", "score", "keypoints", "keypoint_scores")
+        boxes, scores, keypoints, keypoint_scores = (
+            np.array([face[name] for face in faces]) for name in names
         )
+        visibility = np.array([face["visibility"] for face in faces]) if known else None
+        ids = np.array([face["face"] for face in faces])
+        return TrackedFaces(boxes, scores, keypoints, keypoint_scores, None, visibility, ids)  # type: ignore[arg-type]
 
 
 class _Csv:

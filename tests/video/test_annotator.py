@@ -59,6 +59,7 @@ def made(clip: Path, model: FaceKeypoints) -> tuple[Path, list[Progress]]:
 # --- What comes out -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_progress(made: tuple[Path, list[Progress]]) -> None:
     _, said = made
     assert [progress.frames for progress in said] == list(range(1, 9))
@@ -147,6 +148,7 @@ def test_no_face(tmp_path: Path, model: FaceKeypoints) -> None:
     assert (tmp_path / "b.csv").read_text() == ",".join(video.CSV_COLUMNS) + "\n"
 
 
+@pytest.mark.slow
 def test_options(tmp_path: Path, model: FaceKeypoints, clip: Path) -> None:
     """One face of two, its points as they come, drawn otherwise; no film where none is wanted."""
     told = tmp_path / "a.json"
@@ -263,6 +265,7 @@ def test_what_is_said_before_the_work(tmp_path: Path, model: FaceKeypoints, clip
 # --- The command line ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--json", str(tmp_path / "b.json"), "--csv", str(tmp_path / "b.csv")]
     options = ["--max-faces", "1", "--min-score", "0.5", "--no-smoothing", "--no-numbers", "--verbose"]
@@ -279,6 +282,7 @@ def test_command(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str])
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 17
 
 
+@pytest.mark.slow
 def test_command_says_what_is_wrong(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.mp4").write_text("a text")
     for arguments, sentence in (
@@ -296,6 +300,7 @@ def test_command_says_what_is_wrong(tmp_path: Path, clip: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.slow
 def test_command_interrupted(tmp_path: Path, pictures: list[np.ndarray], by: signal.Signals) -> None:
     """What is done is kept, under a name that can be seen; the exit status is the one that shells know."""
     source = filmed.film(tmp_path / "a.mp4", pictures * 120)

@@ -205,6 +205,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ("a.mp4", "a.mkv", "a.webm"))
+@pytest.mark.slow
 def test_a_clip_that_breaks_off(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (100, 48, 64, 3), np.uint8)
     codec = "libvpx-vp9" if name == "a.webm" else "libx264"
@@ -264,6 +265,7 @@ def test_the_limit_of_length_where_the_file_does_not_say_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("ending", clip_io.KINDS)
+@pytest.mark.slow
 def test_a_film_has_the_frames_and_the_sound_of_its_clip(tmp_path: Path, ending: str) -> None:
     source = filmed.film(tmp_path / "a.mp4", 10, times=UNEVEN, sound="aac", seconds=1.1)
     target = copied(source, tmp_path / f"b{ending}")
@@ -297,6 +299,7 @@ def test_sound_is_taken_over_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "codec", "sound"), [("a.avi", "mpeg4", "pcm_s16le"), ("a.ts", "libx264", "aac")]
 )
+@pytest.mark.slow
 def test_other_sound_is_encoded_anew(tmp_path: Path, name: str, codec: str, sound: str) -> None:
     source = filmed.film(tmp_path / name, 25, codec=codec, sound=sound)
     found = filmed.listened(copied(source, tmp_path / "b.mp4"))

@@ -11,8 +11,6 @@ export interface DetectorConfig {
   min_score: number;
   max_iou: number;
   bias: [number, number, number, number];
-  strides: number[];
-  prior: number;
 }
 
 /** What a network gives for planes (n, 3, h, w): its outputs by name. */
@@ -23,17 +21,19 @@ export interface Detections {
   scores: number[];
 }
 
-const SMALLEST = 15;
+// The numbers and their reasons are those of fkp/detector.py.
+const STRIDES = [8, 16, 32], PRIOR = 4;
+const SMALLEST = 10, MOST_BOXES = 5000;
 const VOTE_IOU = 0.65, VOTE_SCORE = 0.5;
 const GREY = 128;
 
 /** Tight boxes in pixels of the picture, and their scores, best first; `minScore` by default as configured. */
 export async function detect(picture: Picture, network: Network, config: DetectorConfig, minScore = config.min_score): Promise<Detections> {
   const [first, ...fine] = scales(picture, config), voting = VOTE_SCORE * minScore;
-  const all = await look(picture, network, config, first!, voting, Infinity);
+  const all = await look(picture, network, first!, voting, Infinity);
   for (const scale of fine) {
     // What is large here, the first look sees whole, and better.
-    const { boxes, scores } = await look(picture, network, config, scale, voting, config.input_size / 2);
+    const { boxes, scores } = await look(picture, network, scale, voting, config.input_size / 2);
     all.boxes.push(...boxes);
     all.scores.push(...scores);
   }
@@ -51,43 +51,46 @@ export function scales({ width, height }: Picture, config: DetectorConfig): numb
   const longer = Math.max(height, width);
   const first = Math.min(Math.max(longer, config.least_size), config.input_size) / longer;
   const fine = Math.min(1, Math.sqrt(config.fine_pixels / (height * width)));
-  return fine >= 1.5 * first ? [first, fine] : [first];
+  return fine >= 1.15 * first ? [first, fine] : [first];
 }
 
-async function look(picture: Picture, network: Network, config: DetectorConfig, scale: number, minScore: number, largest: number): Promise<Detections> {
-  const { planes, dims, scaleX, scaleY } = fit(picture, scale, config.strides);
+async function look(picture: Picture, network: Network, scale: number, minScore: number, largest: number): Promise<Detections> {
+  const { planes, dims, scaleX, scaleY } = fit(picture, scale);
   const { logits, offsets } = await network(planes, dims);
-  const boxes: Box[] = [], scores: number[] = [], smallest = SMALLEST * Math.max(1, scale);
-  let cell = 0;
-  for (const stride of config.strides) {
+  let sure: { score: number; cell: number; x: number; y: number; stride: number }[] = [], cell = 0;
+  for (const stride of STRIDES) {
     for (let y = 0; y < dims[2]! / stride; y++) {
       for (let x = 0; x < dims[3]! / stride; x++, cell++) {
         const score = 1 / (1 + Math.exp(-logits![cell]!));
-        if (score < minScore) continue;
-        const [dx, dy, w, h] = offsets!.subarray(4 * cell, 4 * cell + 4);
-        const centreX = (x + 0.5 + dx!) * stride - 0.5, centreY = (y + 0.5 + dy!) * stride - 0.5;
-        const [halfX, halfY] = [w!, h!].map((log) => Math.exp(Math.min(Math.max(log, -3), 3)) * (config.prior / 2) * stride);
-        const side = 2 * Math.max(halfX!, halfY!);
-        if (side < smallest || side > largest) continue;
-        // Edges at −½: the inverse of how `fit` placed the picture.
-        const back = (value: number, scale: number) => (value + 0.5) / scale - 0.5;
-        boxes.push([
-          back(centreX - halfX!, scaleX), back(centreY - halfY!, scaleY),
-          back(centreX + halfX!, scaleX), back(centreY + halfY!, scaleY),
-        ]);
-        scores.push(score);
+        if (score >= minScore) sure.push({ score, cell, x, y, stride });
       }
     }
+  }
+  if (sure.length > MOST_BOXES) sure = sure.sort((a, b) => b.score - a.score).slice(0, MOST_BOXES);
+  const boxes: Box[] = [], scores: number[] = [], smallest = SMALLEST * Math.max(1, scale);
+  // Edges at −½: the inverse of how `fit` placed the picture.
+  const back = (value: number, scale: number) => (value + 0.5) / scale - 0.5;
+  for (const { score, cell, x, y, stride } of sure) {
+    const [dx, dy, w, h] = offsets!.subarray(4 * cell, 4 * cell + 4);
+    const centreX = (x + 0.5 + dx!) * stride - 0.5, centreY = (y + 0.5 + dy!) * stride - 0.5;
+    const [halfX, halfY] = [w!, h!].map((log) => Math.exp(Math.min(Math.max(log, -3), 3)) * (PRIOR / 2) * stride);
+    const side = 2 * Math.max(halfX!, halfY!);
+    if (side < smallest || side > largest) continue;
+    boxes.push([
+      back(centreX - halfX!, scaleX), back(centreY - halfY!, scaleY),
+      back(centreX + halfX!, scaleX), back(centreY + halfY!, scaleY),
+    ]);
+    scores.push(score);
   }
   return { boxes, scores };
 }
 
 /** The picture scaled, padded with grey on the right and at the bottom, as planes (1, 3, h, w); and its scale. */
-function fit(picture: Picture, scale: number, strides: number[]) {
+function fit(picture: Picture, scale: number) {
   const wide = Math.max(1, roundEven(picture.width * scale)), high = Math.max(1, roundEven(picture.height * scale));
   const same = wide === picture.width && high === picture.height;
   const { data } = same ? picture : resize(picture, wide, high, scale < 0.5 ? "area" : "linear");
-  const step = Math.max(...strides), w = step * Math.ceil(wide / step), h = step * Math.ceil(high / step);
+  const step = STRIDES.at(-1)!, w = step * Math.ceil(wide / step), h = step * Math.ceil(high / step);
   const planes = new Uint8Array(3 * h * w).fill(GREY);
   for (let c = 0; c < 3; c++) {
     for (let y = 0, at = c; y < high; y++) {

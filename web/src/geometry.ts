@@ -2,11 +2,10 @@
 // [x1, y1, x2, y2], points are flat: x0, y0, x1, y1, …
 
 import { type Affine, type Picture, resize, warp } from "./pixels";
+import scheme from "./scheme.json";
 
 export type Box = [number, number, number, number];
 export type Points = Float32Array | Float64Array;
-
-const EYES = [36, 39, 42, 45]; // the corners of both
 
 export const width = (box: Box) => box[2] - box[0];
 export const height = (box: Box) => box[3] - box[1];
@@ -54,17 +53,36 @@ export function aroundBox(box: Box, cropSize: number, margin: number, angle = 0)
   return [cos, sin, middle - cos * x - sin * y, -sin, cos, middle + sin * x - cos * y];
 }
 
-/** The crop in which a face is upright: the line between the middles of its eyes level, framed as by `aroundBox`
- * at the tight box of its turned points; the crop given where all points lie on a line. */
-export function straightened(crop: Affine, keypoints: Points, cropSize: number, margin: number): Affine {
-  const [x, y] = [0, 1].map((axis) => {
-    const [a, b, c, d] = EYES.map((point) => keypoints[2 * point + axis]!);
-    return c! + d! - a! - b!;
-  });
-  const angle = Math.atan2(y!, x!), cos = Math.cos(angle), sin = Math.sin(angle);
-  const box = tightBox(moved([cos, sin, 0, -sin, cos, 0], keypoints));
-  if (!(width(box) > 0 && height(box) > 0)) return crop;
-  return product(aroundBox(box, cropSize, margin), [cos, sin, 0, -sin, cos, 0]);
+/** The crop in which a face is upright and framed by its points: upright is where the mean face's vertical points
+ * under the affine map, by least squares, from the mean face to the points. Undefined where all lie on a line. */
+export function upright(keypoints: Points, cropSize: number, margin: number): Affine | undefined {
+  const mean = [0, 1].map((axis) => scheme.meanFace.reduce((sum, point) => sum + point[axis]!, 0) / 68);
+  const centred = scheme.meanFace.map(([x, y]) => [x! - mean[0]!, y! - mean[1]!] as const);
+  const sum = (term: (x: number, y: number, k: number) => number) => centred.reduce((total, [x, y], k) => total + term(x, y, k), 0);
+  const xx = sum((x) => x * x), xy = sum((x, y) => x * y);
+  const [right, down] = [0, 1].map((axis) => sum((x, y, k) => (xx * y - xy * x) * keypoints[2 * k + axis]!));
+  const angle = Math.atan2(-right!, down!), cos = Math.cos(angle), sin = Math.sin(angle), turn: Affine = [cos, sin, 0, -sin, cos, 0];
+  const box = tightBox(moved(turn, keypoints));
+  return width(box) > 0 && height(box) > 0 ? product(aroundBox(box, cropSize, margin), turn) : undefined;
+}
+
+/** A picture turned counter-clockwise by quarter turns, 1 to 3. */
+export function turned({ width, height, data }: Picture, quarterTurns: number): Picture {
+  const [w, h] = quarterTurns === 2 ? [width, height] : [height, width], to = new Uint8Array(data.length);
+  for (let y = 0, at = 0; y < h; y++) {
+    for (let x = 0; x < w; x++, at += 3) {
+      const [sx, sy] = [[width - 1 - y, x], [width - 1 - x, height - 1 - y], [y, height - 1 - x]][quarterTurns - 1]!;
+      for (let c = 0; c < 3; c++) to[at + c] = data[3 * (sy! * width + sx!) + c]!;
+    }
+  }
+  return { width: w, height: h, data: to };
+}
+
+/** A box of a picture, from the one in what `turned` makes of it. */
+export function turnedBack([x1, y1, x2, y2]: Box, quarterTurns: number, { width, height }: Picture): Box {
+  const right = width - 1, bottom = height - 1;
+  if (quarterTurns === 1) return [right - y2, x1, right - y1, x2];
+  return quarterTurns === 2 ? [right - x2, bottom - y2, right - x1, bottom - y1] : [y1, bottom - x2, y2, bottom - x1];
 }
 
 /** First `then`'s right one, then its left one, as matrices are multiplied. */

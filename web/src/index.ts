@@ -4,7 +4,6 @@
 //   const faces = await model.detect(file);
 //   draw(canvas, faces);
 
-import type { Box } from "./geometry";
 import { DECODED } from "./images";
 import type { Config, Options } from "./pipeline";
 import type { TrackerOptions } from "./tracking";
@@ -110,12 +109,6 @@ export class FaceKeypoints {
   async detect(source: Source, options: Options = {}): Promise<Faces> {
     const sent = await sendable(source);
     return faces(await this.call({ op: "detect", source: sent, options }, transferred(sent)));
-  }
-
-  /** Keypoints of the faces in known tight boxes, in their order; every score is 1. */
-  async keypointsAt(source: Source, boxes: Box[]): Promise<Faces> {
-    const sent = await sendable(source);
-    return faces(await this.call({ op: "keypointsAt", source: sent, boxes }, transferred(sent)));
   }
 
   /** Ends the worker. */

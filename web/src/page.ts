@@ -4,7 +4,7 @@ import "../../fkp/demo/static/live.css";
 import "../../fkp/demo/static/page.css";
 import "./theme.css";
 
-import { aroundBox, type Box, moved, straightened, tightBox } from "./geometry";
+import { moved, tightBox, upright } from "./geometry";
 import { DECODED } from "./images";
 import { draw, FaceKeypoints, type Faces, record, type Style, toCsv, toJson } from "./index";
 import { live } from "./live";
@@ -71,7 +71,7 @@ let photos: Photo[] = [], at = 0, chosen = 0, turn = 0;
 let bitmap: ImageBitmap | undefined; // of the photo that is looked at
 
 async function ready(): Promise<FaceKeypoints> {
-  const cache = await globalThis.caches?.open(`fkp-${document.documentElement.dataset.version}`).catch(() => undefined);
+  const cache = await globalThis.caches?.open(`${new URL("./", location.href)} ${document.documentElement.dataset.version}`).catch(() => undefined);
   const kept = async (url: URL | string) => {
     const before = await cache?.match(url);
     if (before) return before;
@@ -231,8 +231,8 @@ function choose(face: number): void {
 /** One face upright in a square by itself, and where its points are there. */
 function cutOut(faces: Faces, i: number, side: number): [HTMLCanvasElement, Faces] {
   const canvas = element("canvas", { width: String(side), height: String(side) }), pen = canvas.getContext("2d")!;
-  const points = faces.keypoints.subarray(136 * i, 136 * i + 136), box = [...faces.boxes.subarray(4 * i, 4 * i + 4)] as Box;
-  const [a, b, x, c, d, y] = straightened(aroundBox(box, side, FACE_MARGIN), points, side, FACE_MARGIN);
+  const points = faces.keypoints.subarray(136 * i, 136 * i + 136);
+  const [a, b, x, c, d, y] = upright(points, side, FACE_MARGIN) ?? [1, 0, 0, 0, 1, 0];
   pen.imageSmoothingQuality = "high";
   pen.setTransform(a, c, b, d, x + (1 - a - b) / 2, y + (1 - c - d) / 2); // a canvas counts from a pixel's corner
   if (bitmap) pen.drawImage(bitmap, 0, 0);

@@ -1,4 +1,4 @@
-// From a picture to the keypoints of every face in it, as fkp/pipeline.py does it.
+// From a picture to the keypoints of every face in it, as fkp/pipeline.py does it with passes="auto".
 
 import { type DetectorConfig, type Detections, type Network, detect } from "./detector";
 import * as geometry from "./geometry";
@@ -14,59 +14,98 @@ export interface Config {
 }
 
 export interface Options {
+  /** Least confidence of a face, 0..1; by default the detector's own. */
   minScore?: number | undefined;
+  /** Only so many, the largest. */
   maxFaces?: number | undefined;
 }
 
 /** One face; coordinates are pixels of the picture, points are flat: x0, y0, x1, y1, … */
-export interface Face {
+export interface Face extends Placed {
   box: Box;
   score: number;
+}
+
+interface Placed {
   keypoints: Float32Array;
   keypointScores: Float32Array;
   sigmas: Float32Array;
   visibility: Float32Array;
 }
 
-export interface Networks {
-  detector: Network;
-  keypoints: Network;
+interface Found extends Detections {
+  turns: number[]; // quarter turns that put each upright
 }
 
-const BATCH = 16;
-const RADIUS = 0.05;
+// The numbers and their reasons are those of fkp/pipeline.py.
+const BATCH = 16, RADIUS = 0.05, UNSURE = 0.5, NO_FACE = 0.12, SURE_FACE = 0.6;
+
+const sureness = (placed: Placed) => geometry.mean(placed.keypointScores);
 
 export class Pipeline {
-  constructor(private readonly networks: Networks, private readonly config: Config) {}
+  constructor(private readonly networks: { detector: Network; keypoints: Network }, private readonly config: Config) {}
 
   /** Every face in a picture, largest first. */
   async faces(picture: Picture, options: Options): Promise<Face[]> {
-    const { boxes, scores } = await this.detect(picture, options);
-    return this.keypointsAt(picture, boxes, scores);
+    const faces = await this.keypointsAt(picture, await this.detect(picture, options));
+    return faces.filter((face) => sureness(face) >= NO_FACE);
   }
 
   /** The same without keypoints. */
-  async detect(picture: Picture, { minScore, maxFaces = Infinity }: Options): Promise<Detections> {
+  async detect(picture: Picture, { minScore, maxFaces = Infinity }: Options): Promise<Found> {
+    let found: Found = { ...(await this.found(picture, minScore)), turns: [] };
+    found.turns = found.boxes.map(() => 0);
+    if (!found.scores.some((score) => score >= SURE_FACE)) {
+      for (const turn of [1, 2, 3]) {
+        const { boxes, scores } = await this.found(geometry.turned(picture, turn), minScore);
+        for (const [i, score] of scores.entries()) {
+          if (score < SURE_FACE) continue;
+          found.boxes.push(geometry.turnedBack(boxes[i]!, turn, picture));
+          found.scores.push(score);
+          found.turns.push(turn);
+        }
+      }
+      found = rows(found, geometry.suppress(found.boxes, found.scores, 0.4));
+    }
+    const area = found.boxes.map((box) => geometry.width(box) * geometry.height(box));
+    return rows(found, [...area.keys()].sort((a, b) => area[b]! - area[a]!).slice(0, maxFaces));
+  }
+
+  private async found(picture: Picture, minScore: number | undefined): Promise<Detections> {
     const found = await detect(picture, this.networks.detector, this.config.detector, minScore);
-    const area = (i: number) => geometry.width(found.boxes[i]!) * geometry.height(found.boxes[i]!);
-    const seen = found.boxes.map((_, i) => i).filter((i) => {
+    const seen = [...found.boxes.keys()].filter((i) => {
       const [x1, y1, x2, y2] = found.boxes[i]!;
       return x2 >= -0.5 && y2 >= -0.5 && x1 <= picture.width - 0.5 && y1 <= picture.height - 0.5;
     });
-    const kept = seen.sort((a, b) => area(b) - area(a)).slice(0, maxFaces);
-    return { boxes: kept.map((i) => found.boxes[i]!), scores: kept.map((i) => found.scores[i]!) };
+    return { boxes: seen.map((i) => found.boxes[i]!), scores: seen.map((i) => found.scores[i]!) };
   }
 
-  /** Keypoints of the faces in known tight boxes, in their order. */
-  async keypointsAt(picture: Picture, boxes: Box[], scores: number[]): Promise<Face[]> {
+  /** Keypoints of the faces in known tight boxes, in their order: one pass, and for those that come out unsure more,
+   * at quarter turns, upright and framed by their points; the surest is kept. */
+  async keypointsAt(picture: Picture, { boxes, scores, turns }: Detections & { turns?: number[] }): Promise<Face[]> {
     const { crop_size, margin } = this.config.keypoints;
-    const looks = await this.look(picture, boxes.map((box) => geometry.aroundBox(box, crop_size, margin)));
-    return looks.map((look, i) => ({ box: boxes[i]!, score: scores[i]!, ...look }));
+    const crops = (some: number[], turn: number) =>
+      some.map((i) => geometry.aroundBox(boxes[i]!, crop_size, margin, 90 * (((turns?.[i] ?? 0) + turn) % 4)));
+    const all = [...boxes.keys()];
+    const used = crops(all, 0);
+    const placed = await this.pass(picture, used);
+    const unsure = all.filter((i) => sureness(placed[i]!) < UNSURE);
+    const again = async (tried: Affine[]) => {
+      for (const [at, other] of (await this.pass(picture, tried)).entries()) {
+        const i = unsure[at]!;
+        if (sureness(other) > sureness(placed[i]!)) [placed[i], used[i]] = [other, tried[at]!];
+      }
+    };
+    if (unsure.length) {
+      for (const turn of [1, 2, 3]) await again(crops(unsure, turn));
+      await again(unsure.map((i) => geometry.upright(placed[i]!.keypoints, crop_size, margin) ?? used[i]!));
+    }
+    return placed.map((each, i) => ({ box: boxes[i]!, score: scores[i]!, ...each }));
   }
 
-  /** One pass over faces, each in a crop. */
-  private async look(picture: Picture, crops: Affine[]): Promise<Omit<Face, "box" | "score">[]> {
-    const size = this.config.keypoints.crop_size, faces = [];
+  /** One pass of the network over faces, each in a crop. */
+  private async pass(picture: Picture, crops: Affine[]): Promise<Placed[]> {
+    const size = this.config.keypoints.crop_size, faces: Placed[] = [];
     for (let start = 0; start < crops.length; start += BATCH) {
       const some = crops.slice(start, start + BATCH), planes = new Uint8Array(some.length * 3 * size * size);
       for (const [i, crop] of some.entries()) {
@@ -77,12 +116,12 @@ export class Pipeline {
       }
       const { keypoints, sigmas, visibility } = await this.networks.keypoints(planes, [some.length, 3, size, size]);
       for (const [i, crop] of some.entries()) {
-        const points = keypoints!.slice(136 * i, 136 * i + 136), spreads = sigmas!.slice(68 * i, 68 * i + 68);
+        const points = keypoints!.slice(136 * i, 136 * i + 136), errors = sigmas!.slice(68 * i, 68 * i + 68);
         const apart = geometry.interOcular(points), scale = geometry.enlargement(crop);
         faces.push({
           keypoints: new Float32Array(geometry.moved(geometry.inverse(crop), points)),
-          keypointScores: spreads.map((sigma) => scoreFromSpread(sigma, apart)),
-          sigmas: spreads.map((sigma) => sigma / scale),
+          keypointScores: errors.map((sigma) => scoreFromSigma(sigma, apart)),
+          sigmas: errors.map((sigma) => sigma / scale),
           visibility: visibility!.slice(68 * i, 68 * i + 68),
         });
       }
@@ -92,7 +131,10 @@ export class Pipeline {
 }
 
 /** P(a point lies within 5 % of the inter-ocular distance of the truth): its error is radial Laplace. */
-export function scoreFromSpread(sigma: number, interOcular: number): number {
+function scoreFromSigma(sigma: number, interOcular: number): number {
   const ratio = (2 * RADIUS * interOcular) / Math.max(sigma, 1e-6);
   return 1 - (1 + ratio) * Math.exp(-ratio);
 }
+
+const rows = ({ boxes, scores, turns }: Found, chosen: number[]): Found =>
+  ({ boxes: chosen.map((i) => boxes[i]!), scores: chosen.map((i) => scores[i]!), turns: chosen.map((i) => turns[i]!) });

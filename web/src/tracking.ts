@@ -102,7 +102,7 @@ export class Following {
   }
 
   private place(picture: Picture): Promise<Face[]> {
-    return this.model.keypointsAt(picture, this.tracks.map((track) => track.box), this.tracks.map((track) => track.score));
+    return this.model.keypointsAt(picture, { boxes: this.tracks.map((track) => track.box), scores: this.tracks.map((track) => track.score) });
   }
 
   /** Which of the faces placed are there, and whose they are; and all that the next frame needs. */

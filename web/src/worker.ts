@@ -3,9 +3,7 @@
 
 import type * as Ort from "onnxruntime-web";
 
-import { adapted } from "./adapter";
 import type { Network } from "./detector";
-import type { Box } from "./geometry";
 import { read } from "./images";
 import { type Config, type Face, type Options, Pipeline } from "./pipeline";
 import { Following, type TrackerOptions } from "./tracking";
@@ -27,7 +25,6 @@ export interface Start {
 export type Call =
   | Start
   | { op: "detect"; source: Source; options: Options }
-  | { op: "keypointsAt"; source: Source; boxes: Box[] }
   | { op: "track"; source: Source; tracker: number; time: number; options: TrackerOptions }
   | { op: "forget"; tracker: number };
 
@@ -55,7 +52,7 @@ async function start({ config, backend, threads, ort: address, glue, wasm, graph
   ort.env.wasm.numThreads = threads;
   const network = async (graph: ArrayBuffer): Promise<Network> => {
     const session = await ort.InferenceSession.create(new Uint8Array(graph), { executionProviders: [backend] });
-    const style = new ort.Tensor("int64", BigInt64Array.of(1n), [1]); // None: points where they are seen
+    const style = new ort.Tensor("int64", BigInt64Array.of(0n), [1]); // None: points where they are seen
     return async (planes, dims) => {
       const inputs: Record<string, Ort.Tensor> = {};
       for (const name of session.inputNames) {
@@ -65,7 +62,7 @@ async function start({ config, backend, threads, ort: address, glue, wasm, graph
       return Object.fromEntries(session.outputNames.map((name) => [name, outputs[name]!.data as Float32Array]));
     };
   };
-  model = new Pipeline({ detector: await network(graphs.detector), keypoints: adapted(await network(graphs.keypoints), config) }, config);
+  model = new Pipeline({ detector: await network(graphs.detector), keypoints: await network(graphs.keypoints) }, config);
 }
 
 async function found(source: Source, find: (picture: Awaited<ReturnType<typeof read>>) => Promise<(Face & { id?: number })[]>): Promise<Found> {
@@ -89,8 +86,6 @@ async function answer(call: Call): Promise<Found | void> {
     case "start": return start(call);
     case "forget": return void trackers.delete(call.tracker);
     case "detect": return found(call.source, (picture) => model.faces(picture, call.options));
-    case "keypointsAt":
-      return found(call.source, (picture) => model.keypointsAt(picture, call.boxes, call.boxes.map(() => 1)));
     case "track": {
       const following = trackers.get(call.tracker) ?? new Following(model, call.options);
       trackers.set(call.tracker, following);

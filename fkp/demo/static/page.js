@@ -23,6 +23,20 @@ const first = setInterval(() => {  // the page is built by a script that comes l
   if (TABS.includes(location.hash.slice(1))) window.fkpGoTo(location.hash.slice(1));
 }, 100);
 
+document.addEventListener("click", (event) => {
+  const goal = event.target.closest?.("a[data-goto]")?.dataset.goto;
+  if (!goal) return;
+  event.preventDefault();
+  window.fkpGoTo("about");
+  const wait = setInterval(() => {  // the text comes when the tab is opened
+    const place = document.getElementById(goal === "about" ? "about" : goal);
+    if (!place?.checkVisibility()) return;
+    clearInterval(wait);
+    place.scrollIntoView();
+  }, 100);
+  setTimeout(() => clearInterval(wait), 5000);
+});
+
 // --- Groups: the arrow keys go from button to button ------------------------------------------------------
 
 const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };

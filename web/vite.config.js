@@ -4,18 +4,18 @@ import { createHash } from "node:crypto";
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { defineConfig, type Plugin } from "vite";
+import { defineConfig } from "vite";
 
 const here = dirname(fileURLToPath(import.meta.url)), root = join(here, ".."), dist = join(here, "dist");
 const ort = join(here, "node_modules/onnxruntime-web/dist");
 const examples = readdirSync(join(root, "examples")).filter((name) => name.endsWith(".jpg"));
 
 /** Weights, runtime and examples beside the scripts; and their list, with a version, in the service worker. */
-function beside(): Plugin {
+function beside() {
   return {
     name: "beside",
     closeBundle() {
-      const copy = (from: string, folder: string, name: string) => {
+      const copy = (from, folder, name) => {
         mkdirSync(join(dist, folder), { recursive: true });
         copyFileSync(join(from, name), join(dist, folder, name));
       };
@@ -56,7 +56,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: false,
     rollupOptions: {
-      input: { page: join(here, "index.html"), fkp: join(here, "src/index.ts"), "service-worker": join(here, "src/service-worker.ts") },
+      input: { page: join(here, "index.html"), fkp: join(here, "src/index.ts") },
       preserveEntrySignatures: "strict",
       output: { entryFileNames: "[name].js", chunkFileNames: "[name].js", assetFileNames: "[name][extname]" },
     },
