@@ -37,6 +37,7 @@ from fkp.demo import (  # noqa: E402
     components,
     data_retention,
     live,
+    own_head,
     page,
     photos,
     request_guard,
@@ -77,6 +78,8 @@ def launch(
     _, address, _ = blocks.queue(max_size=WAITING, api_open=False).launch(
         theme=THEME,
         css=components.css(),
+        head=components.head(),
+        favicon_path=components.WEB / "icon.svg",
         footer_links=[],
         **_known_to(gr.Blocks.launch, run_history=False),  # it would keep photos in the visitor's browser
         ssr_mode=False,
@@ -86,7 +89,7 @@ def launch(
         state_session_capacity=SESSIONS,
         app_kwargs={
             "lifespan": request_guard.guarded(data_retention.sweeping(uploads), rules),
-            "middleware": [Middleware(live.SmallRequests)],
+            "middleware": [Middleware(own_head.OwnHead), Middleware(live.SmallRequests)],
         },
         **options,
     )

@@ -47,7 +47,7 @@ from tqdm import tqdm
 
 from fkp import FaceKeypoints, __version__, detector, hub, runtime
 from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig
-from fkp.hub import download
+from fkp.hub import publish
 from fkp.networks import keypoint_net, state
 from fkp.training import distillation, face_task, keypoint_task
 from fkp.training.muon import Muon
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.batch_size % world:
             raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
         if args.push_to and rank == 0:
-            download.check_push(args.push_to)
+            publish.check_push(args.push_to)
         other = hub.load(hub.find(args.other))  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
         if not task.steps_per_epoch:

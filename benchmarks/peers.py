@@ -1,41 +1,194 @@
-"""Other people's landmark steps, to be timed beside fkp's on the same image and box.
+"""fkp's 68 points beside those of other packages: accuracy at known boxes, and the time for a face.
 
-Only packages that bring their model with them are here; most (insightface, uniface, face-alignment, …)
-download theirs at the first use. None is a requirement of fkp: benchmarks/speed.py skips by name what is
-not installed.
-This module runs on interpreters that have neither fkp nor torch.
+    python benchmarks/peers.py --data DATA                          # prints the table
+    python benchmarks/peers.py --data DATA --folder PEERS --write   # and puts it into README.md
+
+PEERS holds public snapshots under their own names, https://github.com/cunjian/pytorch_face_landmark and
+https://github.com/ainrichman/Peppa-Facial-Landmark-PyTorch; dlib and MediaPipe come from packages (`pip install dlib-bin face_recognition_models ai-edge-litert` and `pip install --no-deps
+mediapipe==0.10.21`, of which only the file of its network is used). What is not there is skipped by name.
+
+Everything runs on one thread, from the picture and the tight box of the labelled points to the points. Every
+peer gets boxes as it likes them best: how they are enlarged and moved up is chosen on 300-W training photos.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import importlib.metadata
 import importlib.util
+import itertools
+import os
+import statistics
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-Step = Callable[[], np.ndarray]
-"""Places the points once; returns them (n,2) xy, pixels of the image."""
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from benchmarks.published import arguments, publish  # noqa: E402
+from benchmarks.tables import number, table  # noqa: E402
+from fkp import FaceKeypoints, data, geometry, metrics  # noqa: E402
+
+Place = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From a picture (H,W,3) uint8 RGB and a box (4,) xyxy to points (68,2) xy, pixels of the picture."""
+
+SCALES, RISES = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5), (0.0, 0.05, 0.1, 0.15, 0.2)
+"""By how much a box may be enlarged, and moved up in shares of its height."""
+
+FITTED_ON, FITTED_FACES = "300w/lfpw_train", 40
+
+GROUPS = {"frontal": ("frontal",), "half-profile": ("lefthalf", "righthalf"), "profile": ("left", "right")}
+"""Poses of the table, and their names in MERL-RAV."""
+
+# fmt: off
+MESH_TO_68 = (
+    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
+    71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
+)
+"""The vertices of MediaPipe's face mesh that lie nearest to the 68 points, as
+https://github.com/PeizhiYan/Mediapipe_2_Dlib_Landmarks has them."""
+# fmt: on
 
 
 class Missing(Exception):
-    """A peer that cannot be timed here; one sentence says why."""
+    """A peer that is not here; one sentence says what lacks."""
 
 
 class Peer(NamedTuple):
-    """`load(image (H,W,3) uint8 RGB, box (4,) xyxy)` makes the step that is timed, or raises Missing."""
+    """`load(folder of snapshots)` gives its function, or raises Missing. `square`: it wants square boxes."""
 
     title: str
-    what: str
-    """What a step does, in words."""
-    packages: str
-    """What pip has to install."""
-    load: Callable[[np.ndarray, np.ndarray], Step]
+    load: Callable[[Path | None], Place]
+    square: bool = True
+
+
+def main() -> int:
+    parser = arguments(str(__doc__))
+    parser.add_argument("--folder", type=Path, metavar="PEERS", help="where snapshots of repositories lie")
+    args = parser.parse_args()
+    if args.write and args.limit:
+        parser.error("--write with --limit: figures of a part of the pictures are not published")
+    cv2.setNumThreads(1)
+    figures = measure(args.model, args.data, args.folder, args.limit)
+    print(summary(figures))
+    if args.write:
+        publish(Path(args.model), "peers", figures, summary(figures))
+    return 0
+
+
+# --- The figures ----------------------------------------------------------------------------------------
+
+
+class Labelled(NamedTuple):
+    """Faces with labels (n,68,2), NaN where a point has none, and the pose of each."""
+
+    pictures: list[np.ndarray]
+    keypoints: np.ndarray
+    poses: list[str]
+
+
+def read(folder: Path, name: str, limit: int | None) -> Labelled:
+    """The faces of a set; with `limit` so many, spread evenly."""
+    faces = data.FacialKeypointsDataset(folder / f"{name}.csv", folder / name)
+    chosen = np.arange(len(faces))
+    if limit is not None and limit < len(faces):
+        chosen = np.linspace(0, len(faces) - 1, limit).round().astype(int)
+    poses = dict.fromkeys(faces.names, "")
+    if (csv := folder / f"{name}_visibility.csv").is_file():
+        names, groups, _ = data.read_visibility(csv)
+        poses |= dict(zip(names, groups, strict=True))
+    bar = tqdm(chosen, f"reading {name}", leave=False, disable=None)
+    return Labelled(
+        [faces[i]["image"] for i in bar], faces.keypoints[chosen], [poses[faces.names[i]] for i in chosen]
+    )
+
+
+def measure(model: str, folder: Path, snapshots: Path | None, limit: int | None = None) -> dict[str, Any]:
+    """A row for fkp and each peer, and what was skipped with the reason."""
+    lfpw, aflw = (read(folder, name, limit) for name in ("300w/lfpw_test", "merl/aflw_test"))
+    training = read(folder, FITTED_ON, FITTED_FACES)
+    own = FaceKeypoints.from_pretrained(model, passes=1, threads=1)
+    rows = [row("fkp", lambda image, box: own.keypoints_at(image, box[None]).keypoints[0], lfpw, aflw)]
+    skipped = []
+    for peer in PEERS:
+        try:
+            place = peer.load(snapshots)
+        except Missing as reason:
+            skipped.append({"title": peer.title, "reason": str(reason)})
+            print(f"skipped: {peer.title}: {reason}", file=sys.stderr)
+            continue
+        boxes = fitted(peer, place, training)
+        rows.append(row(peer.title, lambda image, box: place(image, boxes(box)), lfpw, aflw))  # noqa: B023
+    return {
+        "command": "python benchmarks/peers.py --data DATA --folder PEERS --write", "rows": rows,
+        "skipped": skipped,
+    }  # fmt: skip
+
+
+def row(title: str, place: Place, lfpw: Labelled, aflw: Labelled) -> dict[str, Any]:
+    """NME of lfpw_test, NME_box of aflw_test by pose, and the median milliseconds of a face."""
+    placed, ms = run(place, lfpw, title)
+    boxed = metrics.nme_box(run(place, aflw, title)[0], aflw.keypoints)
+    poses = {pose: [group in groups for group in aflw.poses] for pose, groups in GROUPS.items()}
+    return {
+        "title": title,
+        "nme": round(float(metrics.nme(placed, lfpw.keypoints).mean()), 3),
+        "nme_box": {
+            pose: round(float(boxed[chosen].mean()), 3) for pose, chosen in poses.items() if any(chosen)
+        },
+        "ms": round(ms, 3),
+    }
+
+
+def run(place: Place, faces: Labelled, title: str) -> tuple[np.ndarray, float]:
+    """Points (n,68,2) at the tight boxes, and the median milliseconds of a face."""
+    boxes, placed, times = geometry.tight_boxes(faces.keypoints), [], []
+    pairs = zip(faces.pictures, boxes, strict=True)
+    for picture, box in tqdm(pairs, title, len(boxes), leave=False, disable=None):
+        began = time.perf_counter()
+        placed.append(place(picture, box))
+        times.append(1000 * (time.perf_counter() - began))
+    return np.array(placed), statistics.median(times)
+
+
+def fitted(peer: Peer, place: Place, faces: Labelled) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes of a tight box the one with which the peer has the least mean error on faces."""
+
+    def framed(box: np.ndarray, scale: float, rise: float) -> np.ndarray:
+        size = box[2:] - box[:2]
+        middle = (box[:2] + box[2:]) / 2 - [0, rise * size[1]]
+        half = scale * (np.full(2, size.max()) if peer.square else size) / 2
+        return np.concatenate([middle - half, middle + half])
+
+    def error(scale: float, rise: float) -> float:
+        placed, _ = run(lambda image, box: place(image, framed(box, scale, rise)), faces, peer.title)
+        return float(metrics.nme(placed, faces.keypoints).mean())
+
+    best = min(itertools.product(SCALES, RISES), key=lambda way: error(*way))
+    return lambda box: framed(box, *best)
+
+
+def summary(figures: dict[str, Any]) -> str:
+    """The table for README.md and the command that made it."""
+    rows = [
+        [r["title"], *(number(r["nme_box"].get(pose)) for pose in GROUPS), number(r["nme"]), number(r["ms"])]
+        for r in figures["rows"]
+    ]
+    head = ["68 points", *(f"AFLW2000 {pose}" for pose in GROUPS), "300-W LFPW", "ms a face"]
+    return f"{table(head, rows)}\n\nMade by `{figures['command']}`."
+
+
+# --- The peers ------------------------------------------------------------------------------------------
 
 
 def _module(name: str) -> Any:
@@ -48,107 +201,87 @@ def _module(name: str) -> Any:
         raise Missing(f"the module {name} does not load: {error}") from error
 
 
-def _file(module: str, inside: str) -> Path:
-    """A model file that a package brings, found without importing it. Raises Missing where there is none."""
+def _file(module: str, inside: str) -> str:
+    """A file that a package brings, found without importing it. Raises Missing where there is none."""
     found = importlib.util.find_spec(module)
-    if found is None or found.origin is None:
-        raise Missing(f"the module {module}, which brings {Path(inside).name}, is not installed")
-    path = Path(found.origin).parent / inside
-    if not path.is_file():
-        raise Missing(f"the {module} that is installed does not bring {inside}")
-    return path
+    if found is None or found.origin is None or not (path := Path(found.origin).parent / inside).is_file():
+        raise Missing(f"no installed {module} brings {inside}")
+    return str(path)
 
 
-def _dlib(image: np.ndarray, box: np.ndarray) -> Step:
+def _dlib(folder: Path | None) -> Place:
     dlib = _module("dlib")
-    path = _file("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
-    predictor = dlib.shape_predictor(str(path))
-    rectangle = dlib.rectangle(*(int(edge) for edge in box.round()))
-    return lambda: np.array([[p.x, p.y] for p in predictor(image, rectangle).parts()])
+    file = _file("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
+    predictor = dlib.shape_predictor(file)
+
+    def place(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+        rectangle = dlib.rectangle(*(int(edge) for edge in box.round()))
+        return np.array([[p.x, p.y] for p in predictor(image, rectangle).parts()])
+
+    return place
 
 
-def _facemark(image: np.ndarray, box: np.ndarray) -> Step:
-    if not hasattr(cv2, "face"):
-        raise Missing("OpenCV lacks the module cv2.face, which opencv-contrib-python brings")
-    facemark = cv2.face.createFacemarkLBF()
-    facemark.loadModel(str(_file("GoldenFace", "landmark.yaml")))
-    rectangles = np.array([[*box[:2], *(box[2:] - box[:2])]]).round().astype(np.int32)
-    return lambda: facemark.fit(image, rectangles)[1][0].reshape(-1, 2)
-
-
-def _mesh_network(image: np.ndarray, box: np.ndarray) -> Step:
-    path = _file("mediapipe", "modules/face_landmark/face_landmark.tflite")
-    interpreter = _module("ai_edge_litert.interpreter").Interpreter(str(path), num_threads=1)
+def _mesh(folder: Path | None) -> Place:
+    file = _file("mediapipe", "modules/face_landmark/face_landmark.tflite")
+    interpreter = _module("ai_edge_litert.interpreter").Interpreter(file, num_threads=1)
     interpreter.allocate_tensors()
     given, returned = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     size = int(given["shape"][1])
-    # MediaPipe's own crop is one and a half times the longer side of its face box.
-    side = 1.5 * max(box[2:] - box[:2])
-    scale, corner = size / side, (box[:2] + box[2:] - side) / 2
-    image_to_crop = np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]])
 
-    def step() -> np.ndarray:
-        crop = cv2.warpAffine(image, image_to_crop, (size, size), flags=cv2.INTER_LINEAR)
-        interpreter.set_tensor(given["index"], crop[None].astype(np.float32) / 255)
+    def place(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(given["index"], _crop(image, box, size)[None].astype(np.float32) / 255)
         interpreter.invoke()
-        points = interpreter.get_tensor(returned["index"]).reshape(-1, 3)[:, :2]
-        return points / scale + corner
+        mesh = interpreter.get_tensor(returned["index"]).reshape(-1, 3)
+        return mesh[MESH_TO_68, :2] / size * (box[2:] - box[:2]) + box[:2]
 
-    return step
-
-
-def _mesh(image: np.ndarray, box: np.ndarray) -> Step:
-    mediapipe = _module("mediapipe")
-    if not hasattr(mediapipe, "solutions"):
-        version = importlib.metadata.version("mediapipe")
-        raise Missing(f"mediapipe {version} no longer brings the face mesh; 0.10.21 does")
-    mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=False, max_num_faces=1)
-    size_wh = image.shape[1::-1]
-
-    def step() -> np.ndarray:
-        faces = mesh.process(image).multi_face_landmarks
-        return np.array([[p.x, p.y] for p in faces[0].landmark]) * size_wh if faces else np.empty((0, 2))
-
-    return step
+    return place
 
 
-PEERS: dict[str, Peer] = {
-    "dlib": Peer(
-        "dlib, 68 points", "shape predictor at the box", "dlib-bin face_recognition_models", _dlib
+def _graph(repository: str, inside: str, mean: float, std: float) -> Callable[[Path | None], Place]:
+    """A peer that is an ONNX file of a snapshot: a crop (1,3,S,S) in, points in shares of the crop out."""
+
+    def load(folder: Path | None) -> Place:
+        if folder is None:
+            raise Missing(f"it needs a snapshot of {repository} (--folder)")
+        file = folder / repository / inside
+        if not file.is_file():
+            raise Missing(f"{file} does not exist")
+        options = _module("onnxruntime").SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # one keeps its weights among its inputs, and is told so at length
+        session = _module("onnxruntime").InferenceSession(str(file), options, ["CPUExecutionProvider"])
+        (given,) = session.get_inputs()
+        size = given.shape[-1]
+
+        def place(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+            # Both read their pictures with OpenCV: blue comes first.
+            crop = (_crop(image, box, size)[..., ::-1].astype(np.float32) - mean) / std
+            output = session.run(None, {given.name: crop.transpose(2, 0, 1)[None]})[0]
+            return output.reshape(-1)[:136].reshape(68, 2) * (box[2:] - box[:2]) + box[:2]
+
+        return place
+
+    return load
+
+
+def _crop(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    """The box of a picture, black beyond it, as (size,size,3)."""
+    scale = size / (box[2:] - box[:2])
+    image_to_crop = np.array([[scale[0], 0, -scale[0] * box[0]], [0, scale[1], -scale[1] * box[1]]])
+    return cv2.warpAffine(image, image_to_crop, (size, size), flags=cv2.INTER_LINEAR)
+
+
+PEERS = (
+    Peer("dlib", _dlib),
+    Peer("MediaPipe face mesh (68 of its 468 points)", _mesh),
+    Peer("PFLD (cunjian)", _graph("pytorch_face_landmark", "onnx/pfld.onnx", 0, 255)),
+    Peer(
+        "Peppa (ainrichman)",
+        _graph("Peppa-Facial-Landmark-PyTorch", "pretrained_weights/slim_160_latest.onnx", 127, 127),
+        square=False,
     ),
-    "facemark": Peer(
-        "OpenCV Facemark LBF, 68 points", "fit at the box", "opencv-contrib-python GoldenFace", _facemark
-    ),
-    "mesh_network": Peer(
-        "MediaPipe face mesh, 468 points, its network on LiteRT", "crop and network at the box",
-        "ai-edge-litert mediapipe==0.10.21", _mesh_network,
-    ),
-    "mesh": Peer(
-        "MediaPipe face mesh, 468 points, tracking", "whole frame, the face known from the one before",
-        "mediapipe==0.10.21", _mesh,
-    ),
-}  # fmt: skip
+)
 
 
-def load(name: str, image: np.ndarray, box: np.ndarray) -> Step:
-    """The step of the peer `name`, tried once. Raises Missing where it cannot be timed."""
-    peer = PEERS[name]
-    try:
-        step = peer.load(image, box)
-        points = step()
-    except Missing as missing:
-        raise Missing(f"{missing} (pip install {peer.packages})") from None
-    middle = points.mean(axis=0) if len(points) else box[:2]
-    if not ((box[:2] < middle) & (middle < box[2:])).all():
-        raise Missing("it does not find the face in the picture")
-    return step
-
-
-def version(name: str) -> str:
-    """The versions of a peer's packages that are installed, in words."""
-    words = []
-    for package in PEERS[name].packages.split():
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            distribution = package.split("=")[0]
-            words.append(f"{distribution} {importlib.metadata.version(distribution)}")
-    return ", ".join(words)
+if __name__ == "__main__":
+    sys.exit(main())

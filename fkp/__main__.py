@@ -1,7 +1,8 @@
 """The command line: `fkp predict`, `video`, `evaluate`, `push`, `space` and `export`; also `python -m fkp`.
 
 Results go to stdout, everything else to stderr. The exit status is 0 when all went well, 1 when something
-could not be done (a sentence says what), 2 for a wrong command line.
+could not be done (a sentence says what), 2 for a wrong command line, 130 after Ctrl-C. Files are written
+beside and moved into place; without `--force`, none is overwritten that fkp has not written.
 """
 
 from __future__ import annotations
@@ -10,25 +11,27 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from fkp import scheme
+from fkp import outputs, scheme
+from fkp.outputs import STDOUT, printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fkp import FaceKeypoints
 
 # Spinning OpenMP threads made torch up to 50 times slower on shared cores; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 T = TypeVar("T", int, float)
-
-STDOUT = Path("-")
 
 DETECTORS = ("fkp", "yunet", "whole")
 """As in `pipeline`, which would bring in torch."""
@@ -40,12 +43,13 @@ class _Stop(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    outputs.show_any_name()
     args = _parser().parse_args(arguments)
     # Only now, for they bring in torch, which takes seconds.
     from fkp import hub, images, runtime
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _termination():
             warnings.showwarning = _show_warning
             return args.command(args)
     except BrokenPipeError:
@@ -58,13 +62,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except KeyboardInterrupt:
         return 130
-    print(f"fkp: {sentence}", file=sys.stderr)
+    _tell(sentence)
     return 1
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[None]:
+    """A polite kill is as Ctrl-C: what is done is kept, and nothing half-written stays."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not in the main thread
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _tell(sentence: str) -> None:
+    """Say it on stderr, beside a bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(f"fkp: {printable(sentence)}", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Without the line of code that it came from."""
-    print(f"fkp: {message}", file=sys.stderr)
+    _tell(str(message))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--csv", metavar="FILE", type=Path, help="write a CSV, a row for each face")
     predict.add_argument("--min-score", metavar="S", type=_score, help="least confidence of a face, 0..1")
     predict.add_argument("--max-faces", metavar="N", type=_count, help="only the N largest faces")
+    predict.add_argument(
+        "--resume", action="store_true",
+        help="go on with a run that broke off: what its JSON, CSV or pictures hold is not done again",
+    )  # fmt: skip
+    _add_force(predict)
     predict.add_argument("--verbose", action="store_true", help="say on stderr what ran, and how long")
 
     label = add("label", _label, "label many pictures: a folder, tar or Parquet shards, a dataset on the Hub")
@@ -126,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     video.add_argument("--max-faces", metavar="N", type=_count, help="follow only N faces at a time")
     video.add_argument("--no-smoothing", action="store_true", help="keypoints as the network gives them")
     video.add_argument("--no-numbers", action="store_true", help="do not write the numbers of faces on OUT")
+    _add_force(video)
     video.add_argument("--verbose", action="store_true", help="say on stderr what ran, and how long")
 
     evaluate = add("evaluate", _evaluate, "measure a model on labelled faces")
@@ -138,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         help="crop at the labels' boxes, or at those the model finds (default: truth)",
     )  # fmt: skip
     evaluate.add_argument("--json", metavar="FILE", type=Path, help="write JSON (- for stdout)")
+    _add_force(evaluate)
 
     push = add("push", _push, "upload a model to the Hugging Face Hub")
     push.add_argument("repo_id", metavar="OWNER/NAME")
@@ -162,10 +194,15 @@ def _parser() -> argparse.ArgumentParser:
     space.add_argument("--out", metavar="DIR", type=Path, help="keep the folder there")
     space.add_argument("--dry-run", action="store_true", help="upload nothing, only show the files")
 
-    export = add("export", _export, "write the keypoint network as ONNX")
+    export = add("export", _export, "write the keypoint network as ONNX, also with 8-bit integers")
     export.add_argument("file", metavar="FILE.onnx", type=Path)
     _add_model(export)
+    _add_force(export)
     return parser
+
+
+def _add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="overwrite files that are not of fkp's making")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -217,45 +254,77 @@ def _number(text: str, kind: Callable[[str], T], fits: Callable[[T], bool], want
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from PIL import Image
     from tqdm import tqdm
 
-    from fkp import draw, images, report
+    from fkp import draw, images, report, results
 
     if args.csv == STDOUT:
         raise _Stop("--csv needs a file's name, only --json takes -")
-    _check_writable(args.json, args.csv)
-    model = _load(args)
+    if args.resume and not any(path and path != STDOUT for path in (args.json, args.csv, args.out)):
+        raise _Stop("--resume needs the file of --json or --csv, or the folder of --out, of the run before")
+    names = annotated_names(args.pictures) if args.out else {}
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-    outputs = annotated_names(args.pictures)
-    records: list[dict[str, Any]] = []
+    drawn = {picture: args.out / name for picture, name in names.items()}
+    files = {"--json": args.json, "--csv": args.csv} | {f"{name} of --out": p for name, p in drawn.items()}
+    outputs.check(files, args.pictures, args.force)
+    model = _load(args)
     status = 0
-    # disable=None: a bar on a terminal only.
-    for name in tqdm(args.pictures, unit="picture", disable=True if len(args.pictures) == 1 else None):
-        try:
-            image = images.read(name)
-        except images.ImageError as error:
-            tqdm.write(f"fkp: {error}", file=sys.stderr)
-            status = 1
-            continue
-        began = time.perf_counter()
-        faces = model(image, min_score=args.min_score, max_faces=args.max_faces)
-        took = 1e3 * (time.perf_counter() - began)
-        if args.verbose:
-            tqdm.write(f"fkp: {_printable(name)}: {_count_faces(len(faces))}, {took:.1f} ms", file=sys.stderr)
-        records.append(report.record(name, image.shape, faces))
-        if args.out:
-            Image.fromarray(draw.draw(image, faces)).save(args.out / outputs[name])
-        if not (args.json or args.csv or args.out):
-            tqdm.write(_in_words(records[-1]))
-    if args.json:
-        _write(args.json, report.to_json(records))
-    if args.csv:
-        # A file name that is no text goes back to the bytes that it came from.
-        with args.csv.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            report.write_csv(file, records)
+    with (
+        _kept_by_resume(args),
+        results.Results(args.json, args.csv, resume=args.resume, force=args.force) as found,
+    ):
+        done = found.done
+        if args.resume and args.out and not (args.csv or args.json):
+            done = {report.harmless(picture) for picture, path in drawn.items() if path.is_file()}
+        todo = [name for name in args.pictures if report.harmless(name) not in done]
+        # disable=None: a bar on a terminal only.
+        for name in tqdm(todo, unit="picture", disable=True if len(todo) == 1 else None):
+            try:
+                image = images.read(name)
+            except images.ImageError as error:
+                _tell(str(error))
+                status = 1
+                continue
+            began = time.perf_counter()
+            faces = model(image, min_score=args.min_score, max_faces=args.max_faces)
+            took = 1e3 * (time.perf_counter() - began)
+            if args.verbose:
+                _tell(f"{name}: {_count_faces(len(faces))}, {took:.1f} ms")
+            record = report.record(name, image.shape, faces)
+            if args.out:
+                _write_png(drawn[name], draw.draw(image, faces))
+            found.add(record)
+            if not (args.json or args.csv or args.out):
+                tqdm.write(printable(_in_words(record)))
     return status
+
+
+@contextlib.contextmanager
+def _kept_by_resume(args: argparse.Namespace) -> Iterator[None]:
+    """Says, when a run breaks off, what is kept of it."""
+    try:
+        yield
+    except outputs.OutputError:
+        raise
+    except (KeyboardInterrupt, OSError):
+        kept = [
+            path for path in (args.json, args.csv) if path and path != STDOUT and outputs.part(path).exists()
+        ]
+        if kept or args.out:
+            where = " and ".join(str(outputs.part(path)) for path in kept) or str(args.out)
+            _tell(f"what was done until now is in {where}: the same command with --resume goes on")
+        raise
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    """A picture (H,W,3) as PNG, which says that it is of fkp's making."""
+    from PIL import Image, PngImagePlugin
+
+    made = PngImagePlugin.PngInfo()
+    made.add_text("Software", outputs.MARK.decode())
+    with outputs.replacing(path, "wb") as file:
+        Image.fromarray(image).save(file, "PNG", pnginfo=made)
 
 
 def _label(args: argparse.Namespace) -> int:
@@ -264,8 +333,8 @@ def _label(args: argparse.Namespace) -> int:
         from fkp.label import annotation
     except ImportError as error:
         raise _Stop(f"labelling needs {error.name}: run 'pip install fkp[label]'") from error
-    names = ("backend", "detector", "mirrored", "passes", "label_style")
-    options = {name: getattr(args, name) for name in names}
+    names = ("backend", "detector", "device", "label_style", "mirrored", "passes")
+    options = {name: getattr(args, name) for name in names if hasattr(args, name)}
     settings = label.Settings(args.model, options, args.min_score, args.max_faces)
     try:
         summary = label.label(
@@ -290,6 +359,7 @@ def _video(args: argparse.Namespace) -> int:
         raise _Stop("nothing is to be written: name a video OUT, or give --json or --csv")
     if STDOUT in (args.json, args.csv):
         raise _Stop("--json and --csv need a file's name")
+    outputs.check({"OUT": args.out, "--json": args.json, "--csv": args.csv}, [args.clip], args.force)
     model = _load(args)
     steps = room.annotate(
         args.clip, args.out, model, json_file=args.json, csv_file=args.csv, numbers=not args.no_numbers,
@@ -298,10 +368,19 @@ def _video(args: argparse.Namespace) -> int:
     done: room.Progress | None = None
     try:
         # Closed whatever happens, so that nothing half-written stays; disable=None: a bar on a terminal only.
-        with contextlib.closing(steps), tqdm(unit="frame", disable=None) as bar:
+        with (
+            contextlib.closing(steps),
+            _Interruption() as interruption,
+            tqdm(unit="frame", disable=None) as bar,
+        ):
             for done in steps:
                 bar.total = done.total and max(done.total, done.frames)
                 bar.update()
+                if interruption.noted:
+                    with contextlib.suppress(StopIteration):
+                        steps.send(True)
+                    _tell(f"stopped at {done.time:.1f} s; what was done until then is written")
+                    return 130
     except clip_io.ClipError as error:
         raise _Stop(str(error)) from error
     if args.verbose and done:
@@ -310,12 +389,33 @@ def _video(args: argparse.Namespace) -> int:
     return 0
 
 
+class _Interruption:
+    """Ctrl-C or a polite kill, noted to be obeyed between two frames; a second one is obeyed at once."""
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            self._before = {int(s): signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, *_: object) -> None:
+        self.noted = True
+        self.__exit__()
+
+
 def _evaluate(args: argparse.Namespace) -> int:
     import numpy as np
 
     from fkp import data, evaluation, geometry
 
-    _check_writable(args.json)
+    outputs.check({"--json": args.json}, [args.csv], args.force)
     model = _load(args)
     try:
         faces = data.FacialKeypointsDataset(args.csv, args.images)
@@ -343,10 +443,10 @@ All in percent, errors of the distance between the outer eye corners."""
 
 def _push(args: argparse.Namespace) -> int:
     from fkp import FaceKeypoints, hub
-    from fkp.hub import download
+    from fkp.hub import download, publish
 
     if not args.dry_run:
-        download.check_push(args.repo_id)
+        publish.check_push(args.repo_id)
     elif not download.is_id(args.repo_id):
         raise _Stop(f"{args.repo_id!r} is no Hub id of the form OWNER/NAME")
     if args.out and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
@@ -357,7 +457,7 @@ def _push(args: argparse.Namespace) -> int:
         model.save_pretrained(folder, repo_id=args.repo_id)
         _show_files(hub.files(folder))
         if not args.dry_run:
-            print(hub.push(folder, args.repo_id, private=args.private))
+            print(publish.push(folder, args.repo_id, private=args.private))
     return 0
 
 
@@ -391,10 +491,18 @@ def _export(args: argparse.Namespace) -> int:
     from fkp import FaceKeypoints
     from fkp.networks import export
 
-    _check_writable(args.file)
+    small = args.file.with_suffix(".int8.onnx")
+    outputs.check({"the graph": args.file, "that of 8-bit integers": small}, force=args.force)
     model = FaceKeypoints.from_pretrained(args.model)
     try:
-        export.write_onnx(model.weights.module("keypoints"), args.file, model.weights.digest("keypoints"))
+        network, digest = model.weights.module("keypoints"), model.weights.digest("keypoints")
+        writers = {args.file: export.write_onnx}
+        if network.config.activation_ranges:
+            writers[small] = export.write_int8_onnx
+        for path, write in writers.items():
+            with outputs.naming(path):
+                write(network, outputs.part(path), digest)
+                os.replace(outputs.part(path), path)
     except export.ExportError as error:
         raise _Stop(str(error)) from error
     return 0
@@ -425,7 +533,8 @@ def annotated_names(pictures: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     taken = {Path(picture).name.casefold() for picture in pictures}
     for picture in dict.fromkeys(pictures):
-        stem = f"{Path(picture).stem}_keypoints"
+        # File systems take 255 bytes, of which some go to a number and to what a file is called until whole.
+        stem = f"{os.fsdecode(os.fsencode(Path(picture).stem)[:220])}_keypoints"
         name, number = f"{stem}.png", 1
         while name.casefold() in taken:  # some file systems do not tell a.png from A.png
             number += 1
@@ -437,7 +546,7 @@ def annotated_names(pictures: Sequence[str]) -> dict[str, str]:
 
 def _in_words(record: dict[str, Any]) -> str:
     faces = record["faces"]
-    lines = [f"{_printable(record['image'])}: {_count_faces(len(faces))}"]
+    lines = [f"{record['image']}: {_count_faces(len(faces))}"]
     for face in faces:
         x1, y1, x2, y2 = (round(v) for v in face["box"])
         points = sum(face["keypoint_scores"]) / len(face["keypoint_scores"])
@@ -449,11 +558,6 @@ def _count_faces(count: int) -> str:
     return f"{count or 'no'} face{'' if count == 1 else 's'}"
 
 
-def _printable(name: str) -> str:
-    """A file's name, which need not be text."""
-    return os.fsencode(name).decode(errors="replace")
-
-
 def _show_files(files: dict[str, int]) -> None:
     """The sizes in bytes of files by their names."""
     for name, size in files.items():
@@ -461,19 +565,13 @@ def _show_files(files: dict[str, int]) -> None:
     print(f"{sum(files.values()):>9}  bytes in {len(files)} files")
 
 
-def _check_writable(*paths: Path | None) -> None:
-    """Said before the work, not after it."""
-    for path in paths:
-        if path and path != STDOUT and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-            raise _Stop(f"{path}: no file can be written there")
-
-
 def _write(path: Path, text: str) -> None:
     if path == STDOUT:
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        path.write_text(text, encoding="utf-8")
+        with outputs.replacing(path) as file:
+            file.write(text)
 
 
 if __name__ == "__main__":

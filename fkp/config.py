@@ -38,6 +38,9 @@ class KeypointConfig:
     visibility_calibration: tuple[float, float] = (1.0, 0.0)
     """Slope and intercept that make the logits of visibility those of a calibrated probability (Platt
     scaling); fitted on validation data."""
+    activation_ranges: tuple[tuple[str, float, float], ...] = ()
+    """Name, smallest and largest value of each activation, seen in training crops: what a graph of 8-bit
+    integers is made with (`networks.quantisation`). Of these weights; empty, there is no such graph."""
 
     def annotation_offset(self, label_style: str | None) -> np.ndarray:
         """The annotation offset of a style: right, down (2,), pixels of the crop."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fkp import scheme
+from fkp import images, scheme
 from fkp.faces import UNSURE, Faces
 
 Colour = tuple[int, int, int]
@@ -58,9 +58,10 @@ class Style:
 
     `points` are dots, `contours` lines in the colour of their group (`COLOURS`), `mesh` the faint lines of
     `scheme.MESH`; `numbers` are the points' indices 0..67, as many as have room without overlapping; `boxes`
-    come with the face's score in percent. `confidence` colours dots and numbers by `keypoint_scores` instead
-    (`CONFIDENCE_COLOURS`). `point_size` multiplies the radius of the dots. Points that are unsure or cannot
-    be seen (`hollow_points`) are rings instead of dots, and the contours that lead to them are faint.
+    come with the face's score in percent, `face_numbers` count the faces from 1. `confidence` colours dots
+    and numbers by `keypoint_scores` instead (`CONFIDENCE_COLOURS`). `point_size` multiplies the radius of the
+    dots. Points that are unsure or cannot be seen (`hollow_points`) are rings instead of dots, and the
+    contours that lead to them are faint.
     """
 
     points: bool = True
@@ -68,19 +69,18 @@ class Style:
     mesh: bool = False
     numbers: bool = False
     boxes: bool = False
+    face_numbers: bool = False
     confidence: bool = False
     point_size: float = 1.0
 
 
-def draw(image: np.ndarray, faces: Faces, style: Style | None = None, **changes: Any) -> np.ndarray:
-    """A copy of an image (H,W,3) uint8 RGB with its faces drawn on it; the input stays as it is.
+def draw(image: images.ImageLike, faces: Faces, style: Style | None = None, **changes: Any) -> np.ndarray:
+    """A copy (H,W,3) uint8 RGB of a picture, given as a model takes it, with its faces drawn on it.
 
     `changes` are fields of `style`, as in `draw(image, faces, numbers=True)`. No face gives an equal copy.
-    Raises ValueError for an image of another shape or type.
+    Raises images.ImageError, a ValueError, for what is no picture.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image has shape {image.shape} and type {image.dtype}, (H,W,3) uint8 is needed")
-    picture = image.copy()
+    picture = images.read(image).copy()
     for sheet in _sheets(picture.shape[:2], faces, replace(style or Style(), **changes)):
         sheet.lay_on(picture)
     return picture
@@ -111,12 +111,14 @@ def _sheets(shape_hw: tuple[int, int], faces: Faces, style: Style) -> Iterator[_
     all_hollow = hollow_points(faces)
     for i in range(len(faces)):
         keypoints, hollow = faces.keypoints[i], all_hollow[i]
-        colours = _by_confidence(faces.keypoint_scores[i]) if style.confidence else _BY_GROUP
+        colours = by_confidence(faces.keypoint_scores[i]) if style.confidence else _BY_GROUP
         sheet = _Sheet(shape_hw, keypoints, faces.boxes[i], style.point_size)
         if style.mesh:
             sheet.mesh(keypoints)
         if style.boxes:
             sheet.box(faces.boxes[i], f"{100 * faces.scores[i]:.0f}%")
+        if style.face_numbers:
+            sheet.face_number(i + 1, faces.boxes[i])
         if style.contours:
             sheet.contours(keypoints, [NEUTRAL] * scheme.COUNT if style.confidence else _BY_GROUP, hollow)
         if style.points:
@@ -130,7 +132,8 @@ _MEMBERS = [scheme.GROUPS[scheme.group_of(point)] for point in range(scheme.COUN
 _BY_GROUP: list[Colour] = [COLOURS[scheme.group_of(point)] for point in range(scheme.COUNT)]
 
 
-def _by_confidence(keypoint_scores: np.ndarray) -> list[Colour]:
+def by_confidence(keypoint_scores: np.ndarray) -> list[Colour]:
+    """The colours (68) of points with these scores, between `CONFIDENCE_COLOURS`."""
     stops = np.linspace(0, 1, len(CONFIDENCE_COLOURS))
     channels = [np.interp(keypoint_scores, stops, levels) for levels in zip(*CONFIDENCE_COLOURS, strict=True)]
     return [(int(r), int(g), int(b)) for r, g, b in np.stack(channels, axis=1).round()]
@@ -162,7 +165,7 @@ class _Sheet:
         self.number_height = max(face_size / 54, min(max(shape_hw) / 105, face_size / 14), 6.0)
         self.label_height = max(face_size / 22, 9.0)
         corners = np.concatenate([keypoints, box.reshape(2, 2)])
-        room = 2 * max(self.label_height, self.dot_radius + self.number_height) + 1
+        room = 2 * max(1.4 * self.label_height, self.dot_radius + self.number_height) + 1
         size_wh = np.array(shape_hw[::-1])
         # At least one pixel, even for a face beyond the picture's edge.
         self.start_xy = np.clip(np.floor(corners.min(axis=0) - room), 0, size_wh - 1).astype(int)
@@ -200,6 +203,11 @@ class _Sheet:
         above = y1 - height if y1 > 1.6 * height else y1 + height
         self._write([label], np.array([(x1 + 1.6 * height, above)]), [NEUTRAL], height)
 
+    def face_number(self, number: int, box: np.ndarray) -> None:
+        x1, y1, x2, _ = box.tolist()
+        height = 1.4 * self.label_height
+        self._write([str(number)], np.array([((x1 + x2) / 2, max(y1 - height, height))]), [NEUTRAL], height)
+
     def dots(self, keypoints: np.ndarray, colours: list[Colour], hollow: np.ndarray) -> None:
         for rim in (True, False):
             radius = (self.dot_radius + (0.65 * self.stroke if rim else 0)) * self.detail * 2**_SHIFT
@@ -227,7 +235,7 @@ class _Sheet:
         no other number stands.
         """
         height = self.number_height
-        outward = _outward(keypoints)
+        directions = outward(keypoints)
         places: dict[int, np.ndarray] = {}
         taken = np.empty((0, 4))
         for point in (*FIRST_NUMBERED, *(i for i in range(scheme.COUNT) if i not in FIRST_NUMBERED)):
@@ -235,7 +243,7 @@ class _Sheet:
             half = np.array([0.4 * len(str(point)) + 0.3, 0.5 + 0.3]) * height
             for angle, distance in _AROUND:
                 cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-                direction = np.array([[cos, -sin], [sin, cos]]) @ outward[point]
+                direction = np.array([[cos, -sin], [sin, cos]]) @ directions[point]
                 centre = keypoints[point] + direction * (self.dot_radius + distance * height)
                 box = np.concatenate([centre - half, centre + half])
                 apart = (taken[:, 2:] <= box[:2]) | (box[2:] <= taken[:, :2])
@@ -281,7 +289,7 @@ class _Sheet:
         self.pixels = np.array(paper)
 
 
-def _outward(keypoints: np.ndarray) -> np.ndarray:
+def outward(keypoints: np.ndarray) -> np.ndarray:
     """Unit vectors (68,2) from each point to where its number is least in the way."""
     middle = {name: keypoints[list(members)].mean(axis=0) for name, members in scheme.GROUPS.items()}
     vectors = np.empty_like(keypoints)

@@ -15,7 +15,7 @@ UNSURE = 0.5
 it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Faces:
     """The faces of one picture, n of them; n may be 0. Coordinates are pixels of the input image.
 
@@ -53,6 +53,15 @@ class Faces:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all numbers are the same, those that are not known too."""
+        if not isinstance(other, Faces) or type(other) is not type(self):
+            return NotImplemented
+        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return all(np.array_equal(one, two, equal_nan=True) for one, two in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __getitem__(self, index: Any) -> Self:
         """A subset by anything that indexes an array's first axis; `faces[0]` holds one face."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
+import struct
+import warnings
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import cv2
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageFile
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -18,45 +22,81 @@ MAX_PIXELS = 200_000_000
 
 # What people have, and no format whose decoder starts another program, as EPS starts Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "ICO")
+_PNG = b"\x89PNG\r\n\x1a\n"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
-_ORIENTATION_TAG = 0x0112
-# EXIF orientation → what turns the picture upright (CIPA DC-008, 4.6.4).
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_RAW = (
+    ".3fr",
+    ".arw",
+    ".cr2",
+    ".cr3",
+    ".dng",
+    ".erf",
+    ".nef",
+    ".nrw",
+    ".orf",
+    ".pef",
+    ".raf",
+    ".raw",
+    ".rw2",
+    ".srw",
+)
+
+_ORIENTATION_TAG, _SUBFILE_TAG, _DNG_TAG = 0x0112, 0x00FE, 0xC612
+# EXIF orientation → how the picture as it is stored comes from the upright one (CIPA DC-008, 4.6.4): whether
+# rows and columns change places, and then whether rows, and columns, are in reverse.
+_STORED = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
 }
-_SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
+_Stored = tuple[bool, bool, bool]
+_AS_IT_IS: _Stored = (False, False, False)
+
+_STRIP = 1 << 22
+"""Pixels that are converted at once; more would only cost memory."""
+# Bytes a pixel that decoding takes at most, besides the result: Pillow's own, and those of other libraries.
+_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+_BYTES_OF_KIND = {"WEBP": 12, "AVIF": 12, "HEIF": 12, "JPEG2000": 20}
+_COEFFICIENTS = 6
+"""The same of a progressive JPEG, whatever the size it is decoded at."""
 
 
 class ImageError(ValueError):
     """What was given is no picture that can be read: one sentence with its name and the reason."""
 
 
-def read(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The picture as a contiguous (H,W,3) uint8 RGB array, upright as its EXIF orientation says.
+def read(image: ImageLike, *, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> np.ndarray:
+    """The picture as a contiguous (H,W,3) uint8 RGB array.
 
-    `image` is a path, a PIL image, or an (H,W,3) uint8 RGB array, which is returned as it is. What is
-    transparent becomes white, 16 bits are scaled to 8, an animation gives its first frame (a PIL image the
-    frame it stands at). Colour profiles are not applied. More than `max_pixels` pixels are refused before
-    they are decoded.
+    `image` is a path, a PIL image, or an (H,W,3) uint8 RGB array, which is returned as it is. The rule for
+    coordinates, wherever fkp has some: **those of a file are pixels of the picture upright, as its EXIF
+    orientation says and every viewer shows it; those of an image in hand, of PIL or as an array, are its own
+    pixels**, whatever was done to it before. They are the pixels that this function gives.
+
+    What is transparent becomes white, 16 bits are scaled to 8, an animation gives its first frame (a PIL
+    image the frame it stands at). Colour profiles are not applied. Of a file that breaks off what is there is
+    read, with a warning. More than `max_pixels` pixels are refused before they are decoded. A `reduction` of
+    2, 4 or 8 gives a file's picture that many times smaller, with less memory: the pixel x there is the mean
+    of those from reduction · x on.
     Raises ImageError for what is no picture. Keeps no state: any number of threads may call it.
     """
     if isinstance(image, np.ndarray):
         return _check_array(image)
     if isinstance(image, Image.Image):
         name = os.fsdecode(getattr(image, "filename", "") or "the PIL image")
-        return _decode(image, name, max_pixels)
-    if not isinstance(image, (str, os.PathLike)):
-        raise ImageError(f"a picture is a path, a PIL image or an array, not {type(image).__name__}")
-    name = os.fsdecode(image)
+        return _decode(image, name, max_pixels, _AS_IT_IS, 1)
+    name = _path(image)
     with open_file(name) as stream:
-        return _decode(_identify(stream, name), name, max_pixels)
+        picture = _identify(stream, name)
+        try:
+            return _decode(picture, name, max_pixels, _stored(picture), reduction)
+        finally:
+            picture.close()
 
 
 class Reduced(NamedTuple):
@@ -81,25 +121,65 @@ def decode(
     and height, which takes half the time. Raises ImageError.
     """
     picture = _identify(io.BytesIO(data), name)
-    width, height = picture.size
+    (width, height), stored = picture.size, _stored(picture)
+    reduction = 1
     if enough_pixels and picture.format == "JPEG":
-        factor = next((f for f in (8, 4, 2) if width * height >= f * f * enough_pixels), 1)
-        picture.draft(picture.mode, (width // factor, height // factor))
-    image = _decode(picture, name, max_pixels)
-    return Reduced(image, (height, width) if _turn(picture) in _SIDEWAYS else (width, height))
+        reduction = next((f for f in (8, 4, 2) if width * height >= f * f * enough_pixels), 1)
+    image = _decode(picture, name, max_pixels, stored, reduction)
+    return Reduced(image, (height, width) if stored[0] else (width, height))
 
 
 def size_wh(path: str | Path) -> tuple[int, int]:
     """Width and height of a picture file as `read` would give it, from its header alone.
 
-    A PNG whose EXIF comes after its pixels counts as upright.
     Raises ImageError for what is no picture.
     """
-    name = os.fsdecode(path)
+    name = _path(path)
     with open_file(name) as stream:
         image = _identify(stream, name)
         width, height = image.size
-        return (height, width) if _turn(image) in _SIDEWAYS else (width, height)
+        return (height, width) if _stored(image)[0] else (width, height)
+
+
+def bytes_needed(path: str | Path, reduction: int = 1) -> int:
+    """Memory that `read` would take at most for a picture file, its result included, from its header alone.
+
+    Raises ImageError for what is no picture.
+    """
+    name = _path(path)
+    with open_file(name) as stream:
+        image = _identify(stream, name)
+        pixels = image.size[0] * image.size[1]
+        small = pixels // reduction**2
+        per_pixel = _BYTES_OF_KIND.get(image.format or "", _BYTES.get(image.mode, 4))
+        if image.format == "JPEG":
+            decoded = small * per_pixel + pixels * (_COEFFICIENTS if "progressive" in image.info else 0)
+        else:
+            decoded = pixels * per_pixel
+        return decoded + 3 * small + 32 * min(pixels, _STRIP)
+
+
+def _path(image: object) -> str:
+    if not isinstance(image, (str, os.PathLike)):
+        raise ImageError(_wrong_kind(image))
+    name = os.fsdecode(image)
+    if re.match(r"(https?|ftp|s3|gs|data|file):", name):
+        address = name if len(name) < 100 else f"{name[:97]}..."
+        raise ImageError(f"{address}: is an address, not a file; download it first, and give the file's path")
+    return name
+
+
+def _wrong_kind(image: object) -> str:
+    wanted = f"a picture is a path, a PIL image or an array, not {type(image).__name__}"
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return f"{wanted}: open bytes by PIL.Image.open(io.BytesIO(...)) and give what comes out"
+    if hasattr(image, "read"):
+        return f"{wanted}: open it by PIL.Image.open(...) and give what comes out"
+    if hasattr(image, "numpy"):
+        return (
+            f"{wanted}: give (height, width, 3) uint8 in RGB order, as .permute(1, 2, 0).numpy() of a tensor"
+        )
+    return wanted
 
 
 def _check_array(array: np.ndarray) -> np.ndarray:
@@ -132,6 +212,8 @@ def _identify(stream: BinaryIO, name: str) -> Image.Image:
     prefix = stream.read(16)
     if not prefix:
         raise ImageError(f"{name}: is empty")
+    if prefix.startswith(_PNG):
+        stream = _without_text(stream)
     # Pillow's plugins, but not Image.open: that has a limit of its own, global to the process, which warns
     # from 89 and refuses from 179 million pixels.
     Image.init()
@@ -142,14 +224,56 @@ def _identify(stream: BinaryIO, name: str) -> Image.Image:
             continue
         try:
             stream.seek(0)
-            return plugin(stream, name)
+            image = plugin(stream, name)
         except Exception as error:  # plugins raise nearly anything on damaged data
             damaged = (kind, error)
+            continue
+        if _is_raw(image, name):
+            width, height = image.size
+            what = (
+                f"is a raw file of a camera, of which only a thumbnail of {width}×{height} pixels can be read"
+            )
+            raise ImageError(f"{name}: {what}: export it as JPEG")
+        return image
     if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIC_BRANDS:
         return _identify_heic(stream, name)
+    if name.lower().endswith(_RAW):
+        raise ImageError(f"{name}: is a raw file of a camera, which is not read: export it as JPEG")
     if damaged:
         raise ImageError(f"{name}: is a damaged or incomplete {damaged[0]} file") from damaged[1]
     raise ImageError(f"{name}: is no picture of a known kind ({', '.join(_FORMATS)}, HEIC)")
+
+
+def _is_raw(image: Image.Image, name: str) -> bool:
+    """Whether a thumbnail was found in a file whose own picture is in the form of its camera's maker."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return False
+    return _DNG_TAG in tags or bool(tags.get(_SUBFILE_TAG, 0) & 1) or name.lower().endswith(_RAW)
+
+
+def _without_text(stream: BinaryIO) -> BinaryIO:
+    """A PNG file without its texts and its colour profile: Pillow takes one with large ones for damaged."""
+    parts, left_out = [(0, len(_PNG))], False
+    at, kind = len(_PNG), b""
+    while kind != b"IEND":
+        stream.seek(at)
+        head = stream.read(8)
+        if len(head) < 8:
+            break
+        length, kind = struct.unpack(">I4s", head)
+        if kind in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            left_out = True
+        else:
+            parts.append((at, length + 12))
+        at += length + 12
+    if not left_out:
+        return stream
+    content = io.BytesIO()
+    for start, length in parts:
+        stream.seek(start)
+        content.write(stream.read(length))
+    return content
 
 
 def _identify_heic(stream: BinaryIO, name: str) -> Image.Image:
@@ -164,7 +288,7 @@ def _identify_heic(stream: BinaryIO, name: str) -> Image.Image:
         raise ImageError(f"{name}: is a damaged or incomplete HEIC file") from error
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+def _decode(image: Image.Image, name: str, max_pixels: int, stored: _Stored, reduction: int) -> np.ndarray:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"{name}: {width}×{height} pixels are more than the limit, max_pixels={max_pixels}")
@@ -172,32 +296,83 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
         raise ImageError(f"{name}: has no pixels")
     if image.mode == "F":
         raise ImageError(f"{name}: holds floating-point numbers, whose black and white are unknown")
+    if reduction > 1 and image.format == "JPEG":
+        image.draft(image.mode, (width // reduction, height // reduction))  # decodes no more than that
+        reduction = max(1, round(reduction * image.size[0] / width))
+    _load(image, name)
+    # Adobe's CMYK is inverted, and marked as Adobe's (libjpeg.txt); Pillow inverts it marked or not.
+    inverted = image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info
+    reduction = min(reduction, *image.size)
+    width, height = image.size[0] // reduction, image.size[1] // reduction
+    swapped, rows, columns = stored
+    upright = np.empty((width, height, 3) if swapped else (height, width, 3), np.uint8)
+    as_stored = upright.transpose(1, 0, 2) if swapped else upright
+    as_stored = as_stored[:: -1 if rows else 1, :: -1 if columns else 1]
+    palette = _palette(image) if image.mode == "P" else None
+    step = max(1, _STRIP // (width * reduction**2))
+    for top in range(0, height, step):
+        bottom = min(height, top + step)
+        # What is left over of the sides is cut off where the upright picture ends.
+        left = image.size[0] - reduction * width if columns else 0
+        above = image.size[1] - reduction * height if rows else 0
+        box = (left, above + reduction * top, left + reduction * width, above + reduction * bottom)
+        strip = image if box == (0, 0, *image.size) else image.crop(box)
+        if palette is not None:
+            pixels = palette[np.asarray(strip)]
+        else:
+            strip = ImageChops.invert(strip) if inverted else strip
+            pixels = np.asarray(_on_white(_eight_bits(strip)))
+        if reduction > 1:
+            pixels = cv2.resize(pixels, (width, bottom - top), interpolation=cv2.INTER_AREA)
+        as_stored[top:bottom] = pixels
+    return upright
+
+
+def _palette(image: Image.Image) -> np.ndarray:
+    """The colours (256,3) of an image of mode "P", on white where they are transparent."""
+    every = Image.new("P", (256, 1))
+    every.putdata(range(256))
+    if image.palette is not None:
+        every.palette = image.palette.copy()
+        every.im.putpalette(image.palette.mode, *image.palette.getdata())
+    every.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    return np.asarray(_on_white(every))[0]
+
+
+def _load(image: Image.Image, name: str) -> None:
     try:
         image.load()
     except MemoryError as error:
         raise ImageError(f"{name}: needs more memory than there is") from error
     except Exception as error:  # decoders raise nearly anything on damaged data
-        raise ImageError(f"{name}: is damaged or incomplete ({error})") from error
-    upright = _upright(image)
-    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        # Adobe's CMYK is inverted, and marked as Adobe's (libjpeg.txt); Pillow inverts it marked or not.
-        upright = ImageChops.invert(upright)
-    return np.array(_on_white(_eight_bits(upright)))
+        if not _is_partly_there(image):
+            raise ImageError(f"{name}: is damaged or incomplete ({error})") from error
+        warnings.warn(
+            f"{name}: is damaged or incomplete; what is missing of it is taken to be black", stacklevel=4
+        )
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    method = _turn(image)
-    return image if method is None else image.transpose(method)
+def _is_partly_there(image: Image.Image) -> bool:
+    """Whether anything was decoded of a picture whose decoding has failed; then that is what it holds."""
+    if not isinstance(image, ImageFile.ImageFile):
+        return False
+    image.tile = []
+    try:
+        return image.getbbox() is not None
+    except Exception:
+        return False
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns a picture upright."""
+def _stored(image: Image.Image) -> _Stored:
+    """How a picture is stored; EXIF data that come after the pixels, where none may be, do not count."""
+    if image.format == "TIFF":
+        return _AS_IT_IS  # Pillow turns it
     try:
         # Not image.getexif(): a PNG's decodes its pixels for it, of which a small file may claim any number.
         orientation = Image.Image.getexif(image).get(_ORIENTATION_TAG)
     except Exception:  # a picture with damaged EXIF data is a picture all the same
         orientation = None
-    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return _STORED.get(orientation, _AS_IT_IS) if isinstance(orientation, int) else _AS_IT_IS
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

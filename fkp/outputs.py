@@ -37,6 +37,7 @@ def check(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (),
     """
     files = {what: path for what, path in outputs.items() if path is not None and path != STDOUT}
     taken: dict[Path, str] = {}
+    read = {_identity(given) for given in inputs} - {None} if files else set()
     for what, path in files.items():
         if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise OutputError(f"{path}: no file can be written there")
@@ -46,17 +47,19 @@ def check(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (),
         taken[real] = what
         if not path.is_file():
             continue  # new, or a device or pipe, where nothing can be lost
-        if any(_same(given, path) for given in inputs):
+        if _identity(path) in read:
             raise OutputError(f"{path}: is read, so it cannot be {what} as well")
         if not force and not is_result(path):
             raise OutputError(f"{path}: is there already and not of fkp's making; --force overwrites it")
 
 
-def _same(path: str | Path, other: Path) -> bool:
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """The same for all names of a file; None where there is none."""
     try:
-        return os.path.samefile(path, other)
+        status = os.stat(path)
     except (OSError, ValueError):
-        return False
+        return None
+    return status.st_dev, status.st_ino
 
 
 def is_result(path: Path) -> bool:
@@ -75,14 +78,15 @@ def part(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
+def replacing(path: Path, mode: str = "w", *, keep: bool = False, **options: Any) -> Iterator[IO[Any]]:
     """Open a file for writing that gets its name when it is whole; after an error, all is as it was.
 
-    A device or pipe is written as it is. What the system says of a full disk names the file.
+    With `keep` what was written until an error stays, as `part(path)`. A device or pipe is written as it is.
+    What the system says of a full disk names the file.
     """
     options = options if "b" in mode else {"encoding": "utf-8", **options}
     with naming(path):
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        if not is_file(path):
             with path.open(mode, **options) as file:
                 yield file
             return
@@ -92,8 +96,14 @@ def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
                 yield file
             os.replace(unfinished, path)
         except BaseException:
-            unfinished.unlink(missing_ok=True)
+            if not keep:
+                unfinished.unlink(missing_ok=True)
             raise
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is that of a file, or of one to be, and of no device or pipe."""
+    return not path.exists() or stat.S_ISREG(path.stat().st_mode)
 
 
 @contextlib.contextmanager

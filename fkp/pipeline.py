@@ -382,12 +382,12 @@ class FaceKeypoints:
         `private` is for a repository that does not exist yet, `token` by default that of `hf auth login`.
         Raises `hub.WeightsError` with one sentence when the Hub refuses or cannot be reached.
         """
-        from fkp.hub import download
+        from fkp.hub import publish
 
-        download.check_push(repo_id, token)  # before the graphs, which take seconds
+        publish.check_push(repo_id, token)  # before the graphs, which take seconds
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id)
-            return hub.push(folder, repo_id, private=private, token=token, commit_message=commit_message)
+            return publish.push(folder, repo_id, private=private, token=token, commit_message=commit_message)
 
 
 def scores_from_sigmas(sigmas: np.ndarray, inter_ocular: np.ndarray) -> np.ndarray:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,19 +71,92 @@ def _rounded(numbers: np.ndarray, decimals: int) -> Any:
     return None if np.isnan(numbers).any() else numbers.round(decimals).tolist()
 
 
+class JsonArray:
+    """A JSON array that grows in a text file, a line for each of its values.
+
+    What stands around the values is `head` and `tail`. With `rewind`, for a file of its own, it is whole
+    after every value, and not only once it is closed.
+    """
+
+    def __init__(self, file: IO[str], head: str = "[", tail: str = "]\n", *, rewind: bool = False) -> None:
+        self._file, self._tail, self._rewind = file, tail, rewind
+        self._between, self._at = "", 0
+        self._write(head)
+
+    def add(self, value: Any) -> None:
+        if self._rewind:
+            self._file.seek(self._at)
+        self._write(self._between + json.dumps(value, allow_nan=False))
+        self._between = ",\n"
+
+    def close(self) -> None:
+        """The end; the file stays open."""
+        if not self._rewind:
+            self._file.write(self._tail)
+        self._file.flush()
+
+    def _write(self, text: str) -> None:
+        # In one piece, so that whoever ends the program here finds the end there too. It is ASCII throughout.
+        self._at += len(text)
+        self._file.write(text + self._tail if self._rewind else text)
+        if self._rewind:
+            self._file.flush()
+
+
 def to_json(records: Iterable[dict[str, Any]]) -> str:
     """The JSON array of the records, a line for each picture."""
-    return "[" + ",\n".join(json.dumps(record, allow_nan=False) for record in records) + "]\n"
+    text = io.StringIO()
+    array = JsonArray(text)
+    for each in records:
+        array.add(each)
+    array.close()
+    return text.getvalue()
 
 
-def write_csv(file: TextIO, records: Iterable[dict[str, Any]]) -> None:
+def read_json(text: str) -> list[dict[str, Any]]:
+    """The records of a JSON array as `JsonArray` writes it, up to where it breaks off, if it does."""
+    records: list[dict[str, Any]] = []
+    for line in text.removeprefix("[").splitlines():
+        try:
+            records.append(json.loads(line.removesuffix("]").removesuffix(",")))
+        except ValueError:
+            break
+    return records
+
+
+class CsvTable:
+    """A CSV that grows in a text file, opened with newline="": `CSV_COLUMNS`, then a row for every face."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow(CSV_COLUMNS)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """The rows of a picture."""
+        for face in record["faces"]:
+            where = [harmless(record["image"]), record["width"], record["height"], face["number"]]
+            self._writer.writerow(where + face_cells(face))
+        self._file.flush()
+
+    def add_rows(self, rows: Iterable[list[str]]) -> None:
+        """Rows as they were read from such a file."""
+        self._writer.writerows(rows)
+
+
+def harmless(text: str) -> str:
+    """A cell's text that no spreadsheet takes for a formula: where it might, an apostrophe comes before it.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+
+def write_csv(file: IO[str], records: Iterable[dict[str, Any]]) -> None:
     """Write the header `CSV_COLUMNS` and a row for every face; open the file with newline=""."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for picture in records:
-        for face in picture["faces"]:
-            where = [picture["image"], picture["width"], picture["height"], face["number"]]
-            writer.writerow(where + face_cells(face))
+    table = CsvTable(file)
+    for each in records:
+        table.add(each)
 
 
 def face_cells(face: dict[str, Any]) -> list[Any]:

@@ -7,15 +7,19 @@ weights. Torch is imported only where it runs a network: on a GPU, or where `bac
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import cv2
 import numpy as np
@@ -85,6 +89,7 @@ class Runner:
         if self.device != "cpu" and backend is not None and not backend.startswith("torch"):
             raise BackendError(f"{backend} runs on the CPU, not on {device}: choose torch, or no backend")
         self.threads = threads or default_threads()
+        _prepare_for_forks()
         self._ready: tuple[int, Backend] | None = None
         _ = self.backend  # what cannot be had is told now, and not at the first picture
 
@@ -94,8 +99,6 @@ class Runner:
         process = os.getpid()
         ready = self._ready
         if ready is None or ready[0] != process:
-            if ready is not None:
-                _after_fork()
             # Two threads may do so at once; both get the same, so the race is harmless.
             self._ready = ready = process, self._choose()
         return ready[1]
@@ -180,6 +183,7 @@ class OnnxRuntime:
         if self._session.get_modelmeta().custom_metadata_map.get(WEIGHTS_SHA256) != files.digest:
             raise BackendError(f"{graph} was made from other weights: {again}")
         self._names = [value.name for value in self._session.get_inputs()]
+        _WITH_THREADS.add(self)
         kind = "8-bit integers, " if name.endswith("int8") else ""
         self.description = f"onnxruntime {onnxruntime.__version__}, {kind}{_threads(threads)}"
 
@@ -295,13 +299,34 @@ def _torch() -> Any:
     return torch
 
 
-def _after_fork() -> None:
-    """Threads do not come along into a process that is forked off: nothing may wait for them there."""
-    cv2.setNumThreads(1)
-    import sys
+_WITH_THREADS: WeakSet[OnnxRuntime] = WeakSet()
 
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+
+@cache
+def _prepare_for_forks() -> None:
+    """Threads do not come along into a process that is forked off: nothing may wait for them there.
+
+    OpenCV's are sent home before a fork, for afterwards even that would wait for them. What holds threads of
+    ONNX Runtime is never given up, for that would too. Torch is told to do without.
+    """
+    if not hasattr(os, "register_at_fork"):
+        return
+    threads = cv2.getNumThreads()
+
+    def before() -> None:
+        nonlocal threads
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+
+    def in_child() -> None:
+        for backend in list(_WITH_THREADS):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
+
+    os.register_at_fork(
+        before=before, after_in_parent=lambda: cv2.setNumThreads(threads), after_in_child=in_child
+    )
 
 
 def _threads(n: int) -> str:

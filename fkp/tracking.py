@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from fkp import geometry, smoothing
+from fkp import geometry, images, smoothing
 from fkp.faces import Faces
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ SAME_FACE = 0.7
 """Likeness of two pictures of a face from which on they show one; 3 % of the pairs of two people reach it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrackedFaces(Faces):
     """The faces of one frame, lowest number first; `boxes` are tight around `keypoints`.
 
@@ -145,13 +145,14 @@ class Tracker:
         self._shape: tuple[int, ...] = ()
         self._overview = np.zeros((24, 32))
 
-    def __call__(self, image: np.ndarray, time: float) -> TrackedFaces:
-        """The faces of the next frame, an image (H,W,3) uint8 RGB at `time` seconds.
+    def __call__(self, image: images.ImageLike, time: float) -> TrackedFaces:
+        """The faces of the next frame, a picture as a model takes it, at `time` seconds.
 
         Raises ValueError where time does not go on, and what the model raises.
         """
         if not time > self._time:
             raise ValueError(f"a frame at {time} s comes after one at {self._time} s")
+        image = images.read(image)
         anew = self._is_new_scene(image, time)
         if anew:
             self._lost, self._tracks = self._lost + self._tracks, []

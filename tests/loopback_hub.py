@@ -23,14 +23,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parents[1]
 
-LFS = ("*.safetensors", "*.onnx", "*.bin", "*.pt")
+LFS = ("*.safetensors", "*.onnx", "*.bin", "*.pt", "*.parquet", "*.tar")
 """Names of the files that are kept as LFS; the Hub goes by .gitattributes, which says so, and by size."""
 
 TASKS = {"keypoint-detection", "object-detection", "image-classification"}
@@ -182,10 +182,10 @@ class LoopbackHub:
             return answer.send(401, {"error": "Invalid credentials in Authorization header"})
         user = self.tokens.get(given)
         parts = [urllib.parse.unquote(part) for part in path.strip("/").split("/")]
-        # A Space is a repository like any other, but for what it runs on and is told.
-        if parts[:2] == ["api", "spaces"]:
+        # A Space is a repository like any other, but for what it runs on and is told; so is a dataset.
+        if parts[:2] in (["api", "spaces"], ["api", "datasets"]):
             parts[1] = "models"
-        elif parts[0] == "spaces":
+        elif parts[0] in ("spaces", "datasets"):
             del parts[0]
         match request.command, parts:
             case "POST", ["api", "models", owner, name, "variables"]:
@@ -218,8 +218,12 @@ class LoopbackHub:
                 self._info(answer, user, f"{owner}/{name}", "main")
             case "GET", ["api", "models", owner, name, "revision", revision]:
                 self._info(answer, user, f"{owner}/{name}", revision)
-            case "GET", ["api", "models", owner, name, "tree", revision, *_]:
-                self._tree(answer, user, f"{owner}/{name}", revision)
+            case "GET", ["api", "models", owner, name, "tree", revision, *folder]:
+                recursive = "recursive=true" in query.lower()
+                self._tree(answer, user, f"{owner}/{name}", revision, "/".join(folder), recursive)
+            case "POST", ["api", "models", owner, name, "paths-info", revision]:
+                asked_for = urllib.parse.parse_qs(body.decode()).get("paths", [])
+                self._paths(answer, user, f"{owner}/{name}", revision, asked_for)
             case _:
                 answer.send(404, {"error": f"nothing is spoken at {path}"})
 
@@ -385,16 +389,24 @@ class LoopbackHub:
             about = {"id": repo_id, "sha": commit.sha, "private": repository.private, "siblings": siblings}
             answer.send(200, about)
 
-    def _tree(self, answer: _Answer, user: User | None, repo_id: str, revision: str) -> None:
+    def _tree(
+        self, answer: _Answer, user: User | None, repo_id: str, revision: str, folder: str, recursive: bool
+    ) -> None:
+        """What is in a folder, and below it if `recursive`."""
         if found := self._at(answer, user, repo_id, revision):
-            entries: list[dict[str, Any]] = []
-            for name, content in found[1].files.items():
-                entry: dict[str, Any] = {"type": "file", "path": name, "size": len(content)}
-                entry["oid"] = _git_hash(content)
-                if _is_lfs(name):
-                    entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 130}
-                entries.append(entry)
+            start = f"{folder}/" if folder else ""
+            entries = [
+                entry for path, entry in _entries(found[1].files).items()
+                if path.startswith(start) and (recursive or "/" not in path[len(start) :])
+            ]  # fmt: skip
             answer.send(200, entries)
+
+    def _paths(
+        self, answer: _Answer, user: User | None, repo_id: str, revision: str, paths: list[str]
+    ) -> None:
+        if found := self._at(answer, user, repo_id, revision):
+            entries = _entries(found[1].files)
+            answer.send(200, [entries[path] for path in paths if path in entries])
 
     def _resolve(self, answer: _Answer, user: User | None, repo_id: str, revision: str, name: str) -> None:
         found = self._at(answer, user, repo_id, revision)
@@ -417,15 +429,16 @@ class LoopbackHub:
         """All of it, or the part from the start of a range."""
         asked = answer.request.headers.get("Range", "")
         headers |= {"Accept-Ranges": "bytes"}
-        if not (match := re.fullmatch(r"bytes=(\d+)-", asked)):
+        if not (match := re.fullmatch(r"bytes=(\d+)-(\d*)", asked)):
             return answer.send(200, content, headers)
         with self._lock:
             self.ranges.append(asked)
         start = int(match[1])
         if start >= len(content):
             return answer.send(416, b"", headers | {"Content-Range": f"bytes */{len(content)}"})
-        place = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        answer.send(206, content[start:], headers | {"Content-Range": place})
+        stop = min(int(match[2]) + 1 if match[2] else len(content), len(content))
+        place = f"bytes {start}-{stop - 1}/{len(content)}"
+        answer.send(206, content[start:stop], headers | {"Content-Range": place})
 
 
 class _Answer:
@@ -548,6 +561,21 @@ for line in sys.stdin:
             failed = traceback.format_exc()
     print(json.dumps({"printed": printed.getvalue(), "failed": failed}), file=answers, flush=True)
 """
+
+
+def _entries(files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
+    """What the Hub tells of files and of the folders that they lie in, by path."""
+    entries: dict[str, dict[str, Any]] = {}
+    for path, content in files.items():
+        for folder in list(PurePosixPath(path).parents)[:-1]:
+            oid = hashlib.sha1(str(folder).encode()).hexdigest()
+            entries[str(folder)] = {"type": "directory", "path": str(folder), "size": 0, "oid": oid}
+        entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content)}
+        entry["oid"] = _git_hash(content)
+        if _is_lfs(path):
+            entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 130}
+        entries[path] = entry
+    return entries
 
 
 def _is_lfs(name: str) -> bool:

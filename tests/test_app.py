@@ -235,6 +235,7 @@ def test_photos_are_deleted_by_clear_and_by_new_ones(visitor, uploads):
     assert not (uploads / "one.png").exists() and (uploads / "two.png").exists()
 
 
+@pytest.mark.slow
 def test_the_newest_of_a_visitors_actions_has_its_way(visitor, uploads, model):
     """Whatever was begun before it ends, shows nothing more, and leaves no file."""
     for name in ("one.png", "two.png", "three.png"):
@@ -257,6 +258,7 @@ def test_the_newest_of_a_visitors_actions_has_its_way(visitor, uploads, model):
     assert not (uploads / "two.png").exists() and (uploads / "three.png").exists()
 
 
+@pytest.mark.slow
 def test_a_face_chosen_while_other_photos_are_looked_at_stays_chosen(visitor, uploads):
     paths = [uploads / "holiday.jpg", uploads / "gone.jpg"]
     steps = visitor.steps("find", visitor.given(*paths), *LOOKS)
@@ -392,6 +394,7 @@ def test_a_clip_that_breaks_off_is_told(viewer, uploads):
     assert not viewer.shown["Save clip"]["interactive"]
 
 
+@pytest.mark.slow
 def test_cancelling_a_clip_leaves_nothing_of_it(viewer, uploads, clip):
     steps = viewer.take(clip).steps("follow", *CLIP_LOOKS, viewer.now)
     while "Cancel" not in str(viewer.shown["Clear"]):
@@ -429,6 +432,7 @@ def test_those_who_wait_are_told_and_too_many_are_refused(viewer, clip, monkeypa
     assert any(told in str(step) for step in steps)
 
 
+@pytest.mark.slow
 def test_the_example_clip_runs_on_a_click(viewer):
     (example,) = SITE.clips
     steps = viewer.steps("try_clip", *CLIP_LOOKS, index=0, moment=viewer.now)

@@ -65,8 +65,9 @@ def test_the_input_stays_as_it_is():
 @pytest.mark.parametrize("shape, dtype", [((9, 9), np.uint8), ((9, 9, 4), np.uint8), ((9, 9, 3), np.float32)])
 def test_another_shape_or_type_is_refused(shape, dtype):
     image = np.zeros(shape, dtype)
-    with pytest.raises(ValueError, match=r"\(H,W,3\) uint8"):
+    with pytest.raises(ValueError) as caught:
         draw(image, Faces.none())
+    assert str(shape) in str(caught.value)
 
 
 def test_every_option_adds_something():

@@ -235,6 +235,7 @@ def test_axes_are_drawn(tmp_path: Path) -> None:
 # --- folder_to_parquet -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_table(tmp_path: Path, no_picture: Path, model) -> None:
     pytest.importorskip("pyarrow", reason="the example needs pyarrow")
     import pyarrow.parquet

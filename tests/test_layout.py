@@ -14,8 +14,8 @@ app train __main__
 demo label training video
 __init__ tracking evaluation
 pipeline
-hub
-detectors detector runtime networks metrics data converters draw report
+detectors hub
+detector runtime networks metrics data converters draw report
 faces
 measures geometry images smoothing config outputs
 scheme
@@ -129,6 +129,7 @@ def test_only_networks_and_training_import_torch_at_the_top(name: str) -> None:
     assert not packages & HEAVY - allowed
 
 
+@pytest.mark.slow
 def test_importing_does_nothing() -> None:
     """No torch, no network, nothing printed; the public names are there all the same."""
     code = """

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from fkp import __main__ as command_line
-from fkp import detector, hub, pipeline, report
+from fkp import detector, hub, pipeline
 from fkp.__main__ import annotated_names, main
 from fkp.faces import Faces
 from fkp.networks import export, keypoint_net
@@ -376,6 +376,7 @@ def test_push_shows_what_would_go_up(
     assert capsys.readouterr().out.splitlines()[-1] == total
 
 
+@pytest.mark.slow
 def test_push(model: str, tmp_path: Path) -> None:
     """What went up, and where it is now; by a process that has the token, and a Hub on loopback."""
     code = f"""
@@ -438,10 +439,148 @@ def test_a_broken_pipe_ends_quietly(monkeypatch: pytest.MonkeyPatch, model: str,
         assert main(["predict", picture, "--model", model, "--json", "-"]) == 1
 
 
-def test_the_words_name_every_file(capsys: Captured) -> None:
-    """Also one whose name is no text."""
-    record = report.record(os.fsdecode(b"\xff.jpg"), (4, 4), Faces.none())
-    assert command_line._in_words(record) == "\N{REPLACEMENT CHARACTER}.jpg: no faces"
+@pytest.mark.skipif(sys.platform == "win32", reason="names there are text")
+def test_names_that_are_no_text_or_commands_to_a_terminal(
+    model: str, tmp_path: Path, capsys: Captured
+) -> None:
+    for name in (b"\xff.png", b"\x1b]0;owned\x07.png", "\u5199\u771f.png".encode()):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        with open(path, "wb") as file:
+            Image.new("RGB", (20, 20)).save(file, "PNG")
+        assert main(["predict", os.fsdecode(path), os.fsdecode(path) + ".gone", "--model", model]) == 1
+        out, err = capsys.readouterr()
+        for said in (out, err):
+            assert said.count("\n") == 1 and ".png" in said
+            assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in said.replace("\n", ""))
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_a_stdout_that_cannot_show_a_name(model: str, tmp_path: Path, environment: dict[str, str]) -> None:
+    """https://github.com/xinjli/allosaurus/issues/73 and its kin."""
+    picture = tmp_path / "\u5199\u771f.png"
+    Image.new("RGB", (20, 20)).save(picture)
+    done = subprocess.run(
+        [sys.executable, "-m", "fkp", "predict", picture, tmp_path / "\u5199.png", "--model", model],
+        cwd=Path(__file__).parents[1], capture_output=True, timeout=300, env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 1 and b": no faces" in done.stdout
+    assert b"Traceback" not in done.stderr and b"no such file" in done.stderr
+
+
+# --- Nothing of a user's is lost --------------------------------------------------------------------------
+
+
+def test_nothing_is_overwritten_that_is_not_ours(
+    model: str, labelled: tuple[str, str], picture: str, capsys: Captured, tmp_path: Path
+) -> None:
+    """https://github.com/mipops/dvrescue/issues/559: an option ate the first of the inputs."""
+    labels, folder = labelled
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (20, 20)).save(photo)
+    notes, linked = tmp_path / "notes.csv", tmp_path / "linked.json"
+    notes.write_text("my,notes\n")
+    linked.symlink_to(picture)
+    before = {path: path.read_bytes() for path in (photo, notes, Path(labels), Path(picture))}
+    predict = ["predict", picture, "--model", model]
+    evaluate = ["evaluate", "--csv", labels, "--images", folder, "--model", model]
+    for command, target in (
+        ([*predict, "--json", photo], photo),
+        ([*predict, "--csv", notes], notes),
+        ([*predict, "--json", picture], picture),
+        ([*predict, "--json", picture, "--force"], picture),
+        ([*predict, "--json", linked], linked),
+        ([*predict, "--json", tmp_path / "a", "--csv", tmp_path / "." / "a"], tmp_path / "a"),
+        ([*evaluate, "--json", labels], labels),
+        ([*evaluate, "--json", labels, "--force"], labels),
+        ([*evaluate, "--json", notes], notes),
+        (["export", notes, "--model", model], notes),
+        (["video", photo, "--json", notes], notes),
+        (["video", notes, "--csv", notes, "--force"], notes),
+    ):
+        assert str(target) in failing(capsys, *command)
+    (tmp_path / "out").mkdir()
+    drawn = tmp_path / "out" / "picture_keypoints.png"
+    Image.new("RGB", (20, 20)).save(drawn)
+    assert str(drawn) in failing(capsys, *predict, "--out", tmp_path / "out")
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list(tmp_path.rglob("*.part"))
+    # By those who say so, and what fkp has written itself.
+    assert main([*predict, "--out", str(tmp_path / "out"), "--json", str(notes), "--force"]) == 0
+    assert main([*predict, "--out", str(tmp_path / "out"), "--json", str(notes)]) == 0
+    assert json.loads(notes.read_text())[0]["image"] == picture
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> list[str]:
+    paths = [str(tmp_path / f"{'=' if i == 3 else ''}{i}.png") for i in range(6)]
+    for path in paths:
+        Image.new("RGB", (90, 80)).save(path)
+    return paths
+
+
+@pytest.mark.usefixtures("sees_two")
+@pytest.mark.parametrize("files", [("--json",), ("--csv",), ("--json", "--csv"), ("--out",)])
+def test_resume_goes_on_where_a_run_broke_off(
+    model: str, many: list[str], files: tuple[str, ...], capsys: Captured, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """https://github.com/MouseLand/cellpose/issues/151: all results gone with the last picture."""
+    targets = {name: tmp_path / f"all.{name[2:]}" for name in files}
+    options = [str(each) for pair in targets.items() for each in pair]
+    command = ["predict", *many, "--model", model, *options]
+    seen: list[int] = []
+    original = pipeline.FaceKeypoints.__call__
+
+    def call(self, image, **options):
+        if len(seen) == 4:
+            seen.append(-1)
+            raise KeyboardInterrupt
+        seen.append(1)
+        return original(self, image, **options)
+
+    monkeypatch.setattr(pipeline.FaceKeypoints, "__call__", call)
+    assert main(command) == 130
+    assert "--resume" in capsys.readouterr().err
+    if "--json" in files:
+        assert not targets["--json"].exists()
+        assert len(json.loads((tmp_path / "all.json.part").read_text())) == 4
+    if "--out" not in files:
+        assert "--resume" in failing(capsys, *command)
+    del seen[:]
+    seen.extend([0] * 9)
+    assert main([*command, "--resume"]) == 0
+    new = seen[9:]
+    assert len(new) == 2 + (files == ("--csv",))  # a CSV alone does not say that its last picture is whole
+    assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob("*.before"))
+    if "--json" in files:
+        assert [each["image"] for each in json.loads(targets["--json"].read_text())] == many
+    if "--csv" in files:
+        rows = list(csv.reader(targets["--csv"].read_text().splitlines()))[1:]
+        assert [(row[0], row[3]) for row in rows] == [(path, str(k)) for path in many for k in (0, 1)]
+    if "--out" in files:
+        assert len(list(targets["--out"].iterdir())) == 6
+    assert main([*command, "--resume"]) == 0  # nothing is left to do, and nothing is lost
+    assert len(seen) - 9 - len(new) == (files == ("--csv",))
+    if "--json" in files:
+        assert [each["image"] for each in json.loads(targets["--json"].read_text())] == many
+
+
+@pytest.mark.usefixtures("sees_two")
+def test_a_name_too_long_for_its_picture(model: str, tmp_path: Path) -> None:
+    long = tmp_path / ("\u5199" * 83 + ".png")  # 253 bytes, of the 255 that there are
+    Image.new("RGB", (90, 80)).save(long)
+    assert main(["predict", str(long), "--model", model, "--out", str(tmp_path / "out")]) == 0
+    (drawn,) = (tmp_path / "out").iterdir()
+    assert drawn.name.endswith("_keypoints.png")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+def test_a_full_disk_names_the_file(
+    model: str, picture: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "/dev/full: No space left" in failing(
+        capsys, "predict", picture, "--model", model, "--json", "/dev/full"
+    )
 
 
 def test_label_style_reaches_the_network(picture: str, capsys: Captured, tmp_path: Path) -> None:

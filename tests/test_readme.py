@@ -24,6 +24,7 @@ def measured() -> dict:
     return json.loads((hub.BUNDLED / hub.METRICS).read_text())
 
 
+@pytest.mark.slow
 def test_python_blocks_run(readme, root, tmp_path):
     blocks = [b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "# no-run" not in b]
     assert len(blocks) >= 2

@@ -284,6 +284,7 @@ def test_a_model_goes_to_other_processes(model: FaceKeypoints) -> None:
     assert (other.backend, model.backend) == ("torch", "onnxruntime")
 
 
+@pytest.mark.slow
 def test_onnxruntime_reports_to_nobody(folder: Path, tmp_path: Path) -> None:
     """Its telemetry, on by default, begins with an identifier of this machine and a data base at home."""
     code = f"""
@@ -320,6 +321,7 @@ class Halved(nn.Module):
 
 
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
+@pytest.mark.slow
 def test_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     run = Runner(Halved(), backend="torch-compile")

@@ -75,6 +75,7 @@ def assert_equal(one, other, where="checkpoint"):
         ("faces", face_task.FaceTask, ()),
     ],
 )
+@pytest.mark.slow
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     folder, tmp_path, monkeypatch, capsys, what, task, options
 ):
@@ -101,6 +102,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
 
 
 @pytest.mark.writes_graphs
+@pytest.mark.slow
 def test_a_run_leaves_log_curve_preview_and_a_model_that_loads(folder, tmp_path):
     assert train.main(command(folder, tmp_path)) == 0
     run = tmp_path / "keypoints"
@@ -116,6 +118,7 @@ def test_a_run_leaves_log_curve_preview_and_a_model_that_loads(folder, tmp_path)
     assert_equal(stored.face_detector.network.state_dict(), other.face_detector.network.state_dict())
 
 
+@pytest.mark.slow
 def test_training_faces_keeps_the_other_models_keypoint_network(folder, tmp_path):
     assert train.main(command(folder, tmp_path, what="faces")) == 0
     stored, other = hub.load(tmp_path / "faces" / "model"), hub.load(folder / "other")
@@ -124,6 +127,7 @@ def test_training_faces_keeps_the_other_models_keypoint_network(folder, tmp_path
 
 
 @pytest.mark.parametrize("what", ["keypoints", "faces"])
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_a_model(folder, tmp_path, what):
     options = ("--start", str(folder / "other"), "--lr", "0", "--muon-lr", "0", "--epochs", "1")
     assert train.main(command(folder, tmp_path, *options, what=what)) == 0
@@ -136,6 +140,7 @@ def test_a_run_starts_from_the_weights_of_a_model(folder, tmp_path, what):
         assert torch.equal(ours[name], theirs[name]), name
 
 
+@pytest.mark.slow
 def test_a_narrower_network_learns_from_a_teacher(folder, tmp_path, monkeypatch):
     other = str(folder / "other")
     options = ("--start", other, "--teacher", other, "--widths", "16", "32", "64", "96")
@@ -179,6 +184,7 @@ def test_weights_of_another_shape_are_no_start(folder, tmp_path, capsys):
     assert "other" in error and "is missing" in error and "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_a_run_is_not_overwritten_unasked(folder, tmp_path, capsys):
     assert train.main(command(folder, tmp_path, "--epochs", "1")) == 0
     assert train.main(command(folder, tmp_path, "--epochs", "1")) == 1
@@ -204,6 +210,7 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(folder, tmp_path, capsys, 
     assert reason in error and "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_the_model_records_how_it_was_trained(folder, tmp_path):
     options = ("--epochs", "1", "--lr", "0.001", "--augmentation", "1", "0.5", "1", "--seed", "3")
     start = ("--start", str(folder / "other"))
@@ -258,6 +265,7 @@ def run(arguments):
 """
 
 
+@pytest.mark.slow
 def test_a_trained_model_goes_up_and_a_failed_push_loses_nothing(folder, tmp_path):
     plain = command(folder, tmp_path, "--epochs", "0")
     asked = [*plain, "--push-to", "someone/faces"]
@@ -302,6 +310,7 @@ def test_augmentation_goes_from_none_to_all(folder, tmp_path, capsys, number):
     assert f"{number!r} is no number from 0 to 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(folder, tmp_path, root):
     """Under torchrun with gloo: one model, one log, every process on its share of each batch."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

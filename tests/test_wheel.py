@@ -116,6 +116,7 @@ def check_installed(python: Path, root: Path, folder: Path) -> None:
     assert len(record["faces"]) == 4
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_works_in_three_lines(wheel: Path, root: Path, tmp_path: Path) -> None:
     """With the packages of this environment, so that it is quick; see the next test for the whole way."""
     environment = tmp_path / "environment"
@@ -143,6 +144,7 @@ def test_a_fresh_environment_gets_all_it_needs_from_the_wheel(wheel: Path, root:
 IMPORT_TIME = "import time; began = time.process_time(); {}; print(time.process_time() - began)"
 
 
+@pytest.mark.slow
 def test_importing_costs_little_beyond_torch(root: Path) -> None:
     """Some 0.2 s of the CPU's time on one core of a server; the bound is wide, for machines differ.
 

@@ -6,6 +6,7 @@ The text is fkp/demo/static/about.html; the figures come from the weights' metri
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -15,6 +16,8 @@ import gradio as gr
 from fkp import hub
 from fkp.demo import data_retention, view
 from fkp.demo.site import Site
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 TEXT = Path(__file__).parent / "static" / "about.html"
 
@@ -32,12 +35,50 @@ def build(site: Site, tab: gr.Tab) -> None:
     shown = gr.HTML(elem_id="about", apply_default_css=False)
     model = site.model
 
-    def tell() -> str:
-        # The plots are of these weights.
-        plots = site.checkout / "docs" if model.weights.folder == hub.BUNDLED else None
-        return text(model.metrics, model.describe()[1:], plots)
+    def tell(request: gr.Request) -> str:
+        own = model.weights.folder == hub.BUNDLED  # the plots are of these weights
+        plots = site.checkout / "docs" if own else None
+        address = request.headers.get("referer", "http://127.0.0.1:7860/") if request else ""
+        page = address.partition("?")[0].partition("#")[0]
+        on_hub = site.settings.model if _HUB_ID.fullmatch(site.settings.model or "") else None
+        about = text(model.metrics, model.describe()[1:], plots)
+        return about.replace("$programs", programs(page, site.settings.mcp)).replace("$links", links(on_hub))
 
     tab.select(tell, None, shown, api_visibility="private")
+
+
+def programs(page: str, mcp: bool) -> str:
+    """How to use the page that stands at an address from a program: Python, curl and MCP."""
+    page = page.rstrip("/") + "/"
+    python = f"""from gradio_client import Client, handle_file
+
+client = Client("{page}")
+record = client.predict(handle_file("photo.jpg"), min_score=0.5, max_faces=10, api_name="/detect")
+print(len(record["faces"]), record["faces"][0]["pose"])"""
+    curl = f"""page={page}gradio_api
+path=$(curl -s -F files=@photo.jpg $page/upload | tr -d '[]"')
+id=$(curl -s $page/call/v2/detect -H 'Content-Type: application/json' \\
+  -d "{{\"picture\": {{\"path\": \"$path\", \"meta\": {{\"_type\": \"gradio.FileData\"}}}}}}" | cut -d'"' -f4)
+curl -sN $page/call/detect/$id"""
+    server = f'{{"mcpServers": {{"face-keypoints": {{"url": "{page}gradio_api/mcp/"}}}}}}'
+    snippets = [("Python", python), ("curl", curl)]
+    told = "<p>For language models this page is an MCP server where FKP_MCP=1 is set; here it is not.</p>"
+    if mcp:
+        snippets.append(("MCP", server))
+        told = ""
+    return told + "".join(
+        f'<h3>{name}</h3><div class="snippet"><pre tabindex="0">{html.escape(code)}</pre>'
+        f'<button type="button" class="way" data-copy>Copy</button></div>'
+        for name, code in snippets
+    )
+
+
+def links(on_hub: str | None) -> str:
+    """Where the model comes from, if from the Hub."""
+    if on_hub is None:
+        return "<p>The weights are those that the package brings along.</p>"
+    name = html.escape(on_hub)
+    return f'<p>The weights: <a href="https://huggingface.co/{name}">{name}</a> on the Hugging Face Hub.</p>'
 
 
 def text(metrics: dict[str, Any], runs_on: list[str], plots: Path | None) -> str:
@@ -47,7 +88,8 @@ def text(metrics: dict[str, Any], runs_on: list[str], plots: Path | None) -> str
     folder of the plots of these very weights, where there is one.
     """
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in runs_on)
-    return Template(TEXT.read_text(encoding="utf-8")).substitute(
+    return Template(TEXT.read_text(encoding="utf-8")).safe_substitute(
+        map=view.point_map(),
         runs_on=f"<ul>{lines}</ul>" if lines else "",
         figures=_figures(metrics),
         plots=_plots(plots),

@@ -1,61 +1,141 @@
-"""What programs may call: /detect and /annotate, and nothing else."""
+"""What programs may call: /detect, /annotate and /track, and nothing else."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from fkp import draw, images, report
-from fkp.demo import components, photos
+from fkp import draw, images, report, scheme
+from fkp.demo import clip_jobs, components, options, photos
 from fkp.demo.events import AT_ONCE
 from fkp.demo.site import Site
 from fkp.faces import Faces
 
+NO_STYLE = "none"
+"""What `label_style` None is called, for a choice needs a name."""
 
-def build(site: Site) -> None:
-    """What programs may call: /detect and /annotate, and nothing else."""
+
+def build(site: Site, workshop: clip_jobs.Workshop) -> None:
+    """What programs may call: /detect, /annotate and /track, and nothing else."""
     model, limits = site.model, site.settings
 
-    def detect(picture: Path) -> dict[str, Any]:
+    def detect(
+        picture: Path, min_score: float, max_faces: float, passes: str, label_style: str
+    ) -> dict[str, Any]:
         """Find faces in a picture and 68 keypoints on each.
 
         Args:
             picture: a photo, as a file
+            min_score: the least confidence of a face, 0 to 1
+            max_faces: how many faces at most, the largest
+            passes: how often the network looks at a face: auto (again where it is unsure), 1 or 2
+            label_style: none (points where they are seen), or the conventions of a data set's labels
 
         Returns:
-            {"image", "width", "height", "faces": [{"box": [x1, y1, x2, y2], "score", "keypoints": [[x, y]
-            for 68 points], "keypoint_scores": [68 numbers]}]}, in pixels of the picture, largest face first;
-            scores are 0 to 1.
+            {"image", "width", "height", "faces": [{"number", "box": [x1, y1, x2, y2], "score", "keypoints":
+            [[x, y] for 68 points], "keypoint_scores": [68 numbers], "visibility", "guess", "pose",
+            "eye_openness", "mouth_openness"}]}, in pixels of the picture, largest face first; scores are 0 to
+            1.
         """
-        pixels, faces = look(picture)
+        pixels, faces = look(picture, min_score, max_faces, passes, label_style)
         return report.record(picture.name, pixels.shape, faces)
 
-    def annotate(picture: Path) -> str:
+    def annotate(
+        picture: Path, min_score: float, max_faces: float, passes: str, label_style: str,
+        show: list[str], point_size: float,
+    ) -> str:  # fmt: skip
         """Draw the 68 keypoints of every face on a copy of a picture.
 
         Args:
             picture: a photo, as a file
+            min_score: the least confidence of a face, 0 to 1
+            max_faces: how many faces at most, the largest
+            passes: how often the network looks at a face: auto (again where it is unsure), 1 or 2
+            label_style: none (points where they are seen), or the conventions of a data set's labels
+            show: what is drawn
+            point_size: how large the points are, 1 is usual
 
         Returns:
-            The same picture with points and contours drawn on every face, as PNG.
+            The same picture with its faces drawn on it, as PNG.
         """
-        pixels, faces = look(picture)
-        name = f"{picture.stem}_keypoints.png"
-        return str(photos.write_png(site.uploads, name, draw.draw(pixels, faces)))
+        pixels, faces = look(picture, min_score, max_faces, passes, label_style)
+        drawn = draw.draw(pixels, faces, options.style(show, point_size))
+        return str(photos.write_png(site.uploads, f"{picture.stem}_keypoints.png", drawn))
 
-    def look(picture: Path) -> tuple[Any, Faces]:
+    def track(clip: Path, min_score: float, max_faces: float) -> dict[str, Any]:
+        """Follow the faces of a clip, with 68 keypoints on each in every frame.
+
+        Args:
+            clip: a video, as a file
+            min_score: the least confidence of a new face, 0 to 1
+            max_faces: how many faces are followed at most
+
+        Returns:
+            {"video", "width", "height", "frames": [{"frame": from 0, "time": seconds, "faces": [as of detect,
+            each with "face", the number that it keeps throughout the clip]}]}
+        """
+        info = clip_jobs.look(clip, limits)
+        if info.problem:
+            raise gr.Error(info.problem, print_exception=False)
+        order = clip_jobs.order(
+            clip, draw.Style(), False, limits, site.uploads,
+            max_faces=round(max_faces), min_score=min_score, drawn=False,
+        )  # fmt: skip
+        try:
+            job = workshop.begin(order)
+        except clip_jobs.BusyError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        try:
+            while not job.wait(1.0):
+                pass
+            if not job.done:
+                raise gr.Error(job.problem or "The work was stopped.", print_exception=False)
+            found: dict[str, Any] = json.loads(order.json.read_text(encoding="utf-8"))
+            return found
+        finally:
+            job.forget()
+
+    def look(
+        picture: Path, min_score: float, max_faces: float, passes: str, label_style: str
+    ) -> tuple[Any, Faces]:
         try:
             pixels = photos.read(picture, limits)
         except images.ImageError as error:
             raise components.error(error) from None
-        return pixels, photos.find(model, pixels, limits)[0]
+        chosen = model.with_options(
+            passes=int(passes) if passes.isdecimal() else passes,
+            label_style=None if label_style == NO_STYLE else label_style,
+        )
+        least = options.least_score(model, round(100 * min_score, 6))
+        return pixels, photos.find(chosen, pixels, round(max_faces), least)[0]
 
+    usual = options.usual_confidence(model) / 100
     with gr.Column(visible=False):
         given = components.PictureFile(label="Picture")
-        found = gr.JSON(label="Faces")
+        clip = components.ClipFile(label="Clip")
+        which = [
+            components.Range(0, 1, usual, label="min_score"),
+            components.Range(1, limits.max_faces, limits.max_faces, whole=True, label="max_faces"),
+        ]
+        how = [
+            gr.Dropdown(["auto", "1", "2"], value="auto", label="passes"),
+            gr.Dropdown([NO_STYLE, *scheme.LABEL_STYLES], value=NO_STYLE, label="label_style"),
+        ]
+        style = [
+            gr.CheckboxGroup([name for _, name in options.SHOW], value=options.SHOWN_AT_FIRST, label="show"),
+            components.Range(0.5, 3, 1, label="point_size"),
+        ]
+        found, frames = gr.JSON(label="Faces"), gr.JSON(label="Frames")
         drawn = gr.Image(label="Picture with keypoints", format="png")
         public: dict[str, Any] = {"concurrency_id": "faces", "concurrency_limit": AT_ONCE}
-        gr.Button("Detect").click(detect, given, found, api_name="detect", **public)
-        gr.Button("Annotate").click(annotate, given, drawn, api_name="annotate", **public)
+        gr.Button("Detect").click(detect, [given, *which, *how], found, api_name="detect", **public)
+        gr.Button("Annotate").click(
+            annotate, [given, *which, *how, *style], drawn, api_name="annotate", **public
+        )
+        gr.Button("Track").click(
+            track, [clip, *which], frames, api_name="track",
+            concurrency_id="clips", concurrency_limit=workshop.room + 1,
+        )  # fmt: skip

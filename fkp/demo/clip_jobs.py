@@ -7,6 +7,7 @@ others wait in line; what asks for photos is served meanwhile.
 from __future__ import annotations
 
 import contextvars
+import json
 import shutil
 import sys
 import tempfile
@@ -55,7 +56,8 @@ class Footage:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made of a clip, in a folder: three files. `numbers` writes each face's number over it."""
+    """What is to be made of a clip, in a folder: three files. `numbers` writes each face's number over it,
+    the faces looked for are `max_faces` at most, of at least `min_score`."""
 
     clip: Path
     folder: Path
@@ -63,6 +65,11 @@ class Order:
     style: draw.Style
     numbers: bool
     max_faces: int
+    min_score: float | None = None
+    recorded: bool = False
+    """Whether the numbers are there already, those of an earlier order, and are only to be drawn."""
+    drawn: bool = True
+    """Whether there is to be a film at all."""
 
     @property
     def film(self) -> Path:
@@ -94,37 +101,81 @@ def look(path: Path, settings: Settings) -> Footage:
         return Footage(path, _problem(path, error))
 
 
-def poster(path: Path) -> bytes:
-    """A small picture of a clip's first frame, as JPEG."""
+def poster(path: Path, height: int = 160) -> bytes:
+    """A picture of a clip's first frame, so many pixels high at most, as JPEG."""
     with Clip(path, threads=1) as clip:
-        first = next(part for part in clip if isinstance(part, Frame))
-    height, width = first.image.shape[:2]
-    small = cv2.resize(first.image, (round(width * 160 / height), 160), interpolation=cv2.INTER_AREA)
+        first = next(part for part in clip if isinstance(part, Frame)).image
+    factor = min(1.0, height / first.shape[0])
+    small = cv2.resize(first, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
-def order(path: Path, style: draw.Style, numbers: bool, settings: Settings, folder: Path) -> Order:
-    """An order whose files will lie in a new folder within `folder`."""
+def order(
+    path: Path,
+    style: draw.Style,
+    numbers: bool,
+    settings: Settings,
+    folder: Path,
+    *,
+    max_faces: int | None = None,
+    min_score: float | None = None,
+    recorded: Order | None = None,
+    drawn: bool = True,
+) -> Order:
+    """An order whose files will lie in a new folder within `folder`; the numbers of a `recorded` one are
+    copied there, if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     own = Path(tempfile.mkdtemp(dir=folder))
-    return Order(path, own, limits(settings), style, numbers, settings.max_faces)
+    most = min(max_faces or settings.max_faces, settings.max_faces)
+    new = Order(path, own, limits(settings), style, numbers, most, min_score, recorded is not None, drawn)
+    if recorded is not None:
+        shutil.copy(recorded.json, new.json)
+        shutil.copy(recorded.csv, new.csv)
+    return new
 
 
 def annotate(model: FaceKeypoints, order: Order) -> Generator[video.Progress]:
     """Fulfil an order, as `video.annotate` does."""
     return video.annotate(
         order.clip,
-        order.film,
+        order.film if order.drawn else None,
         model,
-        json_file=order.json,
-        csv_file=order.csv,
+        json_file=None if order.recorded else order.json,
+        csv_file=None if order.recorded or not order.drawn else order.csv,
         name=order.clip.name,
         limits=order.limits,
         style=order.style,
         numbers=order.numbers,
+        min_score=order.min_score,
         max_faces=order.max_faces,
         threads=1,  # more would be taken from those who wait for a photo
+        recorded=order.json if order.recorded else None,
     )
+
+
+def faces_seen(order: Order) -> int:
+    """How many faces a clip that is done has shown."""
+    frames = json.loads(order.json.read_text(encoding="utf-8"))["frames"]
+    return max((face["face"] for frame in frames for face in frame["faces"]), default=0)
+
+
+SURE, GUESS, NONE = 2, 1, 0
+"""What is known of a frame at best: a face, a face whose points are a guess, no face."""
+
+
+def timeline(order: Order) -> list[tuple[float, float, int]]:
+    """Stretches of a clip that is done: from, to, in seconds, and the best of `SURE`, `GUESS`, `NONE` in
+    them."""
+    stretches: list[tuple[float, float, int]] = []
+    frames = json.loads(order.json.read_text(encoding="utf-8"))["frames"]
+    for frame in frames:
+        state = max((GUESS if face["guess"] else SURE for face in frame["faces"]), default=NONE)
+        if stretches and stretches[-1][2] == state:
+            stretches[-1] = (stretches[-1][0], frame["time"], state)
+        else:
+            start = stretches[-1][1] if stretches else frame["time"]
+            stretches.append((start, frame["time"], state))
+    return stretches
 
 
 class Job:

@@ -45,13 +45,22 @@ def upload(examples: list[Path], settings: Settings, max_files: int, **options: 
     )
 
 
+TITLES = {
+    "eileen_collins": "Eileen Collins",
+    "grace_hopper": "Grace Hopper",
+    "four_faces": "Four faces",
+    "two_portraits": "Two portraits",
+}
+"""What the examples are called, as in examples/SOURCES.md."""
+
+
 def _to_try(told: str, examples: list[Path], picture: Callable[[Path], bytes], mark: str = "") -> str:
     """A button for each example, with its small picture and what is laid over that."""
     buttons = "".join(
         f'<button type="button" data-example="{number}" aria-label="Try the example {title}" title="{title}">'
         f'<img src="{view.data_uri(picture(path))}" alt="">{mark}</button>'
         for number, path in enumerate(examples)
-        for title in [html.escape(path.stem.replace("_", " ").capitalize())]
+        for title in [html.escape(TITLES.get(path.stem, path.stem.replace("_", " ")))]
     )
     return f'<div class="examples"><span>{told}</span>{buttons}</div>' if examples else ""
 
@@ -83,6 +92,7 @@ CLIP_UPLOAD = """
   </div>
   <p class="hint">{limit}</p>
   <p class="told" role="alert"></p>
+  <button type="button" class="way" data-way="other" hidden></button>
 </div>
 """
 
@@ -99,6 +109,7 @@ UPLOAD = """
   </div>
   <p class="hint">{limit}</p>
   <p class="told" role="alert"></p>
+  <button type="button" class="way" data-way="other" hidden></button>
 </div>
 <div class="camera" hidden>
   <video playsinline muted aria-label="What the camera sees, mirrored"></video>
@@ -126,7 +137,7 @@ def sent(value: Any, folder: Path, max_files: int) -> tuple[list[Path], int, Any
 def picture(**options: Any) -> gr.HTML:
     """A photo and what is drawn of its faces; its properties come from `view.picture`.
 
-    The event `select` has the `index` of a face.
+    The events `select` and `delete` have the `index` of a face.
     """
     return gr.HTML(
         html_template=PICTURE,
@@ -139,14 +150,18 @@ def picture(**options: Any) -> gr.HTML:
 
 PICTURE = """
 <div class="viewer" ${hidden}>
-  <div class="stage"><div class="sheet" style="aspect-ratio: ${ratio}; --shape: ${shape}">
+  <div class="stage"><div class="sheet" style="aspect-ratio: ${ratio}; --shape: ${shape}"><div class="paper">
     <img class="base" src="${base}" alt="${alt}">
     <img class="overlay" src="${overlay}" alt="">
-    <div class="faces">${value}</div>
-  </div></div>
+    <div class="faces" role="group" aria-label="Faces in the photo">${value}</div>
+  </div></div></div>
   <div class="under">
     <label>Before <input type="range" min="0" max="100" value="100"
       aria-label="How much of the photo shows what was found, in percent"> After</label>
+    <span class="zoom" role="group" aria-label="Zoom">
+    <button type="button" class="way" data-way="smaller" aria-label="Smaller">−</button>
+    <button type="button" class="way" data-way="larger" aria-label="Larger">+</button>
+    <button type="button" class="way" data-way="whole">Whole picture</button></span>
     <button type="button" class="way" data-way="fullscreen">Full screen</button>
   </div>
 </div>
@@ -154,15 +169,17 @@ PICTURE = """
 
 
 def chooser(**options: Any) -> gr.HTML:
-    """HTML with buttons that have a number; the event `select` has it as `index`."""
+    """HTML with buttons that have a number; the event `select` has it as `index`, and `delete` that of a face
+    that is to be left out."""
     script = (WEB / "choose.js").read_text(encoding="utf-8")
     return gr.HTML("", js_on_load=script, apply_default_css=False, **options)
 
 
-def camera(viewers: live.Viewers, **options: Any) -> gr.HTML:
+def camera(viewers: live.Viewers, least: int, **options: Any) -> gr.HTML:
     """The camera, with the keypoints drawn over it; frames and numbers go to and fro by `live.Viewers`.
 
-    Its three functions are reached by this page only, and are no part of the API.
+    `least` is the confidence of a face, in percent, from which on it is shown at first. Its three functions
+    are reached by this page only, and are no part of the API.
     """
 
     # Gradio would look at every number of an answer before it sends it; a response it sends as it is.
@@ -182,11 +199,17 @@ def camera(viewers: live.Viewers, **options: Any) -> gr.HTML:
         apply_default_css=False,
         server_functions=[enter, look, leave],
         looks=view.looks(),
+        least=least,
         rate=live.MAX_RATE,
         by_part=view.legend(draw.Style()),
         by_confidence=view.legend(draw.Style(confidence=True)),
         **options,
     )
+
+
+def head() -> str:
+    """The script of the whole page, for its head."""
+    return f"<script>{(WEB / 'page.js').read_text(encoding='utf-8')}</script>"
 
 
 def css() -> str:
@@ -220,6 +243,67 @@ class PictureFile(gr.Image, metaclass=_WithoutStub):
             return photos.uploaded(payload.path, Path(self.GRADIO_CACHE))
         except images.ImageError as reason:
             raise error(reason) from None
+
+
+class ClipFile(gr.File, metaclass=_WithoutStub):
+    """The API's input of a clip: functions get the path of its file."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Path:  # type: ignore[override]
+        """The clip's path, within the folder of uploads."""
+        if payload is None or not getattr(payload, "path", None):
+            raise gr.Error("A clip is needed.", print_exception=False)
+        try:
+            return photos.uploaded(payload.path, Path(self.GRADIO_CACHE))
+        except images.ImageError as reason:
+            raise error(reason) from None
+
+
+class Slider(gr.Slider, metaclass=_WithoutStub):
+    """A slider whose box takes any number and makes it fit, where Gradio's own ends in an error."""
+
+    is_template = True
+
+    def preprocess(self, payload: float) -> float:
+        """The number, within the slider's limits."""
+        least, most = float(self.minimum), float(self.maximum)
+        return (
+            min(max(payload, least), most)
+            if isinstance(payload, (int, float))
+            else float(self.value or least)
+        )
+
+
+class Range(gr.Number, metaclass=_WithoutStub):
+    """A number from `least` to `most` for the API: the schema tells both, and what is none gets a
+    sentence."""
+
+    is_template = True
+
+    def __init__(self, least: float, most: float, value: float, *, label: str, whole: bool = False) -> None:
+        self.least, self.most, self.whole = least, most, whole
+        super().__init__(value, label=label, precision=0 if whole else None)
+
+    def api_info(self) -> dict[str, Any]:
+        """Its JSON schema."""
+        return {
+            "type": "integer" if self.whole else "number",
+            "minimum": self.least,
+            "maximum": self.most,
+            "description": f"{self.label}, from {self.least:g} to {self.most:g}",
+        }
+
+    def preprocess(self, payload: Any) -> float:
+        """The number."""
+        number = isinstance(payload, (int, float)) and not isinstance(payload, bool)
+        if not number or not self.least <= payload <= self.most or (self.whole and payload != int(payload)):
+            kind = "a whole number" if self.whole else "a number"
+            sentence = (
+                f"{self.label} is {payload!r}, where {kind} from {self.least:g} to {self.most:g} is needed."
+            )
+            raise gr.Error(sentence, print_exception=False)
+        return float(payload)
 
 
 def error(reason: images.ImageError) -> gr.Error:

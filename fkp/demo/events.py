@@ -43,6 +43,7 @@ NOW = """(...given) => [...given.slice(0, -1), performance.now()]"""
 
 # On a phone the result stands below the photo.
 SCROLL = """() => document.querySelector("#answer").scrollIntoView({behavior: "smooth", block: "nearest"})"""
+TO_FACE = """() => document.querySelector("#face")?.scrollIntoView({behavior: "smooth", block: "nearest"})"""
 SCROLL_TO_CLIP = """() => {
   const answer = document.querySelector("#clip-answer");
   const room = window.innerHeight - answer.getBoundingClientRect().top;

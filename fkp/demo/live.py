@@ -120,7 +120,8 @@ class Viewers:
         return {}
 
     async def look(self, sent: Any) -> Answer:
-        """The faces of a frame: {"viewer", "time": its seconds, "jpeg": a JPEG picture in base64}.
+        """The faces of a frame: {"viewer", "time": its seconds, "jpeg": a JPEG picture in base64}; perhaps
+        with "least", the confidence 0..1 that a new face needs, and "most", how many are followed.
 
         The answer is that of `report.record`, {"image", "width", "height", "faces"}, in pixels of the frame
         as it was sent; every face has its number as "id" besides, and there are "time", that of the frame,
@@ -140,6 +141,7 @@ class Viewers:
         viewer.left -= 1
         try:
             jpeg, seconds = _jpeg(sent.get("jpeg")), _seconds(sent.get("time"))
+            wanted = _number(sent.get("least"), 0, 1), _number(sent.get("most"), 1, MAX_FACES)
         except FrameError as error:
             return {"refused": str(error)}
         if not seconds > viewer.sent:
@@ -148,6 +150,8 @@ class Viewers:
             self._forget(sent["viewer"])  # else all that comes at the right time would be too late
             return {"gone": True}
         viewer.sent, viewer.taken = seconds, now
+        viewer.tracker.min_score = wanted[0]
+        viewer.tracker.max_faces = MAX_FACES if wanted[1] is None else int(wanted[1])
         frame = _Frame(jpeg, seconds, asyncio.get_running_loop().create_future(), now)
         if viewer.waiting:
             _tell(viewer.waiting, {"skipped": "A newer frame has come."})
@@ -278,6 +282,15 @@ def _jpeg(text: Any) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise FrameError("The frame that was sent is not in base64.") from None
+
+
+def _number(value: Any, least: float, most: float) -> float | None:
+    """A number that may be left out."""
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
+        raise FrameError(f"A number from {least:g} to {most:g} is needed.")
+    return float(value)
 
 
 def _seconds(value: Any) -> float:

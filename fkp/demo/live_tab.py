@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from fkp.demo import components, live
+from fkp.demo import components, live, options
 from fkp.demo.site import Site
 
 
 def build(site: Site) -> None:
-    components.camera(live.Viewers(site.model, site.settings.max_viewers), elem_id="camera")
+    """The camera, and the keypoints over it."""
+    viewers = live.Viewers(site.model, site.settings.max_viewers)
+    components.camera(viewers, options.usual_confidence(site.model), elem_id="camera")

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import gradio as gr
 
-from fkp.demo import about, api, components, data_retention, live_tab, photo_tab, video_tab
+from fkp.demo import (
+    about,
+    api,
+    clip_jobs,
+    components,
+    data_retention,
+    live_tab,
+    photo_tab,
+    video_tab,
+    zerogpu,
+)
 from fkp.demo.site import Site
 
 
 def build(site: Site) -> gr.Blocks:
     """The page around a model."""
+    work = zerogpu.lent(clip_jobs.annotate, site.model, seconds=lambda order: 60)
+    workshop = clip_jobs.Workshop(work, site.settings.clips_at_once)
     with components.Page(
         title="Face keypoints",
         analytics_enabled=False,
@@ -22,11 +34,11 @@ def build(site: Site) -> gr.Blocks:
             with gr.Tab("Live", id="live"):
                 live_tab.build(site)
             with gr.Tab("Video", id="video"):
-                video_tab.build(site)
+                video_tab.build(site, workshop)
             with gr.Tab("About", id="about") as tab:
                 about.build(site, tab)
         gr.HTML(FOOTER)
-        api.build(site)
+        api.build(site, workshop)
     return page
 
 
@@ -40,6 +52,8 @@ HEADER = """
 FOOTER = f"""
 <footer id="foot">
   Your photos and clips are worked on by the computer that runs this page and go nowhere else; after
-  {data_retention.KEPT_SECONDS // 60} minutes at the latest nothing is left of them. More under About.
+  {data_retention.KEPT_SECONDS // 60} minutes at the latest nothing is left of them.
+  <a href="#about" data-goto="about">More under About</a>, and how to
+  <a href="#about" data-goto="programs">use it from a program</a>.
 </footer>
 """

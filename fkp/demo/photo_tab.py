@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import gradio as gr
 
 from fkp import draw, images
 from fkp.demo import components, data_retention, options, photos, view, zerogpu
-from fkp.demo.events import DOWNLOAD, NOW, PRIVATE, QUICK, SCROLL, Shown, ending_with
+from fkp.demo.events import DOWNLOAD, NOW, PRIVATE, QUICK, SCROLL, TO_FACE, Shown, ending_with
 from fkp.demo.latest_action import Turns
 from fkp.demo.photos import Album
 from fkp.demo.site import Site
@@ -22,7 +22,7 @@ MAX_FILES = 20
 def build(site: Site) -> None:
     """Photos in; their faces drawn, one of them enlarged, and files to save."""
     model, limits = site.model, site.settings
-    look_at_many = zerogpu.lent(photos.looks, model, seconds=lambda paths, limits: 5 + 2 * len(paths))
+    look_at_many = zerogpu.lent(photos.looks, model, seconds=lambda paths, *_: 5 + 2 * len(paths))
     kept = gr.State(
         Turns(Album()),
         time_to_live=data_retention.KEPT_SECONDS,
@@ -34,13 +34,11 @@ def build(site: Site) -> None:
             given = components.upload(site.pictures, limits, MAX_FILES, elem_id="photo")
             strip = components.chooser(elem_id="photos")
             with gr.Column(elem_id="options"):
-                shown = gr.CheckboxGroup(
-                    options.SHOW, value=options.SHOWN_AT_FIRST, label="Show", elem_id="view"
-                )
-                legend = gr.HTML(view.legend(options.style(options.SHOWN_AT_FIRST, 1)), elem_id="legend")
-                size = gr.Slider(0.5, 3, 1, step=0.25, label="Size of the points", buttons=[], elem_id="size")
+                shown, size, legend = options.drawing()
+                least, most = options.finding(model, limits.max_faces)
                 with gr.Row(elem_id="save"):
                     save_picture = gr.Button("Save picture", interactive=False, size="md", min_width=140)
+                    save_jpeg = gr.Button("Save as JPEG", interactive=False, size="md", min_width=140)
                     save_all = gr.Button("Save all pictures", visible=False, size="md", min_width=140)
                     save_json = gr.Button("Save JSON", interactive=False, size="md", min_width=140)
                     save_csv = gr.Button("Save CSV", interactive=False, size="md", min_width=140)
@@ -62,6 +60,7 @@ def build(site: Site) -> None:
             strip: view.strip(album),
             one_face: face_panel(album, style),
             save_picture: gr.update(interactive=bool(overlay)),
+            save_jpeg: gr.update(interactive=bool(overlay)),
             save_all: gr.update(visible=len(album.photos) > 1),
             save_json: gr.update(interactive=some),
             save_csv: gr.update(interactive=some),
@@ -71,10 +70,12 @@ def build(site: Site) -> None:
     def face_panel(album: Album, style: draw.Style) -> str:
         if album.photo is None or album.face is None:
             return ""
-        return view.face_panel(album, photos.enlarged(album.photo.enlarged[album.face], style))
+        return view.face_panel(album, photos.enlarged(album.photo.enlarged[album.face], style), style)
 
     @ending_with(kept)
-    def find(album: Turns[Album], sent: Any, shown: list[str], size: float) -> Shown:
+    def find(
+        album: Turns[Album], sent: Any, shown: list[str], size: float, least: float, most: float
+    ) -> Shown:
         """Look at what was sent, one after the other, and show the first as soon as it is done."""
         try:
             paths, left_out, moment = components.sent(sent, site.uploads, MAX_FILES)
@@ -88,8 +89,17 @@ def build(site: Site) -> None:
             photos.forget(album.value.files, site.uploads, but=paths)
             album.value = Album(files=tuple(paths))
             yield {answer: view.say("Looking for faces …")}
-        looks = look_at_many(paths, limits) if len(paths) > 1 else photos.looks(model, paths, limits)
-        for photo in looks:
+        yield from look_at(album, paths, shown, size, least, most, moment, left_out)
+
+    def look_at(
+        album: Turns[Album], paths: list[Path], shown: list[str], size: float, least: float, most: float,
+        moment: Any, left_out: int = 0,
+    ) -> Shown:  # fmt: skip
+        wanted = limits, round(most), options.least_score(model, least)
+        found: Iterable[photos.Photo] = (
+            look_at_many(paths, *wanted) if len(paths) > 1 else photos.looks(model, paths, *wanted)
+        )
+        for photo in found:
             with album.sending(moment) as goes_on:
                 if not goes_on:
                     return
@@ -101,26 +111,42 @@ def build(site: Site) -> None:
                 yield outputs | {strip: view.strip(album.value, len(paths))}
 
     @ending_with(kept)
-    def try_example(album: Turns[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
-        yield from instead(album, shown, size, getattr(event, "moment", None), event.index)
+    def find_again(
+        album: Turns[Album], shown: list[str], size: float, least: float, most: float, moment: float
+    ) -> Shown:
+        """Look once more at the photos that are there, with what the sliders say now."""
+        album.begin(moment)
+        with album.sending(moment) as goes_on:
+            if not goes_on or not album.value.photos:
+                return
+            paths = [photo.path for photo in album.value.photos]
+            album.value = Album(files=album.value.files)
+        yield from look_at(album, paths, shown, size, least, most, moment)
+
+    @ending_with(kept)
+    def try_example(
+        album: Turns[Album], shown: list[str], size: float, least: float, most: float, event: gr.EventData
+    ) -> Shown:
+        moment = getattr(event, "moment", None)
+        album.begin(moment)
+        found = Album()
+        if photos.is_index(event.index, len(site.pictures)):
+            wanted = limits, round(most), options.least_score(model, least)
+            found = found.with_photo(photos.look(model, site.pictures[event.index], *wanted))
+        yield from instead(album, found, shown, size, moment)
 
     @ending_with(kept)
     def start_again(album: Turns[Album], shown: list[str], size: float, moment: float) -> Shown:
-        yield from instead(album, shown, size, moment)
-
-    def instead(
-        album: Turns[Album], shown: list[str], size: float, moment: Any, example: Any = None
-    ) -> Shown:
-        """An example, or nothing, in the place of what is there; work that is going on ends."""
         album.begin(moment)
-        found = Album()
-        if photos.is_index(example, len(site.pictures)):
-            found = found.with_photo(photos.look(model, site.pictures[example], limits))
+        yield from instead(album, Album(), shown, size, moment)
+
+    def instead(album: Turns[Album], other: Album, shown: list[str], size: float, moment: Any) -> Shown:
+        """Another album, perhaps an empty one, in the place of what is there; work that is going on ends."""
         with album.sending(moment) as goes_on:
             if goes_on:
                 photos.forget(album.value.files, site.uploads)
-                album.value = found
-                yield everything(found, shown, size)
+                album.value = other
+                yield everything(other, shown, size)
 
     @ending_with(kept)
     def go_to(album: Turns[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
@@ -135,6 +161,12 @@ def build(site: Site) -> None:
             faces = gr.HTML(value=view.picture(album.value, b"")["value"])
             enlarged = face_panel(album.value, options.style(shown, size))
             yield {picture: faces, one_face: enlarged}
+
+    @ending_with(kept)
+    def remove(album: Turns[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
+        with album.sending():
+            album.value = album.value.without(event.index)
+            yield everything(album.value, shown, size)
 
     @ending_with(kept)
     def draw_again(album: Turns[Album], shown: list[str], size: float) -> Shown:
@@ -162,29 +194,33 @@ def build(site: Site) -> None:
 
         return save
 
-    state = [kept, shown, size]
-    all_shown = [kept, answer, picture, strip, one_face, save_picture, save_all, save_json, save_csv, clear]
+    saves = {
+        save_picture: lambda album, style: photos.save_picture(album, style, limits, site.uploads),
+        save_jpeg: lambda album, style: photos.save_picture(album, style, limits, site.uploads, "jpg"),
+        save_all: lambda album, style: photos.save_pictures(album, style, limits, site.uploads),
+        save_json: lambda album, style: photos.save_json(album, site.uploads),
+        save_csv: lambda album, style: photos.save_csv(album, site.uploads),
+    }
+    state, wanted = [kept, shown, size], [least, most]
+    all_shown = [kept, answer, picture, strip, one_face, *saves, clear]
     working = QUICK | {"concurrency_id": "faces"}
 
     newest: dict[str, Any] = {"trigger_mode": "multiple"}  # none waits for the one before it to end
-    finding = given.upload(find, [kept, given, shown, size], all_shown, **newest, **working)
-    trying = given.select(try_example, state, all_shown, **newest, **working)
+    finding = given.upload(find, [kept, given, shown, size, *wanted], all_shown, **newest, **working)
+    trying = given.select(try_example, [*state, *wanted], all_shown, **newest, **working)
     for event in (finding, trying):
         event.then(js=SCROLL, **PRIVATE)
+    for slider in wanted:
+        slider.release(find_again, [*state, *wanted, moment], all_shown, js=NOW, **newest, **working)
     clear.click(start_again, [*state, moment], all_shown, js=NOW, **newest, **QUICK)
     strip.select(go_to, state, all_shown, **QUICK)
     for chooser in (picture, one_face):
-        chooser.select(choose, state, [kept, picture, one_face], **QUICK)
+        chooser.select(choose, state, [kept, picture, one_face], **QUICK).then(js=TO_FACE, **PRIVATE)
+        chooser.delete(remove, state, all_shown, **QUICK)
     for option in (shown, size):
         option.change(
             draw_again, state, [kept, legend, one_face, picture], trigger_mode="always_last", **QUICK
         )
-
-    for button, write in {
-        save_picture: lambda album, style: photos.save_picture(album, style, limits, site.uploads),
-        save_all: lambda album, style: photos.save_pictures(album, style, limits, site.uploads),
-        save_json: lambda album, style: photos.save_json(album, site.uploads),
-        save_csv: lambda album, style: photos.save_csv(album, site.uploads),
-    }.items():
+    for button, write in saves.items():
         saved = button.click(saving(write), state, to_save, show_progress_on=button, **PRIVATE)
         saved.success(None, to_save, js=DOWNLOAD, **PRIVATE)

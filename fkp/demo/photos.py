@@ -96,6 +96,18 @@ class Album:
             return self
         return replace(self, at=at, face=0 if len(self.photos[at].faces) else None)
 
+    def without(self, face: Any) -> Album:
+        """Without a face of the photo; as it is for what is no face's number."""
+        if self.photo is None or not is_index(face, len(self.photo.faces)):
+            return self
+        keep = [i for i in range(len(self.photo.faces)) if i != face]
+        enlarged = tuple(self.photo.enlarged[i] for i in keep)
+        photo = replace(self.photo, faces=self.photo.faces[keep], enlarged=enlarged)
+        chosen = self.face or 0
+        chosen = min(chosen - (face < chosen), len(keep) - 1)
+        rest = (*self.photos[: self.at], photo, *self.photos[self.at + 1 :])
+        return replace(self, photos=rest, face=chosen if keep else None)
+
     def choose(self, face: Any) -> Album:
         """At another face of the photo; as it is for what is no face's number."""
         if self.photo is None or not is_index(face, len(self.photo.faces)):
@@ -138,14 +150,25 @@ def read(path: Path, settings: Settings) -> np.ndarray:
         raise images.ImageError(f"{path.name} {reason}. Please choose another photo.") from None
 
 
-def find(model: FaceKeypoints, pixels: np.ndarray, settings: Settings) -> tuple[Faces, bool]:
-    """The largest faces of a picture (H,W,3), and whether there are more than the settings allow."""
-    faces = model(pixels, max_faces=settings.max_faces + 1)
-    return faces[: settings.max_faces], len(faces) > settings.max_faces
+def find(
+    model: FaceKeypoints, pixels: np.ndarray, most: int, min_score: float | None = None
+) -> tuple[Faces, bool]:
+    """The largest faces of a picture (H,W,3), and whether there are more than `most`."""
+    faces = model(pixels, max_faces=most + 1, min_score=min_score)
+    return faces[:most], len(faces) > most
 
 
-def look(model: FaceKeypoints, path: Path, settings: Settings) -> Photo:
-    """Everything about one photo; what cannot be read becomes its `problem`."""
+def look(
+    model: FaceKeypoints,
+    path: Path,
+    settings: Settings,
+    most: int | None = None,
+    min_score: float | None = None,
+) -> Photo:
+    """Everything about one photo; what cannot be read becomes its `problem`.
+
+    `most` faces at most, by default as many as the settings say, of at least `min_score`.
+    """
     try:
         pixels = read(path, settings)
     except images.ImageError as error:
@@ -154,16 +177,24 @@ def look(model: FaceKeypoints, path: Path, settings: Settings) -> Photo:
     photo = Photo(path, "", (width, height))
     with ThreadPoolExecutor(1) as beside:  # while the networks run; on two cores it takes no time
         for_screen = beside.submit(_for_screen, pixels, photo.shown_wh)
-        faces, more_faces = find(model, pixels, settings)
+        faces, more_faces = find(
+            model, pixels, min(most or settings.max_faces, settings.max_faces), min_score
+        )
         enlarged = tuple(_enlarged(pixels, face) for face in faces)
         shown, small = for_screen.result()
     return replace(photo, faces=faces, more_faces=more_faces, shown=shown, thumbnail=small, enlarged=enlarged)
 
 
-def looks(model: FaceKeypoints, paths: Iterable[Path], settings: Settings) -> Generator[Photo]:
+def looks(
+    model: FaceKeypoints,
+    paths: Iterable[Path],
+    settings: Settings,
+    most: int | None = None,
+    min_score: float | None = None,
+) -> Generator[Photo]:
     """Everything about several photos, one by one."""
     for path in paths:
-        yield look(model, path, settings)
+        yield look(model, path, settings, most, min_score)
 
 
 def thumbnail(path: Path) -> bytes:
@@ -183,7 +214,7 @@ def overlay(photo: Photo, style: draw.Style) -> bytes:
 def enlarged(face: Face, style: draw.Style) -> bytes:
     """The picture of one face with its points drawn, as JPEG; never with a box."""
     pixels = np.asarray(Image.open(io.BytesIO(face.picture)))
-    drawn = draw.draw(pixels, face.faces, style, boxes=False)
+    drawn = draw.draw(pixels, face.faces, style, boxes=False, face_numbers=False)
     return _jpeg(drawn, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 
 
@@ -220,13 +251,17 @@ def warm_up(model: FaceKeypoints) -> None:
 # --- Saving ---------------------------------------------------------------------------------------------
 
 
-def save_picture(album: Album, style: draw.Style, settings: Settings, folder: Path) -> Path:
-    """The photo that is looked at with its faces drawn, as PNG at full size; nothing else is in the file.
+def save_picture(
+    album: Album, style: draw.Style, settings: Settings, folder: Path, kind: str = "png"
+) -> Path:
+    """The photo that is looked at with its faces drawn, as PNG or JPEG at full size; nothing else is in the
+    file.
 
     Raises images.ImageError when its upload is no longer there.
     """
     assert album.photo is not None
-    return _write(folder, _png_name(album.photo), _full_size(album.photo, style, settings))
+    name = Path(_png_name(album.photo)).with_suffix(f".{kind}").name
+    return _write(folder, name, _full_size(album.photo, style, settings, kind))
 
 
 def save_pictures(album: Album, style: draw.Style, settings: Settings, folder: Path) -> Path:
@@ -278,8 +313,9 @@ def forget(files: Iterable[Path], folder: Path, but: Iterable[Path] = ()) -> Non
             path.unlink(missing_ok=True)
 
 
-def _full_size(photo: Photo, style: draw.Style, settings: Settings) -> bytes:
-    return _png(draw.draw(read(photo.path, settings), photo.faces, style))
+def _full_size(photo: Photo, style: draw.Style, settings: Settings, kind: str = "png") -> bytes:
+    drawn = draw.draw(read(photo.path, settings), photo.faces, style)
+    return _png(drawn) if kind == "png" else _jpeg(drawn, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 
 
 def _records(album: Album) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from huggingface_hub import errors
 
 from fkp import __version__
 from fkp.demo import about, settings
-from fkp.hub import download
+from fkp.hub import download, publish
 
 CHECKOUT = Path(__file__).parents[2]
 """Where app.py, the examples and the plots are; an installed package does not have them beside it."""
@@ -129,7 +129,7 @@ def push(space: Space, folder: str | Path, *, private: bool = False, token: str 
     variables. `token` is that of `hf auth login` if None.
     Raises download.WeightsError with one sentence when the Hub refuses or cannot be reached.
     """
-    download.check_push(space.repo_id, token)
+    publish.check_push(space.repo_id, token)
     try:
         api = huggingface_hub.HfApi(token=token)
         made = api.create_repo(
@@ -153,7 +153,7 @@ def push(space: Space, folder: str | Path, *, private: bool = False, token: str 
         if isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 402:
             what = f"the Hub wants a paid plan for a Space on {space.hardware}: choose other hardware"
             raise SpaceError(what) from error
-        raise download.not_pushed(space.repo_id, error) from error
+        raise publish.not_pushed(space.repo_id, error) from error
     return str(made)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +12,7 @@ from urllib.parse import quote
 import gradio as gr
 
 from fkp import images
-from fkp.demo import clip_jobs, components, data_retention, options, photos, view, zerogpu
+from fkp.demo import clip_jobs, components, data_retention, options, photos, view
 from fkp.demo.clip_jobs import Footage, Reel
 from fkp.demo.events import DOWNLOAD, JUST_SCROLL, NOW, NOW_AND_SCROLL, PRIVATE, QUICK, Shown, ending_with
 from fkp.demo.latest_action import Turns
@@ -21,11 +22,9 @@ TELL_SECONDS = 0.5
 """How often it is told how far the work on a clip is."""
 
 
-def build(site: Site) -> None:
+def build(site: Site, workshop: clip_jobs.Workshop) -> None:
     """A clip in; it comes back with its keypoints, to be played, and the numbers as files."""
     model, limits = site.model, site.settings
-    work = zerogpu.lent(clip_jobs.annotate, model, seconds=lambda order: 60)
-    workshop = clip_jobs.Workshop(work, limits.clips_at_once)
     kept = gr.State(
         Turns(Reel()),
         time_to_live=data_retention.KEPT_SECONDS,
@@ -35,16 +34,8 @@ def build(site: Site) -> None:
     with gr.Row(elem_classes="sides"):
         with gr.Column(scale=4, min_width=300):
             given = components.clip_upload(site.clips, limits, elem_id="clip")
-            shown = gr.CheckboxGroup(
-                options.SHOW_IN_CLIPS,
-                value=[*options.SHOWN_AT_FIRST, "face_numbers"],
-                label="Show",
-                elem_id="clip-view",
-            )
-            legend = gr.HTML(view.legend(options.style(options.SHOWN_AT_FIRST, 1)), elem_id="clip-legend")
-            size = gr.Slider(
-                0.5, 3, 1, step=0.25, label="Size of the points", buttons=[], elem_id="clip-size"
-            )
+            shown, size, legend = options.drawing("clip-", [*options.SHOWN_AT_FIRST, "face_numbers"])
+            least, most = options.finding(model, limits.max_faces, "clip-")
             with gr.Row(elem_id="clip-work"):
                 start = gr.Button("Find faces", variant="primary", interactive=False, min_width=140)
                 clear = gr.Button("Clear", interactive=False, min_width=140)
@@ -60,13 +51,17 @@ def build(site: Site) -> None:
         told: str, *, ready: bool = False, busy: bool = False, done: bool = False
     ) -> dict[Any, Any]:
         """All that is shown: what there is to say, and which buttons can be pressed."""
-        shown = {answer: told, start: gr.update(interactive=ready)}
+        shown = {answer: told, start: gr.update(value="Find faces", interactive=ready)}
         ending = gr.update(value="Cancel" if busy else "Clear", interactive=busy or ready or done)
         return shown | {clear: ending} | {button: gr.update(interactive=done) for button in saves}
 
+    def preview(clip: Footage) -> str:
+        uploaded = clip.path.resolve().is_relative_to(site.uploads.resolve())
+        return view.preview(clip, address_of(clip.path) if uploaded else "", clip_jobs.poster(clip.path, 480))
+
     @ending_with(kept)
     def take(reel: Turns[Reel], sent: Any) -> Shown:
-        """Say what there is to say about a clip before the work."""
+        """Show a clip, and say what there is to say about it, before the work."""
         try:
             (path, *_), _, moment = components.sent(sent, site.uploads, 1)
         except images.ImageError as error:
@@ -82,45 +77,69 @@ def build(site: Site) -> None:
             if clip.problem:
                 reel.value.forget(site.uploads)
                 reel.value = Reel()
-            yield everything(view.clip_answer(clip), ready=not clip.problem)
+                yield everything(view.clip_answer(clip))
+            else:
+                yield everything(view.clip_answer(clip, preview(clip)), ready=True)
 
     @ending_with(kept)
-    def try_clip(reel: Turns[Reel], shown: list[str], size: float, event: gr.EventData) -> Shown:
+    def try_clip(
+        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, event: gr.EventData
+    ) -> Shown:
         if not photos.is_index(event.index, len(site.clips)):
             raise gr.Error("There is no such example.", print_exception=False)
         clip = clip_jobs.look(site.clips[event.index], limits)
-        yield from work_on(reel, clip, shown, size, getattr(event, "moment", None))
+        yield from work_on(reel, clip, shown, size, least, most, getattr(event, "moment", None))
 
     @ending_with(kept)
-    def follow(reel: Turns[Reel], shown: list[str], size: float, moment: float) -> Shown:
-        yield from work_on(reel, reel.value.footage, shown, size, moment)
+    def follow(
+        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, moment: float
+    ) -> Shown:
+        yield from work_on(reel, reel.value.footage, shown, size, least, most, moment)
 
-    def work_on(reel: Turns[Reel], clip: Footage | None, shown: list[str], size: float, moment: Any) -> Shown:
-        """Annotate a clip, and tell how far it is until it is done, or something else was begun."""
+    def work_on(
+        reel: Turns[Reel], clip: Footage | None, shown: list[str], size: float, least: float, most: float,
+        moment: Any,
+    ) -> Shown:  # fmt: skip
+        """Annotate a clip, and tell how far it is until it is done, or something else was begun.
+
+        Where the same faces of the same clip are known already, they are only drawn anew.
+        """
         reel.begin(moment)
         with reel.sending(moment) as goes_on:
             if not goes_on or clip is None:
                 return
-            reel.value.forget(site.uploads, but=clip.path)
-            reel.value = Reel(clip)
-            style = options.style(shown, size)
+            job, style = reel.value.job, options.style(shown, size)
+            wanted: dict[str, Any] = {
+                "max_faces": round(most), "min_score": options.least_score(model, least),
+            }  # fmt: skip
+            known = job.order if job and job.done and is_same(job.order, clip, wanted) else None
             try:
-                order = clip_jobs.order(clip.path, style, "face_numbers" in shown, limits, site.uploads)
+                numbers = "face_numbers" in shown
+                order = clip_jobs.order(
+                    clip.path, style, numbers, limits, site.uploads, recorded=known, **wanted
+                )
+                reel.value.forget(site.uploads, but=clip.path)
+                reel.value = Reel(clip)
+                before = preview(clip)
                 job = workshop.begin(order)
             except clip_jobs.BusyError as error:
-                yield everything(view.say(str(error), "problem"), ready=True)
+                yield everything(view.say(str(error), "problem") + before, ready=True)
                 return
             reel.value = Reel(clip, job)
         try:
-            outputs = everything(view.going_on(None), busy=True)
+            outputs = everything(view.going_on(None, before), busy=True)
             while True:
                 ended = job.ended
                 if ended and job.done and job.progress:
+                    stretches = clip_jobs.timeline(order)
+                    progress = job.progress
+                    if order.recorded:  # then nobody has counted
+                        progress = replace(progress, faces=clip_jobs.faces_seen(order))
                     outputs = everything(
-                        view.film(address_of(order.film), clip, job.progress), ready=True, done=True
+                        view.film(address_of(order.film), clip, progress, stretches), done=True
                     )
                 elif ended:
-                    outputs = everything(view.say(html.escape(job.problem), "problem"), ready=True)
+                    outputs = everything(view.say(html.escape(job.problem), "problem") + before, ready=True)
                 with reel.sending(moment) as goes_on:
                     if not goes_on:
                         return
@@ -129,19 +148,44 @@ def build(site: Site) -> None:
                     return
                 job.wait(TELL_SECONDS)
                 ahead = workshop.ahead_of(job)
-                outputs = {answer: view.waiting(ahead) if ahead else view.going_on(job.progress)}
+                outputs = {answer: view.waiting(ahead) if ahead else view.going_on(job.progress, before)}
         finally:
             if not job.ended:  # the visitor has gone, or has begun something else
                 job.stop()
 
+    def is_same(order: clip_jobs.Order, clip: Footage, wanted: dict[str, Any]) -> bool:
+        most = min(wanted["max_faces"], limits.max_faces)
+        return (order.clip, order.max_faces, order.min_score) == (clip.path, most, wanted["min_score"])
+
     @ending_with(kept)
     def stop(reel: Turns[Reel], moment: float) -> Shown:
+        """Cancel: the work ends and the clip is ready as before; Clear: it goes."""
         reel.begin(moment)
         with reel.sending(moment) as goes_on:
-            if goes_on:
+            if not goes_on:
+                return
+            job, clip = reel.value.job, reel.value.footage
+            if job is not None and not job.ended and clip is not None:
+                job.forget()
+                reel.value = Reel(clip)
+                yield everything(view.clip_answer(clip, preview(clip)), ready=True)
+            else:
                 reel.value.forget(site.uploads)
                 reel.value = Reel()
                 yield everything(view.clip_answer(None))
+
+    def restyle(reel: Turns[Reel], shown: list[str], size: float) -> dict[Any, Any]:
+        """Another legend; and where a clip is done, it can be drawn again."""
+        job = reel.value.job
+        changed: dict[Any, Any] = {legend: view.legend(options.style(shown, size))}
+        if job is not None and job.done:
+            changed[start] = gr.update(value="Draw again", interactive=True)
+        return changed
+
+    def look_again(reel: Turns[Reel]) -> dict[str, Any]:
+        """Where a clip is done, other faces of it can be looked for."""
+        done = reel.value.job is not None and reel.value.job.done
+        return gr.update(value="Find faces", interactive=True) if done else gr.update()
 
     def settle(reel: Turns[Reel]) -> dict[str, Any]:
         """What the button says, once more: the last word of work that was ended may come after this."""
@@ -169,15 +213,15 @@ def build(site: Site) -> None:
     telling = quick | {"concurrency_id": "clips", "concurrency_limit": workshop.room + 1}
 
     given.upload(take, [kept, given], all_shown, **quick)
-    given.select(try_clip, [kept, shown, size], all_shown, js=JUST_SCROLL, **telling)
-    start.click(follow, [kept, shown, size, moment], all_shown, js=NOW_AND_SCROLL, **telling)
+    wanted = [shown, size, least, most]
+    given.select(try_clip, [kept, *wanted], all_shown, js=JUST_SCROLL, **telling)
+    start.click(follow, [kept, *wanted, moment], all_shown, js=NOW_AND_SCROLL, **telling)
     stopped = clear.click(stop, [kept, moment], all_shown, js=NOW, **quick)
     stopped.then(settle, kept, clear, **quick)
     for option in (shown, size):
-        option.change(
-            lambda shown, size: view.legend(options.style(shown, size)), [shown, size], legend,
-            **PRIVATE, show_progress="hidden",
-        )  # fmt: skip
+        option.change(restyle, [kept, shown, size], [legend, start], **PRIVATE, show_progress="hidden")
+    for slider in (least, most):
+        slider.release(look_again, kept, start, **PRIVATE, show_progress="hidden")
     for button, which in saves.items():
         saved = button.click(saving(which), kept, to_save, show_progress_on=button, **PRIVATE)
         saved.success(None, to_save, js=DOWNLOAD, **PRIVATE)

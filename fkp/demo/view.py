@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from fkp import draw, scheme
 from fkp.demo.clip_jobs import Footage
-from fkp.demo.photos import Album, Photo
+from fkp.demo.photos import FACE_SIDE, Album, Photo
+from fkp.faces import UNSURE, Faces
 from fkp.video import Progress
 
 NOTHING = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
@@ -21,6 +25,11 @@ NO_FACE = (
     "Try one where the face is larger, brighter, upright and turned to the camera; "
     "small, dark, covered and averted faces are easily missed."
 )
+
+TURNED_TOO_FAR = 40
+"""Degrees of yaw from which a face that is a guess is called turned too far."""
+TOO_SMALL = 24
+"""Pixels of a face's longer side below which one that is a guess is called too small."""
 
 
 def data_uri(content: bytes, kind: str = "image/jpeg") -> str:
@@ -38,7 +47,7 @@ def answer(album: Album, left_out: int = 0) -> str:
     """
     photo = album.photo
     if photo is None:
-        return say("Choose a photo, and its keypoints appear here.")
+        return welcome()
     sentences = [_found(photo)]
     if left_out:
         taken = count(len(album.photos), "photo")
@@ -63,7 +72,63 @@ def _found(photo: Photo) -> str:
         told = f"<b>More than {count(most, 'face')}</b> in {name}: the largest {most} are shown"
     else:
         told = f"<b>Found {count(len(photo.faces), 'face')}</b> in {name}"
-    return f"{told}. <small>{size}.</small>"
+    return f"{told}{_guesses(photo.faces)}. <small>{size}.</small>"
+
+
+def _guesses(faces: Faces) -> str:
+    """How many of the faces are guesses, and why; nothing if none is."""
+    reasons = [guess_reason(face) for face in faces if face.guesses[0]]
+    if not reasons:
+        return ""
+    if len(reasons) == 1:
+        it = "it" if len(faces) == 1 else f"face {1 + int(faces.guesses.argmax())}"
+        return f"; {it} is {reasons[0]}, its points are guesses"
+    kinds = ", ".join(f"{reasons.count(reason)} {reason}" for reason in dict.fromkeys(reasons))
+    return f"; the points of {len(reasons)} are guesses ({kinds})"
+
+
+def guess_reason(face: Faces) -> str:
+    """Why the points of a face (of one) that is a guess are unsure, as far as that can be told."""
+    if abs(face.pose.yaw[0]) > TURNED_TOO_FAR:
+        return "turned too far"
+    if (face.boxes[0, 2:] - face.boxes[0, :2]).max() < TOO_SMALL:
+        return "too small"
+    return "covered, blurred or no face"
+
+
+def welcome() -> str:
+    """What is there before any photo: what can be done here, and the map of the 68 points."""
+    return f"""<div class="welcome">
+{say("Choose a photo, and its keypoints appear here.")} <ul> <li>Give one or many photos: choose, drop or
+paste them, take one, or try an example.</li> <li>Click a face to see it large, with its 68 points, where it
+looks, and how sure each point is.</li> <li>Save the picture, or the numbers as JSON or CSV. Live and Video do
+the same with a camera and with clips.</li> </ul> {point_map()} </div>"""
+
+
+def point_map() -> str:
+    """The 68 points on the mean face, each with its number, as SVG."""
+    points = np.array(scheme.MEAN_FACE, np.float64)
+    points[48:, 1] += 45  # apart from the nose, and a little open
+    points[[*range(55, 60), *range(65, 68)], 1] += 75
+    points[8] += (0, 20)
+    points = (points - points.min(axis=0)) / np.ptp(points[:, 0]) * 400 + (30, 30)
+    outward = draw.outward(points) * 13
+    lines, marks = [], []
+    for name, members in scheme.GROUPS.items():
+        path = " ".join(f"{x:.0f},{y:.0f}" for x, y in points[list(members)])
+        shape = "polygon" if name in scheme.CLOSED else "polyline"
+        lines.append(f'<{shape} points="{path}" style="stroke:{css(draw.COLOURS[name])}"/>')
+        for point in members:
+            (x, y), (dx, dy) = points[point], outward[point]
+            marks.append(
+                f'<circle cx="{x:.0f}" cy="{y:.0f}" r="3.5" style="fill:{css(draw.COLOURS[name])}"/>'
+            )
+            marks.append(f'<text x="{x + dx:.0f}" y="{y + dy:.0f}">{point}</text>')
+    width, height = points.max(axis=0) + 30
+    return f"""<figure class="map"><svg viewBox="0 0 {width:.0f} {height:.0f}" role="img"
+aria-label="The 68 points with their numbers, from 0 at the person’s right ear along the jaw to 67 in the
+lips"> {"".join(lines)}{"".join(marks)}</svg> <figcaption>The 68 points and their numbers, as a viewer sees
+them.</figcaption></figure>"""
 
 
 def say(sentence: str, kind: str = "fine") -> str:
@@ -100,22 +165,31 @@ def picture(album: Album, overlay: bytes) -> dict[str, Any]:
 
 
 def _face_buttons(photo: Photo, chosen: int | None) -> str:
-    """A button over every face, large ones below small ones: the faces come by size."""
+    """A button over every face, large ones below small ones: the faces come by size. One stop for the Tab
+    key: the arrow keys go on from there."""
     width, height = photo.size_wh
-    buttons = []
+    buttons, remove = [], ""
     for number, (x1, y1, x2, y2) in enumerate(photo.faces.boxes.tolist()):
         left, top = 100 * (x1 + 0.5) / width, 100 * (y1 + 0.5) / height
         wide, high = 100 * (x2 - x1) / width, 100 * (y2 - y1) / height
         buttons.append(
             f'<button type="button" data-face="{number}" aria-pressed="{_yes(number == chosen)}" '
+            f'tabindex="{0 if number == (chosen or 0) else -1}" '
             f'aria-label="{_face_label(photo, number)}" title="Face {number + 1}" '
             f'style="left:{left:.2f}%;top:{top:.2f}%;width:{wide:.2f}%;height:{high:.2f}%"></button>'
         )
-    return "".join(buttons)
+        if number == chosen:
+            corner = f"left:{min(left + wide, 100):.2f}%;top:{max(top, 0):.2f}%"
+            remove = (
+                f'<button type="button" class="remove" data-remove="{number}" style="{corner}" tabindex="-1" '
+            )
+            remove += f'aria-label="Remove face {number + 1}" title="Remove this face">×</button>'
+    return "".join(buttons) + remove
 
 
 def _face_label(photo: Photo, number: int) -> str:
-    return f"Face {number + 1} of {len(photo.faces)}, {percent(photo.faces.scores[number])} sure"
+    guess = f", {guess_reason(photo.faces[number])}" if photo.faces.guesses[number] else ""
+    return f"Face {number + 1} of {len(photo.faces)}{guess}"
 
 
 def _yes(value: bool) -> str:
@@ -141,63 +215,110 @@ def strip(album: Album, of: int = 0) -> str:
             label = f"{name}, {faces}"
         buttons.append(
             f'<button type="button" data-photo="{number}" aria-pressed="{_yes(number == album.at)}" {wait}'
+            f'tabindex="{0 if number == album.at else -1}" '
             f'aria-label="{label}" title="{label}">{inside}</button>'
         )
     told = f"<span role='status'>{done} of {of} done …</span>" if going_on else ""
     return f'<div class="strip" role="group" aria-label="Your photos">{"".join(buttons)}{told}</div>'
 
 
-def face_panel(album: Album, enlarged: bytes) -> str:
+def face_panel(album: Album, enlarged: bytes, style: draw.Style) -> str:
     """The face that was chosen: all faces to choose from, itself enlarged, and its 68 points as a table."""
     photo = album.photo
     if photo is None or album.face is None:
         return ""
     number, faces = album.face, photo.faces
-    x1, y1, x2, y2 = faces.boxes[number].tolist()
-    scores = faces.keypoint_scores[number]
-    choices = "".join(
-        f'<button type="button" data-face="{i}" aria-pressed="{_yes(i == number)}" '
-        f'aria-label="{_face_label(photo, i)}"><img src="{data_uri(face.thumbnail)}" alt=""></button>'
-        for i, face in enumerate(photo.enlarged)
-    )
+    face = faces[number]
+    choices = "".join(_face_choice(photo, i, i == number) for i in range(len(faces)))
     several = f'<div class="strip" role="group" aria-label="Faces in this photo">{choices}</div>'
+    title = f"Face {number + 1} of {len(faces)}" if len(faces) > 1 else "The face"
+    guess = f"<p class='guess'>Its points are guesses: it is {guess_reason(face)}.</p>"
     return f"""<section class="one-face" aria-label="The chosen face">
-<h2>{f"Face {number + 1} of {len(faces)}" if len(faces) > 1 else "The face"}</h2>
-{several if len(faces) > 1 else ""}
-<div class="beside">
-<figure>
-<img class="enlarged" src="{data_uri(enlarged)}" alt="Face {number + 1}, upright and large, with its points">
-<figcaption>{percent(faces.scores[number])} sure that this is a face.
-Its points are {percent(scores.mean())} sure on average, the least sure {percent(scores.min())}.
-{x2 - x1:.0f}×{y2 - y1:.0f} pixels.</figcaption>
-</figure>
-<div class="points" tabindex="0" role="region" aria-label="Table of the 68 points">
-{_table(photo, number)}
-</div>
-</div>
+<div class="title"><h2>{title}</h2> <button type="button" class="way" data-remove="{number}" title="Leave this
+face out of the picture and of the numbers" >× Remove this face</button></div> {
+        several if len(faces) > 1 else ""
+    } <div class="beside"> <figure> <div class="loupe"><img class="enlarged" src="{data_uri(enlarged)}"
+alt="Face {number + 1}, upright and large, with its points">
+{_point_marks(photo.enlarged[number].faces)}</div> {guess if face.guesses[0] else ""}{
+        _measures(face)
+    } </figure> <div class="points"
+tabindex="0" role="region" aria-label="Table of the 68 points"> {_table(face, style)} </div> </div>
 </section>"""
 
 
-def _table(photo: Photo, number: int) -> str:
-    keypoints, scores = photo.faces.keypoints[number].tolist(), photo.faces.keypoint_scores[number].tolist()
+def _face_choice(photo: Photo, number: int, chosen: bool) -> str:
+    """A small picture of one of the faces, to choose it by."""
+    guess = ' class="guess"' if photo.faces.guesses[number] else ""
+    return (
+        f'<button type="button" data-face="{number}" aria-pressed="{_yes(chosen)}" '
+        f'tabindex="{0 if chosen else -1}" aria-label="{_face_label(photo, number)}">'
+        f'<img src="{data_uri(photo.enlarged[number].thumbnail)}" alt=""><i{guess}>{number + 1}</i></button>'
+    )
+
+
+def _point_marks(face: Faces) -> str:
+    """Places of the points over an enlarged face, for the pointer: found again in the table."""
+    marks = "".join(
+        f'<i data-point="{point}" style="left:{100 * (x + 0.5) / FACE_SIDE:.2f}%;'
+        f'top:{100 * (y + 0.5) / FACE_SIDE:.2f}%"></i>'
+        for point, (x, y) in enumerate(face.keypoints[0].tolist())
+    )
+    return f'<div class="marks" aria-hidden="true">{marks}</div>'
+
+
+def _measures(face: Faces) -> str:
+    """What follows from the points of a face (of one), as a list of terms."""
+    (x1, y1, x2, y2), scores = face.boxes[0].tolist(), face.keypoint_scores[0]
+    pose, (right, left) = face.pose, face.eye_openness[0].tolist()
+    facts = [("size", f"{x2 - x1:.0f}×{y2 - y1:.0f} pixels")]
+    if np.isfinite(pose.yaw[0]):
+        sigmas = pose.sigmas[0].tolist()
+        sides = (("its left", "its right"), ("up", "down"), ("clockwise", "counter-clockwise"))
+        for name, angle, sigma, (plus, minus) in zip(
+            ("turned", "raised", "tilted"),
+            (pose.yaw[0], pose.pitch[0], pose.roll[0]),
+            sigmas,
+            sides,
+            strict=True,
+        ):
+            facts.append(
+                (name, f"{abs(angle):.0f}° {plus if angle > 0 else minus} <small>± {sigma:.0f}°</small>")
+            )
+    facts.append(("eyes open", f"right {right:.2f}, left {left:.2f}"))
+    facts.append(("mouth open", f"{face.mouth_openness[0]:.2f}"))
+    facts.append(("points", f"confidence {percent(scores.mean())} on average, least {percent(scores.min())}"))
+    if np.isfinite(face.visibility).all():
+        hidden = int((face.visibility[0] < draw.HIDDEN).sum())
+        facts.append(("hidden", count(hidden, "point")))
+    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
+    return f'<dl class="measures">{listed}</dl>'
+
+
+def _table(face: Faces, style: draw.Style) -> str:
+    keypoints, scores = face.keypoints[0].tolist(), face.keypoint_scores[0].tolist()
+    by_confidence = draw.by_confidence(face.keypoint_scores[0])
+    seen = face.visibility[0].tolist() if np.isfinite(face.visibility).all() else None
     rows = []
     for name, members in scheme.GROUPS.items():
-        dot = f'<i style="background:{css(draw.COLOURS[name])}"></i>'
         for point in members:
             (x, y), score = keypoints[point], scores[point]
+            dot = f'<i style="background:{css(draw.COLOURS[name])}"></i>'
+            colour = f'<i style="background:{css(by_confidence[point])}"></i>' if style.confidence else ""
+            visible = f"<td>{percent(seen[point])}</td>" if seen else ""
             rows.append(
-                f"<tr><th scope='row'>{point}</th><td>{dot}{name.replace('_', ' ')}</td>"
-                f"<td>{x:.1f}</td><td>{y:.1f}</td><td>{percent(score)}</td></tr>"
+                f"<tr data-point='{point}'><th scope='row'>{point}</th><td>{dot}{name.replace('_', ' ')}</td>"
+                f"<td>{x:.1f}</td><td>{y:.1f}</td><td>{colour}{percent(score)}</td>{visible}</tr>"
             )
-    head = "".join(f"<th scope='col'>{title}</th>" for title in ("point", "part", "x", "y", "confidence"))
+    titles = ("point", "part", "x", "y", "confidence", *(["visible"] if seen else []))
+    head = "".join(f"<th scope='col'>{title}</th>" for title in titles)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 # --- Clips ----------------------------------------------------------------------------------------------
 
 
-def clip_answer(clip: Footage | None) -> str:
-    """What there is to say about a clip before the work."""
+def clip_answer(clip: Footage | None, preview: str = "") -> str:
+    """What there is to say about a clip before the work, over the clip itself."""
     if clip is None:
         return say("Choose a clip, and it appears here with its keypoints.")
     if clip.problem:
@@ -207,7 +328,19 @@ def clip_answer(clip: Footage | None) -> str:
         facts.append(duration(clip.seconds))
     facts.append("with sound" if clip.sound else "no sound")
     told = f"<b>{html.escape(clip.path.name)}</b> is ready: choose what to show, then press Find faces."
-    return say(f"{told} <small>{', '.join(facts)}.</small>")
+    return say(f"{told} <small>{', '.join(facts)}.</small>") + preview
+
+
+def preview(clip: Footage, address: str, poster: bytes) -> str:
+    """The clip before the work; without an address, for one that browsers cannot fetch, its first frame."""
+    shape = clip.size_wh[0] / clip.size_wh[1]
+    name, style = html.escape(clip.path.name), f'class="film" style="--shape:{shape:.5f}"'
+    if not address:
+        return f'<img {style} src="{data_uri(poster)}" alt="The first frame of {name}">'
+    return (
+        f'<video {style} controls playsinline muted preload="metadata" poster="{data_uri(poster)}" '
+        f'src="{html.escape(address)}" aria-label="{name}, as it was given"></video>'
+    )
 
 
 def waiting(ahead: int) -> str:
@@ -216,28 +349,51 @@ def waiting(ahead: int) -> str:
     return say(f"Waiting: {count(ahead, 'clip')} of others {are} before yours.")
 
 
-def going_on(progress: Progress | None) -> str:
+def going_on(progress: Progress | None, preview: str = "") -> str:
     """How far the work is; screen readers read it when they come to it, and are not told every step."""
     if progress is None:
-        return f"{say('Looking for faces …')}<progress aria-label='Progress'></progress>"
+        return f"{say('Looking for faces …')}<progress aria-label='Progress'></progress>{preview}"
     share = "" if progress.share is None else f' value="{progress.share:.3f}" max="1"'
     facts = [f"frame {progress.frames}" + (f" of {progress.total}" if progress.total else "")]
     if progress.left is not None and progress.elapsed > 1:
         facts.append(f"about {duration(progress.left)} left")
     told = ", ".join(facts)
     return f"""{say("Looking for faces …")}<progress aria-label="Progress"{share}></progress>
-<p class="far">{told[0].upper()}{told[1:]}.</p>"""
+<p class="far">{told[0].upper()}{told[1:]}.</p>{preview}"""
 
 
-def film(address: str, clip: Footage, progress: Progress) -> str:
-    """The clip with its keypoints, to be played."""
+def film(
+    address: str, clip: Footage, progress: Progress, stretches: Sequence[tuple[float, float, int]] = ()
+) -> str:
+    """The clip with its keypoints, to be played, over a line that shows where faces were lost or unsure."""
     found = f"<b>Found {count(progress.faces, 'face')}</b>" if progress.faces else "<b>No face found</b>"
     name, shape = html.escape(clip.path.name), clip.size_wh[0] / clip.size_wh[1]
     more = f" <small>{count(progress.frames, 'frame')}, {duration(progress.time)}.</small>"
     help = "" if progress.faces else f" {NO_FACE}"
     return f"""{say(f"{found} in {name}.{help}{more}", "fine" if progress.faces else "problem")}
 <video class="film" controls playsinline loop preload="auto" src="{html.escape(address)}"
-style="--shape:{shape:.5f}" aria-label="{name} with its keypoints"></video>"""
+style="--shape:{shape:.5f}" aria-label="{name} with its keypoints"></video>{_timeline(stretches)}"""
+
+
+STATES = ("no face", "points are guesses", "faces")
+"""What stretches of a clip show, by `clip_jobs.NONE`, `GUESS` and `SURE`."""
+
+
+def _timeline(stretches: Sequence[tuple[float, float, int]]) -> str:
+    """A button for each stretch of a clip, as long as it lasts, that goes to where it begins."""
+    if not stretches or stretches[-1][1] <= 0:
+        return ""
+    whole = stretches[-1][1]
+    buttons = []
+    for index, (start, end, state) in enumerate(stretches):
+        told = f"{STATES[state]} from {start:.1f} to {end:.1f} s"
+        buttons.append(
+            f'<button type="button" data-seek="{start:.3f}" class="s{state}" tabindex="{-1 if index else 0}" '
+            f'style="flex:{max(end - start, whole / 400):.3f}" title="{told}" aria-label="{told}"></button>'
+        )
+    legend = "".join(f'<span><i class="s{i}"></i>{STATES[i]}</span>' for i in (2, 1, 0))
+    line = f'<div class="timeline" role="group" aria-label="Where faces are">{"".join(buttons)}</div>'
+    return f'{line}<div class="legend">{legend}</div>'
 
 
 def duration(seconds: float) -> str:
@@ -265,7 +421,8 @@ def legend(style: draw.Style) -> str:
         )
     else:
         entries = ""
-    return f'<div class="legend">{entries}</div>'
+    rings = "<span><i class='ring'></i>unsure or hidden</span>" if style.points else ""
+    return f'<div class="legend">{entries}{rings}</div>'
 
 
 def looks() -> dict[str, Any]:
@@ -279,6 +436,10 @@ def looks() -> dict[str, Any]:
         "mesh": [list(edge) for edge in scheme.MESH],
         "confidence": [list(colour) for colour in draw.CONFIDENCE_COLOURS],
         "neutral": list(draw.NEUTRAL),
+        "unsure": draw.UNSURE_POINT,
+        "guess": UNSURE,
+        "hidden": draw.HIDDEN,
+        "faint": draw.FAINT,
         "rim": "rgba({},{},{},{:.2f})".format(*draw.RIM[:3], draw.RIM[3] / 255),
     }
 

@@ -1,6 +1,7 @@
 """Weights in a folder (`weights`), from the Hub (`download`), to the Hub (`publish`), and their model card.
 
-What other code needs is importable from here: `hub.find`, `hub.load`, `hub.save`, `hub.push`, `WeightsError`.
+What other code needs is importable from here: `hub.find`, `hub.load`, `hub.save`, `WeightsError`.
+`download` and `publish` are not, for huggingface_hub takes half a second to import.
 """
 
 from fkp.hub.errors import WeightsError
@@ -16,12 +17,11 @@ from fkp.hub.weights import (
     files,
     find,
     load,
-    push,
     save,
     training_hash,
 )
 
 __all__ = [
     "BUNDLED", "CARD", "CONFIG", "FORMAT", "GRAPHS", "METRICS", "WEIGHTS", "Weights", "WeightsError", "files",
-    "find", "load", "push", "save", "training_hash",
+    "find", "load", "save", "training_hash",
 ]  # fmt: skip

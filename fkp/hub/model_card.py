@@ -5,7 +5,9 @@ The text is fkp/hub/card/card.md. What was not measured, and what is not known o
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib.metadata
 import io
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -38,10 +40,10 @@ NETWORKS = {"keypoints": "keypoint network", "faces": "face detector"}
 """By what `train.py` calls them."""
 
 TRAINING_DATA = {
-    "keypoints": "YouTube Faces (frames and keypoints as in Udacity's course on computer vision) and the "
-    "training parts of 300-W (LFPW, HELEN, AFW)",
-    "faces": "the pictures of YouTube Faces and of 300-W's training parts, photos without a face, and one "
-    "photo for each class of ImageNet; faces in these that nobody had labelled were marked by OpenCV's YuNet",
+    "keypoints": "YouTube Faces (frames and keypoints as in Udacity's course on computer vision), the "
+    "training parts of 300-W (LFPW, HELEN, AFW) and AFLW with MERL-RAV's labels",
+    "faces": "WIDER FACE, YouTube Faces, 300-W's training parts, AFLW, people with masks, and photos without "
+    "a face; faces in these that nobody had labelled were marked by OpenCV's YuNet",
 }
 """What `train.py` trains each network on."""
 
@@ -67,6 +69,8 @@ def text(weights: Weights, repo_id: str, pictures: Container[str] = ()) -> str:
         example=_EXAMPLE if EXAMPLE in pictures else "",
         figure=_POINTS if POINTS_FIGURE in pictures else "",
         groups=_groups(),
+        source=_source(),
+        graphs=_graphs(weights),
         accuracy="\n\n".join(_accuracy(metrics)),
         limits="\n\n".join(_limits(metrics)),
         data="\n\n".join(_data(metrics)),
@@ -188,6 +192,44 @@ def _groups() -> str:
     return _table(["part", "points"], rows)
 
 
+def _source() -> str:
+    """The link to the source, where the installed package tells its address."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for url in importlib.metadata.metadata("fkp").get_all("Project-URL") or ():
+            name, _, address = url.partition(", ")
+            if name == "Source":
+                return f"[Source and documentation]({address}) · "
+    return ""
+
+
+def _graphs(weights: Weights) -> str:
+    """How to feed the ONNX files; nothing where there are none."""
+    if not any(name.endswith(".onnx") for name in weights.sizes):
+        return ""
+    return Template(_GRAPHS).substitute(
+        size=weights.config["keypoints"]["crop_size"], margin=f"{weights.config['keypoints']['margin']:g}"
+    )
+
+
+_GRAPHS = """\
+## Without fkp: the ONNX files
+
+| file | inputs | outputs |
+| --- | --- | --- |
+| `onnx/keypoints.onnx` | `crops` uint8 (n,3,$size,$size), RGB; `label_style` int64 (1,): 0 for None, \
+1 `300w`, 2 `ytf`, 3 `merl` | `keypoints` (n,68,2) in pixels of the crop, `sigmas` (n,68) expected error in them, \
+`visibility` (n,68), 0 to 1 |
+| `onnx/detector.onnx` | `pictures` uint8 (n,3,h,w), RGB, h and w multiples of the largest stride | \
+`logits` (n,cells), `offsets` (n,cells,4), which fkp/detector.py decodes |
+
+A crop is a square around the tight box of a face (eyebrows to chin, jaw to jaw), $margin times as wide as the \
+longer side of the box, scaled to $size×$size pixels. Means, calibration and the offset of the style are inside the \
+graphs. Files named `.int8.onnx` are the same with 8-bit weights and activations, for processors with VNNI or dot \
+product instructions. examples/onnx_only.py of the source does all this with NumPy and ONNX Runtime.
+
+"""
+
+
 def _accuracy(metrics: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         [title, WAYS[way][0], WAYS[way][1] or f"`{metrics['accuracy']['label_style']}`", str(of["n"]),
@@ -303,9 +345,11 @@ def _data(metrics: Mapping[str, Any]) -> Iterator[str]:
     trained = metrics.get("training", {})
     for what, title in NETWORKS.items():
         if what in trained:
-            yield f"The {title} learnt from {TRAINING_DATA[what]}, by"
+            yield f"The {title} learnt from {TRAINING_DATA[what]}."
             commands = trained[what]["command"].replace(" && ", "\n")
+            yield "<details><summary>Its training, as commands</summary>"
             yield f"```sh\n{commands}\n```"
+            yield "</details>"
     unknown = [f"the {title}" for what, title in NETWORKS.items() if what not in trained]
     if unknown:
         yield f"What {' and '.join(unknown)} learnt from is not recorded with these weights."

@@ -1,4 +1,4 @@
-"""Weights in a folder and on the Hugging Face Hub: find, load, save, push. Loading is always strict.
+"""Weights in a folder, local or in the cache of the Hub: find, load, save. Loading is always strict.
 
 A folder, and a Hub repository alike, holds `config.json` (what the networks are made of and how they are
 fed), `model.safetensors` (both networks' tensors, under "keypoints." and "detector."), `metrics.json` (what
@@ -238,6 +238,9 @@ def _make_graphs(folder: Path, weights: Weights, network: str) -> None:
     try:
         if network == "keypoints":
             export.write_onnx(weights.module(network), path, weights.digest(network))
+            if weights.keypoints.activation_ranges:
+                small = folder / GRAPHS[network]["onnxruntime-int8"]
+                export.write_int8_onnx(weights.module(network), small, weights.digest(network))
         else:
             config = asdict(weights.detector)
             export.write_detector_onnx(weights.module(network), config, path, weights.digest(network))
@@ -327,11 +330,16 @@ def _rebuild(kind: type[Config], values: Any, path: Path) -> Config:
     for key, value in values.items():
         if key not in kinds:
             raise WeightsError(f"{path} has the unknown key {key!r} for {kind.__name__}: upgrade fkp")
-        value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+        value = _tuples(value)
         if not _has_type(value, hints[key]):
             raise WeightsError(f"{path} has {value!r} for {key!r}, where {kinds[key]} is needed")
         arguments[key] = value
     return kind(**arguments)
+
+
+def _tuples(value: Any) -> Any:
+    """Tuples for the lists that JSON makes of them."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _has_type(value: Any, hint: Any) -> bool:
@@ -393,8 +401,10 @@ def find(
     download.check(hub_options)
     if isinstance(source, Path) or not download.is_id(source):
         raise WeightsError(f"{str(source)!r} is neither a folder here nor a Hub id of the form OWNER/NAME")
-    absent = "is neither a folder here nor in the local cache"
-    return download.download(source, revision, _snapshot, CONFIG, _lacking, absent, **hub_options)
+    return download.snapshot(
+        source, revision, (CONFIG, WEIGHTS), (METRICS, *_GRAPHS), is_complete=_is_complete, lacking=_lacking,
+        absent="is neither a folder here nor in the local cache", **hub_options,
+    )  # fmt: skip
 
 
 def files(folder: str | Path) -> dict[str, int]:
@@ -404,42 +414,13 @@ def files(folder: str | Path) -> dict[str, int]:
     return {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
 
 
-def push(
-    folder: str | Path,
-    repo_id: str,
-    *,
-    private: bool = False,
-    token: str | None = None,
-    commit_message: str = "Upload fkp weights",
-) -> str:
-    """Upload `files` of a folder to the Hub repository "owner/name", made if need be, as one commit; its URL.
-
-    Graphs and pictures that the repository has and the folder has not are deleted there. `token` is that of
-    `hf auth login` if None. Raises WeightsError when the Hub refuses or cannot be reached, or when the
-    folder's weights cannot be loaded.
-    """
-    from fkp.hub import download
-
-    load(folder)
-    return download.push(
-        Path(folder), list(files(folder)), repo_id, private=private, token=token, message=commit_message,
-        outdated=("onnx/*", "card/*"),
-    )  # fmt: skip
-
-
-def _snapshot(wanted: download.Files, revision: str | None, commit: str | None) -> Path:
-    """The cache's folder of one commit with all files in it."""
-    # The config says whether there are graphs: asking for what is not there would cost a request each.
-    graphs = _read_json(wanted.get(CONFIG, commit, _is_json)).get("onnx") is True
-    weights = wanted.get(WEIGHTS, commit)
-    wanted.get_if_any(METRICS, commit, _is_json)  # weights without figures or graphs are weights
-    for name in _GRAPHS if graphs else ():
-        wanted.get_if_any(name, commit)
-    # By the revision's own name, and last: the cache then knows the name once everything is there.
-    config = wanted.mark(CONFIG, revision)
-    if config.parent != weights.parent:
-        raise WeightsError(f"{wanted.repo_id} changed on the Hub while it was downloaded: try again")
-    return config.parent
+def _is_complete(folder: Path) -> bool:
+    """Whether a snapshot has all that weights of fkp have; its config says whether there are graphs."""
+    with contextlib.suppress(WeightsError):
+        has_graphs = _read_json(folder / CONFIG).get("onnx") is True
+        graphs = [of_network["onnxruntime"] for of_network in GRAPHS.values()] if has_graphs else []
+        return all((folder / name).is_file() for name in (METRICS, *graphs))
+    return False
 
 
 def _lacking(names: Sequence[str]) -> str:
@@ -455,11 +436,3 @@ def _refused_pickle(name: str) -> str:
         f"{name} but no {WEIGHTS}: that may run any code when it is loaded, so fkp never does; ask for "
         f"{CONFIG} and {WEIGHTS} as 'fkp push' uploads them"
     )
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        _read_json(path)
-    except WeightsError:
-        return False
-    return True

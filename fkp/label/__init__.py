@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,7 @@ def label(
             bar.update(work)
 
         todo = _unfinished(found, source, settings, out, overwrite, skip)
+        results: Generator[Done]
         if ray is None:
             results = local.run(todo, settings, out, workers or _cores(), progress)
         else:

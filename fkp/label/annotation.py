@@ -114,9 +114,10 @@ def _per_cent(points: np.ndarray, size_wh: np.ndarray) -> np.ndarray:
 
 
 def cvat(pictures: list[LabelledPicture]) -> str:
-    """CVAT's XML for images, version 1.1: a skeleton `face` for each face, with a `confidence` for it and for every point.
+    """CVAT's XML for images, version 1.1: a skeleton `face` for each face.
 
-    A hidden point is `occluded`, one outside of the picture `outside`.
+    It and every point has a `confidence`. A hidden point is `occluded`, one outside of the picture
+    `outside`.
     """
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
@@ -145,10 +146,9 @@ def _confidence(of: ElementTree.Element, score: float) -> None:
 
 def _flags(picture: LabelledPicture) -> np.ndarray:
     """COCO's `v` of every point (n,68): 2 can be seen, 1 hidden, 0 outside of the picture."""
-    points, visibility = picture.faces.keypoints, getattr(picture.faces, "visibility", None)
+    points = picture.faces.keypoints
     inside = ((points >= -0.5) & (points <= np.array(picture.size_wh) - 0.5)).all(axis=-1)
-    seen = np.ones(inside.shape, bool) if visibility is None else ~(visibility < SEEN)
-    return np.where(inside, np.where(seen, 2, 1), 0)
+    return np.where(inside, np.where(picture.faces.visibility < SEEN, 1, 2), 0)
 
 
 def _names() -> Iterator[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,12 @@ class Settings:
     weights: str = ""
 
     def resolved(self) -> Settings:
-        """The same with its `weights`, which tell one model from another. Raises WeightsError."""
-        return replace(self, weights=_weights(self))
+        """The same with its `weights`, and of a Hub id with the commit. Raises WeightsError."""
+        folder = _folder(self)
+        options = self.options
+        if self.model is not None and not Path(self.model).is_dir():
+            options = options | {"revision": folder.name}
+        return replace(self, weights=_digest(folder), options=options)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -50,8 +54,12 @@ class Settings:
 
     @property
     def _what_matters(self) -> dict[str, Any]:
-        matters = {name: value for name, value in asdict(self).items() if name != "model"}
-        return json.loads(json.dumps(matters, default=str))
+        usual = {"detector": "fkp", "label_style": None, "mirrored": False, "passes": "auto"}
+        options = {name: self.options.get(name, value) for name, value in usual.items()}
+        options["detector"] = str(options["detector"])
+        return {
+            "weights": self.weights, **options, "min_score": self.min_score, "max_faces": self.max_faces,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,8 @@ class Labeller:
 
     def __init__(self, settings: Settings, out: Path) -> None:
         self.settings, self.out = settings, out
-        self.model = FaceKeypoints.from_pretrained(settings.model, **settings.options)
-        here = _weights(settings)
+        self.model = FaceKeypoints.from_pretrained(settings.model, **{"threads": 1} | settings.options)
+        here = _digest(_folder(settings))
         if here != settings.weights:
             raise hub.WeightsError(f"a worker found other weights ({here}) than the run began with")
 
@@ -89,22 +97,25 @@ class Labeller:
         return Done(shard.name, writer.counts)
 
     def _label(self, batch: list[Picture], writer: table.Writer) -> None:
-        decoded: list[tuple[Picture, images.Reduced]] = []
-        for picture in batch:
-            try:
-                if isinstance(picture.data, images.ImageError):
-                    raise picture.data
-                decoded.append((picture, images.decode(picture.data, picture.key, self._enough_pixels)))
-            except images.ImageError as error:
-                reason = str(error).removeprefix(f"{picture.key}: ")
-                writer.add_unreadable(picture.index, picture.key, reason)
-        found = self._find([reduced.image for _, reduced in decoded])
-        for (picture, reduced), faces in zip(decoded, found, strict=True):
-            writer.add(picture.index, picture.key, reduced.size_wh, enlarged(faces, reduced.scale_xy))
+        decoded = [self._decoded(picture) for picture in batch]
+        pixels: list[images.ImageLike] = [one.image for one in decoded if isinstance(one, images.Reduced)]
+        settings = self.settings
+        found = iter(self.model(pixels, min_score=settings.min_score, max_faces=settings.max_faces))
+        for picture, one in zip(batch, decoded, strict=True):
+            if isinstance(one, images.Reduced):
+                writer.add(picture.row, picture.key, one.size_wh, enlarged(next(found), one.scale_xy))
+            else:
+                writer.add_unreadable(picture.row, picture.key, str(one).removeprefix(f"{picture.key}: "))
 
-    def _find(self, pixels: list[np.ndarray]) -> Iterable[Faces]:
-        options = {"min_score": self.settings.min_score, "max_faces": self.settings.max_faces}
-        return [self.model(image, **options) for image in pixels]
+    def _decoded(self, picture: Picture) -> images.Reduced | images.ImageError:
+        if isinstance(picture.data, images.ImageError):
+            return picture.data
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of files that break off: what is there is labelled
+                return images.decode(picture.data, picture.key, self._enough_pixels)
+        except images.ImageError as error:
+            return error
 
     @property
     def _enough_pixels(self) -> int | None:
@@ -143,7 +154,10 @@ def _batches(pictures: Iterator[tuple[Picture, int]]) -> Iterator[tuple[list[Pic
         yield batch, reached
 
 
-def _weights(settings: Settings) -> str:
-    """The first digits of the SHA-256 of the weights."""
-    folder = hub.find(settings.model, revision=settings.options.get("revision"))
-    return hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()[:16]
+def _folder(settings: Settings) -> Path:
+    return hub.find(settings.model, revision=settings.options.get("revision"))
+
+
+def _digest(folder: Path) -> str:
+    """The first digits of the SHA-256 of a folder's weights."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]

@@ -45,7 +45,7 @@ class SourceError(ValueError):
 class Picture(NamedTuple):
     """A picture of a shard: its place there from 0, its name, its file's bytes or what is wrong with it."""
 
-    index: int
+    row: int
     key: str
     data: bytes | images.ImageError
 
@@ -91,11 +91,11 @@ class Shard:
             raise SourceError(f"{self.where}: cannot be read ({first_line(error)})") from error
 
     def _files(self) -> Iterator[tuple[Picture, int]]:
-        for index, name in enumerate(self.names):
-            yield Picture(index, name, _content(self.where, name)), index + 1
+        for row, name in enumerate(self.names):
+            yield Picture(row, name, _content(self.where, name)), row + 1
 
     def _tar(self) -> Iterator[tuple[Picture, int]]:
-        index = 0
+        row = 0
         with fsspec.open(self.where, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would remember them all
@@ -106,41 +106,41 @@ class Shard:
                     stream = tar.extractfile(member)
                     assert stream is not None  # it is a file
                     data = stream.read()
-                yield Picture(index, member.name, data), file.tell()
-                index += 1
+                yield Picture(row, member.name, data), file.tell()
+                row += 1
 
     def _parquet(self) -> Iterator[tuple[Picture, int]]:
-        index = 0
+        row = 0
         with fsspec.open(self.where, "rb") as file:
             parquet = pq.ParquetFile(file, buffer_size=2**20)  # else it reads whole row groups
             for batch in parquet.iter_batches(batch_size=16, columns=list(self.columns)):
-                for row in batch.to_pylist():
-                    value, *key = (row[column] for column in self.columns)
-                    yield self._cell(index, value, *key), index + 1
-                    index += 1
+                for cells in batch.to_pylist():
+                    value, *key = (cells[column] for column in self.columns)
+                    yield self._cell(row, value, *key), row + 1
+                    row += 1
 
-    def _cell(self, index: int, value: Any, key: Any = None) -> Picture:
+    def _cell(self, row: int, value: Any, key: Any = None) -> Picture:
         """The picture in a row: bytes, a path, or both as `datasets` writes it."""
         content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if isinstance(content, str):
             content, path = None, content
-        name = str(key if key is not None else path or index)
+        name = str(key if key is not None else path or row)
         if content is not None:
-            return Picture(index, name, content)
+            return Picture(row, name, content)
         if path is None:
-            return Picture(index, name, images.ImageError(f"{name}: there is no picture in this row"))
+            return Picture(row, name, images.ImageError(f"{name}: there is no picture in this row"))
         if "://" in path:
-            return Picture(index, name, images.ImageError(f"{path}: is an address, not a file's path"))
-        return Picture(index, name, _content(self.where.rpartition("/")[0], path))
+            return Picture(row, name, images.ImageError(f"{path}: is an address, not a file's path"))
+        return Picture(row, name, _content(self.where.rpartition("/")[0], path))
 
 
 def shards(source: str, column: str | None = None, key: str | None = None) -> tuple[Iterator[Shard], int]:
     """The shards of a source, made as they are asked for, and the sum of their sizes.
 
-    A source is a folder of pictures, or of tar or Parquet shards, at any depth, a pattern like `DIR/*.tar`, a
+    A source is a folder of pictures, or of tar or Parquet shards, at any depth, a pattern as `DIR/*.tar`, a
     text file with a path a line (relative to where it lies), or such a shard. A dataset on the Hub is read as
-    its newest commit is now. In Parquet shards `column` holds the pictures (by default the one that looks like
-    it) and `key` what they are called. Raises SourceError.
+    its newest commit is now. In Parquet shards `column` holds the pictures (by default the one that looks so)
+    and `key` what they are called. Raises SourceError.
     """
     try:
         fs, root = fsspec.core.url_to_fs(_pinned(source))

@@ -34,7 +34,8 @@ would be most of the file."""
 
 _POINT = pa.list_(pa.float32(), 2)
 _EACH = pa.list_(pa.float32(), scheme.COUNT)
-_POSE = pa.struct([(angle, pa.float32()) for angle in ("yaw", "pitch", "roll")])
+_ANGLES = ("yaw", "pitch", "roll")
+_POSE = pa.struct([(angle, pa.float32()) for angle in _ANGLES])
 
 SCHEMA = pa.schema([
     pa.field("picture", pa.string(), nullable=False),
@@ -138,7 +139,7 @@ def record_batch(index: int, key: str, size_wh: tuple[int, int], faces: Faces) -
         "keypoints": _numbers(faces.keypoints, FRACTION),
         "keypoint_scores": _numbers(faces.keypoint_scores, SHARE),
         "sigmas": _numbers(faces.sigmas, FRACTION),
-        "visibility": _numbers(getattr(faces, "visibility", None), SHARE),
+        "visibility": _numbers(faces.visibility, SHARE),
         "pose": _pose(faces),
     }
     arrays = [pa.nulls(n, field.type) if (a := columns.get(field.name)) is None else a for field in SCHEMA]
@@ -156,12 +157,12 @@ def _numbers(array: np.ndarray | None, parts: int) -> pa.Array | None:
     return numbers
 
 
-def _pose(faces: Faces) -> pa.Array | None:
-    pose = getattr(faces, "pose", None)
-    if pose is None:
-        return None
-    angles = np.asarray(pose, np.float32).reshape(len(faces), 3)
-    return pa.StructArray.from_arrays([pa.array(a) for a in angles.T], fields=list(_POSE))
+def _pose(faces: Faces) -> pa.Array:
+    """The pose in degrees, of a tenth; null where the points are no face."""
+    pose = faces.pose
+    angles = np.stack([pose.yaw, pose.pitch, pose.roll], axis=1).round(1)
+    rows = [dict(zip(_ANGLES, row, strict=True)) if np.isfinite(row).all() else None for row in angles]
+    return pa.array(rows, _POSE)
 
 
 def _text(text: str) -> str:
@@ -171,7 +172,7 @@ def _text(text: str) -> str:
 
 def _float_columns() -> list[str]:
     """Their bytes are stored apart, the first of all numbers first, for they are alike."""
-    paths = ["score", *(f"pose.{angle}" for angle in ("yaw", "pitch", "roll"))]
+    paths = ["score", *(f"pose.{angle}" for angle in _ANGLES)]
     paths += [f"{name}.list.element" for name in ("box", "keypoint_scores", "sigmas", "visibility")]
     return [*paths, "keypoints.list.element.list.element"]
 

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from fkp import __version__, detector, runtime, scheme
-from fkp.networks import keypoint_net, state
+from fkp.networks import keypoint_net, quantisation, state
 
 if TYPE_CHECKING:
     import onnx
+
+KEYPOINT_HEADS = ("network.heatmaps",)
+"""What reads the last features: too exact for 8 bits (`quantisation`)."""
 
 LEAST_HALVED = 256
 """Tensors of fewer numbers are stored as they are: storing them as float16 would save nothing."""
@@ -48,18 +51,52 @@ def write_onnx(
     every value of the `KeypointConfig` as JSON, so the crop can be made from `crop_size` and `margin`.
     Raises ExportError when the extra `fkp[export]` is not installed or the file cannot be written.
     """
+    _write(keypoints_model(keypoint_network, digest), path)
+
+
+def write_int8_onnx(
+    keypoint_network: keypoint_net.KeypointNetwork, path: str | Path, digest: str | None = None
+) -> None:
+    """Write the network as ONNX with 8-bit integers, by the `activation_ranges` of its config.
+
+    In and out as `write_onnx`. Raises ExportError as it does, and where there are no ranges of this network.
+    """
+    ranges = {name: (low, high) for name, low, high in keypoint_network.config.activation_ranges}
+    model = keypoints_model(keypoint_network, digest, folded=True)
+    try:
+        _write(quantisation.quantised(model, ranges, KEYPOINT_HEADS), path)
+    except ValueError as error:
+        raise ExportError(f"no graph of 8-bit integers: {error}") from error
+
+
+def activation_ranges(
+    keypoint_network: keypoint_net.KeypointNetwork, crops: np.ndarray
+) -> tuple[tuple[str, float, float], ...]:
+    """What `KeypointConfig.activation_ranges` is to hold, as seen in crops (n,3,S,S) uint8 RGB."""
+    model = keypoints_model(keypoint_network, folded=True)
+    parts = np.array_split(crops, max(1, len(crops) // 32))
+    styles = 1 + len(scheme.LABEL_STYLES)
+    feeds = [{"crops": part, "label_style": np.array([i % styles])} for i, part in enumerate(parts)]
+    ranges = quantisation.activation_ranges(model, feeds, KEYPOINT_HEADS)
+    return tuple((name, round(low, 4), round(high, 4)) for name, (low, high) in ranges.items())
+
+
+def keypoints_model(
+    keypoint_network: keypoint_net.KeypointNetwork, digest: str | None = None, folded: bool = False
+) -> onnx.ModelProto:
+    """The graph that `write_onnx` writes; `folded`, normalisations are part of the convolutions."""
     config = asdict(keypoint_network.config)
     # Two crops, for a batch of one would be taken for a constant.
     crops = torch.zeros(2, 3, config["crop_size"], config["crop_size"], dtype=torch.uint8)
-    model = _graph(
+    return _graph(
         keypoint_net.Decoded(keypoint_network),
         {"crops": crops, "label_style": torch.tensor([0])},
         ["keypoints", "sigmas", "visibility"],
         {"crops": {0: torch.export.Dim("n")}, "label_style": None},
         {"label_styles": scheme.LABEL_STYLES} | config,
         digest or runtime.digest(state.arrays(keypoint_network), config),
+        folded,
     )
-    _write(model, path)
 
 
 def write_detector_onnx(
@@ -90,8 +127,9 @@ def _graph(
     dynamic_shapes: dict[str, Any],
     config: dict[str, Any],
     digest: str,
+    folded: bool = False,
 ) -> onnx.ModelProto:
-    """The module as an ONNX model with its metadata."""
+    """The module as an ONNX model with its metadata; `folded` as `state.folded` has it."""
     if not is_possible():
         raise ExportError("exporting needs onnx and onnxscript: run 'pip install \"fkp[export]\"'")
     from onnxscript import optimizer
@@ -99,7 +137,7 @@ def _graph(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about its insides
         program = torch.onnx.export(
-            module.eval(),
+            state.folded(module) if folded else module.eval(),
             tuple(inputs.values()),
             dynamo=True,
             verbose=False,
@@ -122,7 +160,8 @@ def _graph(
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # where in whose source it comes from
-    _halve(model.graph)
+    if not folded:
+        _halve(model.graph)
     return model
 
 

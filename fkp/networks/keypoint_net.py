@@ -66,8 +66,8 @@ class KeypointNetwork(nn.Module):
         """What raw output says in labelling styles (n,) or (1,), with all corrections that the config has."""
         slope, intercept = self.config.visibility_calibration
         return Prediction(
-            self.codec.decode(raw.outputs) + self.annotation_offsets[styles].unsqueeze(-2),
-            raw.log_spreads.exp() * self.temperatures[styles],
+            self.codec.decode(raw.outputs) + F.embedding(styles, self.annotation_offsets).unsqueeze(-2),
+            raw.log_spreads.exp() * F.embedding(styles, self.temperatures),
             torch.sigmoid(slope * raw.visibility + intercept),
         )
 

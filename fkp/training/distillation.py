@@ -19,8 +19,12 @@ from tqdm import tqdm
 
 from fkp import data, geometry, images, scheme
 from fkp.networks import keypoint_net
+from fkp.training.augmentation import FaceCrop
 
-VIEWS = 4
+DEFAULT_STYLES = ("300w", "merl")
+"""The labelling styles whose labels the default, None, learns from: made by people, where points are seen."""
+
+VIEWS = 3
 """Views that a teacher has of every face, in each labelling style that it is asked for."""
 
 ROTATION, SCALE, SHIFT = 20.0, (0.87, 1.16), 0.07
@@ -53,7 +57,8 @@ class PseudoLabels:
     """What a teacher says of n faces, zero for those that it was not asked about.
 
     `keypoints` (n,2,68,2): in the default style, and in that of their label; without annotation offset, in
-    pixels of the pictures given · `visibility` (n,68): probabilities · `sure` (n,): whether the expected
+    pixels of the pictures given. Where labels teach the default style, the former is the latter; elsewhere it
+    is the mean of `DEFAULT_STYLES` · `visibility` (n,68): probabilities · `sure` (n,): whether the expected
     error is small enough to learn from, see `WORST`.
     """
 
@@ -92,6 +97,11 @@ def unlabelled_faces(folder: Path, find: Find) -> list[Face]:
     return faces
 
 
+def teaches_default(styles: np.ndarray) -> np.ndarray:
+    """Whether the labels of styles (n,), see `scheme.style_index`, teach the default style too."""
+    return np.isin(styles, [scheme.style_index(style) for style in DEFAULT_STYLES])
+
+
 @torch.inference_mode()
 def pseudo_labels(
     teacher: keypoint_net.KeypointNetwork, crops: np.ndarray, boxes: np.ndarray, styles: np.ndarray,
@@ -104,8 +114,8 @@ def pseudo_labels(
     replace them.
     """
     config = teacher.config
-    view = data.FaceCrop(config.crop_size, config.margin, ROTATION, SCALE, SHIFT, mirror=0.5)
-    still = data.FaceCrop(config.crop_size, config.margin)
+    view = FaceCrop(config.crop_size, config.margin, ROTATION, SCALE, SHIFT, mirror=0.5)
+    still = FaceCrop(config.crop_size, config.margin)
     said = PseudoLabels(
         np.zeros((len(crops), 2, scheme.COUNT, 2), np.float32),
         np.zeros((len(crops), scheme.COUNT), np.float32),
@@ -118,19 +128,25 @@ def pseudo_labels(
         if rough.any():
             points, _, _ = _answers(teacher, crops, part, [still.draw(box) for box in near], 0 * part)
             near[rough] = geometry.tight_boxes(points[rough])
-        spread = np.zeros(len(part))
+        own, spread = styles[part], np.zeros(len(part))
+        agree = teaches_default(own)
+        asks = [(agree, own)] + [(~agree, own * 0 + scheme.style_index(s)) for s in DEFAULT_STYLES]
+        asks += [(~agree & (own > 0), own)]
         for number in range(VIEWS):
             generator = Generator().manual_seed(VIEWS * int(part[0]) + number)
             views = [view.draw(box, generator) for box in near]
-            points, sigmas, visible = _answers(teacher, crops, part, views, 0 * part)
-            said.keypoints[part, 0] += points / VIEWS
-            said.visibility[part] += visible / VIEWS
-            spread += sigmas.mean(axis=1) / VIEWS
-            own = styles[part]
-            if own.any():
-                in_own, _, _ = _answers(teacher, crops, part, views, own)
-                points = np.where(own[:, None, None] > 0, in_own, points)
-            said.keypoints[part, 1] += points / VIEWS
+            for turn, (whom, asked_style) in enumerate(asks):
+                if not whom.any():
+                    continue
+                some = np.flatnonzero(whom)
+                points, sigmas, visible = _answers(
+                    teacher, crops, part[some], [views[i] for i in some], asked_style[some]
+                )
+                share = (1, 0.5, 0.5, 0)[turn] / VIEWS
+                said.keypoints[part[some], 0] += share * points
+                said.visibility[part[some]] += share * visible
+                spread[some] += share * sigmas.mean(axis=1)
+                said.keypoints[part[some], 1] += points / VIEWS if turn in (0, 3) else 0
         width_height = near[:, 2:] - near[:, :2]
         said.sure[part] = spread <= WORST * np.sqrt(width_height.prod(axis=1))
         bar.update(len(part))

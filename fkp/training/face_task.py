@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from csv import DictReader, reader
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -16,7 +17,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +29,7 @@ from fkp.config import DetectorConfig
 from fkp.detector import STRIDES, Detector
 from fkp.networks import face_net
 from fkp.networks.face_net import DetectorNetwork
+from fkp.training import augmentation
 
 LABELLED = {source.folder: source for source in facial_keypoints.TRAINING_SOURCES}
 """Folders of labelled photos that may be trained on."""
@@ -55,7 +56,7 @@ WILDEST = "300w/afw"
 """The folder with the most faces a photo and the strongest poses."""
 
 SHARES = {
-    "wider": 0.38, "300w": 0.15, "merl": 0.11, "ytf": 0.07, "faces": 0.06, "masks": 0.05,
+    "wider": 0.45, "300w": 0.13, "merl": 0.09, "ytf": 0.05, "faces": 0.05, "masks": 0.05,
     "scenes": 0.08, "animals": 0.06, "no_faces": 0.04,
 }  # fmt: skip
 """How often a tile of a mosaic comes from each source."""
@@ -63,7 +64,7 @@ SHARES = {
 PORTRAITS = ("ytf", "merl", "faces")
 """Sources whose photos show little beside a face."""
 
-AS_IT_IS = {"wider": 0.5, "300w": 0.2, "masks": 0.2}
+AS_IT_IS = {"wider": 0.6, "300w": 0.2, "masks": 0.2}
 """How often a photo of a source is shown at about its own size: faces that are small have been seen so."""
 
 BESIDE = 0.2
@@ -155,9 +156,10 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
         labelled: dict[str, list[np.ndarray]] = {}
         if subfolder == PROFILES or subfolder in LABELLED:
             csv = folder / (f"{PROFILES}.csv" if subfolder == PROFILES else LABELLED[subfolder].csv)
-            table = pd.read_csv(csv, index_col=0)
-            numbers = table.to_numpy(np.float64)
-            for name, keypoints in zip(table.index, numbers.reshape(-1, 68, 2), strict=True):
+            with open(csv, newline="", encoding="utf-8") as file:
+                _, *rows = reader(file)
+            for name, *cells in rows:
+                keypoints = np.array([cell or "nan" for cell in cells], np.float64).reshape(68, 2)
                 seen = np.isfinite(keypoints).all(axis=1)
                 labelled.setdefault(name, []).append(np.where(seen[:, None], keypoints, keypoints[seen][0]))
             names = sorted(labelled)
@@ -177,12 +179,12 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
                 )
             )
     if portraits is not None:
-        table = pd.read_csv(portraits)
-        table = table[table["face"].notna() & (table["score"] > SURE)]
-        keypoints = table[[f"{axis}{i}" for i in range(68) for axis in "xy"]].to_numpy(np.float64)
-        for name, points in zip(table["image"], keypoints.reshape(-1, 68, 2), strict=True):
-            path = folder / UNLABELLED / Path(name).name
-            photos.append(Photo(path, UNLABELLED, False, points[None], np.empty((0, 4))))
+        with open(portraits, newline="", encoding="utf-8") as file:
+            sure = [row for row in DictReader(file) if float(row["score"]) > SURE]
+        for row in sure:
+            points = np.array([row[f"{axis}{i}"] for i in range(68) for axis in "xy"], np.float64)
+            path = folder / UNLABELLED / Path(row["image"]).name
+            photos.append(Photo(path, UNLABELLED, False, points.reshape(1, 68, 2), np.empty((0, 4))))
     return photos
 
 
@@ -216,10 +218,10 @@ def random_transform(
         x1, y1, x2, y2 = geometry.tight_boxes(face)
         centre = np.array([x1 + x2, y1 + y2]) / 2
         if rng.random() < as_it_is:
-            scale = math.exp(rng.uniform(math.log(0.6), math.log(1.5)))
+            scale = math.exp(rng.uniform(math.log(0.5), math.log(1.4)))
         else:
             octaves = math.log(1.05 * max(size_wh) / SMALLEST_FACE)
-            side = SMALLEST_FACE * math.exp(octaves * rng.random())
+            side = SMALLEST_FACE * math.exp(octaves * rng.random() ** 1.2)
             # No more than four-fold: there is nothing to see in a face of ten pixels blown up to a hundred.
             scale = min(max(side / max(x2 - x1, y2 - y1), fills * cover), 4.0)
     else:
@@ -469,9 +471,12 @@ class FaceTask:
         wanted = torch.zeros_like(grids.logits)
         # The root: boxes of small faces are never exact, and are to be as sure as those of large ones.
         wanted[picture, cell] = torch.where(middle[picture, cell], overlap.clamp_min(0).sqrt(), 0.0)
+        weight = face_weights(box[picture, cell], picture, kinds=batch["kinds"])
+        weights = counts.to(grids.logits.dtype)
+        weights[picture, cell] *= weight
         errors = F.binary_cross_entropy_with_logits(grids.logits, wanted, reduction="none")
-        score = (errors * counts).sum() / max(1, int(middle.sum()))
-        box = complete_box_iou_loss(told, truth).sum() / max(1, len(truth))
+        score = (errors * weights).sum() / (weight * middle[picture, cell]).sum().clamp_min(1)
+        box = (complete_box_iou_loss(told, truth) * weight).sum() / weight.sum().clamp_min(1)
         return score + 2 * box, {"score": score.item(), "box": box.item()}
 
     def validate(self, model: DetectorNetwork) -> dict[str, float]:
@@ -524,7 +529,10 @@ class FaceTask:
         return found
 
     def _draw(self, rng: np.random.Generator, source: str) -> Photo:
-        return self.training[source][rng.integers(len(self.training[source]))]
+        """A photo of a source: of two drawn evenly the one with more faces."""
+        photos = self.training[source]
+        drawn = [photos[i] for i in rng.integers(0, len(photos), 2)]
+        return max(drawn, key=lambda photo: len(photo.outlines))
 
     def _cover_part(self, rng: np.random.Generator, tile: np.ndarray, box: np.ndarray) -> None:
         """Covers part of the face in a box (4,) of the tile: with its own colours, or a piece of a photo."""
@@ -538,7 +546,7 @@ class FaceTask:
         if rng.random() < 0.5:
             image, outlines, _ = self._load(self._draw(rng, rng.choice(list(self.training))))
             other = random_transform(rng, image, outlines, size_wh).crop(image)
-        tile[y1:y2, x1:x2] = facial_keypoints.occluded(face, other, rng)
+        tile[y1:y2, x1:x2] = augmentation.occluded(face, other, rng)
 
     def _background(self, rng: np.random.Generator, size_wh: tuple[int, int]) -> np.ndarray:
         """What is seen beside a photo smaller than its tile: one colour, the detector's grey, or a scene."""
@@ -549,6 +557,16 @@ class FaceTask:
                 return random_transform(rng, image, outlines, size_wh).crop(image)
         colour = rng.integers(0, 256, 3) if kind == 1 else [detector.GREY] * 3
         return np.broadcast_to(np.array(colour, np.uint8), (size_wh[1], size_wh[0], 3))
+
+
+def face_weights(box: Tensor, picture: Tensor, kinds: Tensor) -> Tensor:
+    """The weight (k,) of each of k cells that learn the box of an index (k,) in a picture (k,).
+
+    A large face has many such cells, a small one two or three: with weights alike it would hardly count.
+    """
+    face = picture * kinds.shape[1] + box
+    cells = torch.bincount(face, minlength=kinds.numel())[face].float()
+    return (4 / cells).sqrt()
 
 
 def running(config: DetectorConfig, network: DetectorNetwork) -> Detector:

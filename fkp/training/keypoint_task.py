@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from fkp import data, geometry, images, metrics, pipeline, scheme
 from fkp.config import KeypointConfig
-from fkp.networks import codec, keypoint_net
+from fkp.networks import codec, export, keypoint_net
 from fkp.training import distillation
+from fkp.training.augmentation import FaceCrop, Photometry
 
 ROOM = 1.6
 """Crops are kept this much wider than the network's, so that there is room to turn and shift them."""
@@ -30,12 +31,16 @@ BORDER = 60
 REPEATS = {"300w": 2, "ytf": 1, "merl": 1}
 """How often the faces of a labelling style are shown in an epoch."""
 
-DEFAULT_STYLES = ("300w", "merl")
-"""The labelling styles whose labels the default, None, learns from: made by people, where points are seen."""
+DEFAULT_SHARES = {"300w": 0.6, "ytf": 0.5, "merl": 0.25}
+"""Share of the faces of a labelling style that are learnt as the default style, None: so many that it learns
+from either set of `distillation.DEFAULT_STYLES` as often. Labels of the third teach their own style alone."""
 
 POSES = {"frontal": "frontal"} | dict.fromkeys(("lefthalf", "righthalf"), "half")
 POSES |= dict.fromkeys(("left", "right"), "profile")
 """MERL-RAV's pose groups, either side as one."""
+
+LEAVING_OUT = 2
+"""One in so many of the faces without labels is learnt from, so that labels keep the upper hand."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,9 @@ class Augmentation:
     scale: tuple[float, float] = (0.85, 1.2)
     shift: float = 0.08
     mirror: float = 0.5
-    photometry: data.Photometry = data.Photometry()
-    style_dropout: float = 0.5
-    """Share of the faces of `DEFAULT_STYLES` that are learnt as style None."""
-    pseudo_labels: float = 0.5
-    """Where there is a teacher: share of faces that are learnt from its answers, and not from the label."""
-    default_style: float = 0.5
-    """Share of these that are learnt as style None; the others in the style of their label."""
+    photometry: Photometry = Photometry()
+    pseudo_labels: float = 0.2
+    """Where there is a teacher: share of labelled faces that are learnt from its answers all the same."""
 
     def scaled(self, turn: float = 1.0, framing: float = 1.0, photometry: float = 1.0) -> Augmentation:
         """Rotation, enlargement with shift, and what changes pixels, each by a factor: 0 is none of it."""
@@ -95,12 +96,12 @@ class KeypointTask:
         self.config, self.batch_size, self.seed = config, batch_size, seed
         self.augmentation, self.weights = augmentation or Augmentation(), weights or LossWeights()
         self.network = keypoint_net.build(config)
-        self.crop = data.FaceCrop(
+        self.crop = FaceCrop(
             config.crop_size, config.margin, self.augmentation.rotation,
             self.augmentation.scale, self.augmentation.shift, self.augmentation.mirror,
         )  # fmt: skip
-        self.still = data.FaceCrop(config.crop_size, config.margin)
-        self.pack = data.FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
+        self.still = FaceCrop(config.crop_size, config.margin)
+        self.pack = FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
         scale = (self.pack.crop_size / self.pack.margin) / (config.crop_size / config.margin)
         crops, labels, offsets, styles, held_out, flags, groups = [], [], [], [], [], [], []
         for source in (*data.TRAINING_SOURCES, data.MERL):
@@ -159,7 +160,7 @@ class KeypointTask:
         if said is None:
             asked = np.append(np.unique(self.training), labelled + np.arange(len(faces)))
             said = distillation.pseudo_labels(teacher, self.crops, self.boxes, self.styles, asked, labelled)
-        sure = labelled + np.flatnonzero(said.sure[labelled:])
+        sure = labelled + np.flatnonzero(said.sure[labelled:])[::LEAVING_OUT]
         self.boxes[labelled:] = geometry.tight_boxes(said.keypoints[labelled:, 0])
         self.training = np.append(self.training, sure)
         self.pseudo = said
@@ -217,14 +218,14 @@ class KeypointTask:
         known = chosen < len(self.labels)
         labels = np.where(known, chosen, 0)
         own = self.styles[chosen]
-        agree = np.isin(own, [scheme.style_index(style) for style in DEFAULT_STYLES])
-        styles = np.where(agree & (draws.random(len(chosen)) < self.augmentation.style_dropout), 0, own)
+        shares = np.array([0, *(DEFAULT_SHARES[style] for style in scheme.LABEL_STYLES)])
+        default = draws.random(len(chosen)) < shares[own]
+        styles = np.where(default & distillation.teaches_default(own), 0, own)
         truth, flags = self.keypoints[labels], np.where(known[:, None], self.flags[labels], -1)
         visible = np.where(flags < 0, np.nan, flags == 1)
         if self.pseudo is None:
             return truth, visible.astype(np.float32), styles, known
         labelled = known & (draws.random(len(chosen)) >= self.augmentation.pseudo_labels)
-        default = draws.random(len(chosen)) < self.augmentation.default_style
         styles = np.where(labelled, styles, np.where(default, 0, own))
         said = self.pseudo.keypoints[chosen, (styles > 0).astype(int)]
         truth = np.where(labelled[:, None, None], truth, said)
@@ -286,15 +287,17 @@ class KeypointTask:
         return Found(*map(np.concatenate, zip(*said, strict=True))), np.stack(truth)
 
     def finish(self, model: keypoint_net.KeypointNetwork) -> keypoint_net.KeypointNetwork:
-        """The trained network with what is fitted on held-out faces: temperatures and visibility.
+        """The trained network with what is fitted on held-out faces, temperatures and visibility, and with
+        the ranges of its activations in some 200 training crops.
 
         A labelling style's own faces decide on its temperature, for how exact labels are is part of it; those
-        of `DEFAULT_STYLES` decide on that of None.
+        of `distillation.DEFAULT_STYLES` decide on that of None.
         """
         of_style = self.styles[self.held_out]
         temperatures: list[float] = []
         for style in (None, *scheme.LABEL_STYLES):
-            own = [scheme.style_index(each) for each in ([style] if style else DEFAULT_STYLES)]
+            sets = [style] if style else distillation.DEFAULT_STYLES
+            own = [scheme.style_index(each) for each in sets]
             found, truth = self.predict(model, self.held_out[np.isin(of_style, own)], style)
             errors = metrics.point_errors(found.keypoints, truth)
             counts = np.isfinite(errors)
@@ -312,6 +315,10 @@ class KeypointTask:
         )
         finished = keypoint_net.build(config)
         finished.load_state_dict(model.state_dict())
+        if export.is_possible():
+            crops = np.concatenate([self.batch(step)["crops"] for step in range(1 + 200 // self.batch_size)])
+            ranges = export.activation_ranges(finished, crops)
+            finished.config = dataclasses.replace(config, activation_ranges=ranges)
         return finished.eval()
 
     def preview(self, model: keypoint_net.KeypointNetwork, count: int = 16) -> np.ndarray:

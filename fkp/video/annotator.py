@@ -13,17 +13,16 @@ import csv
 import functools
 import json
 import os
-import secrets
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fkp import draw, report
+from fkp import draw, outputs, report
 from fkp.tracking import TrackedFaces, Tracker
 from fkp.video.clip_io import KINDS, Clip, ClipError, Film, Frame, Limits
 
@@ -74,16 +73,20 @@ def annotate(
     min_score: float | None = None,
     max_faces: int | None = None,
     threads: int = 0,
-) -> Generator[Progress]:
+    recorded: str | Path | None = None,
+) -> Generator[Progress, bool | None]:
     """Follow the faces of a clip: yields after every frame; the files are there when it has ended.
 
     `target` becomes the clip with its faces drawn on it, as `style` says, each with its number if `numbers`;
     its ending, one of `clips.KINDS`, says what kind of file. `json_file` and `csv_file` get the keypoints in
     every frame; `name` is what the JSON calls the clip, by default `source`. Any of the three may be None.
     Without `smoothing` the keypoints are as the network gives them. `min_score` and `max_faces` are as in
-    `tracking.Tracker`; `threads` are for FFmpeg's decoder and for its encoder, 0 leaves them to it.
+    `tracking.Tracker`; `threads` are for FFmpeg's decoder and for its encoder, 0 leaves them to it. With
+    `recorded`, the JSON file that an earlier run wrote of this clip, its faces are drawn and no network runs.
 
-    To cancel, close the generator. Then, as after an error, no file is left and none has changed.
+    To stop with what there is, send True. To cancel, close the generator: then no file is left and none has
+    changed. After an error none has changed either, but the keypoints until there are kept beside, as
+    `outputs.part` names them.
     Raises ClipError with one sentence for a source that is no clip, is damaged, or beyond the `limits`, and
     for a target that cannot be written; OSError for JSON and CSV.
     """
@@ -92,30 +95,37 @@ def annotate(
     if target is not None:
         _kind(Path(target))
     with contextlib.ExitStack() as held:
-        clip = held.enter_context(Clip(source, limits, threads))
         files = held.enter_context(_Together())
-        film = _Drawn(files, Path(target), clip, style, numbers, threads) if target is not None else None
-        outputs: list[_Drawn | _Json | _Csv] = [film] if film else []
+        clip = held.enter_context(Clip(source, limits, threads))
+        film = None
+        if target is not None:
+            film = _Drawn(files, Path(target), clip, style, numbers, threads)
+            held.callback(film.abandon)
+        made: list[_Drawn | _Json | _Csv] = [film] if film else []
         if json_file is not None:
-            outputs.append(_Json(files, Path(json_file), clip, os.fsdecode(source) if name is None else name))
+            made.append(_Json(files, Path(json_file), clip, os.fsdecode(source) if name is None else name))
         if csv_file is not None:
-            outputs.append(_Csv(files, Path(csv_file)))
-        for output in outputs:
-            held.callback(output.abandon)
-        tracker = Tracker(model, min_score=min_score, max_faces=max_faces, smoothing=smoothing)
+            made.append(_Csv(files, Path(csv_file)))
+        tracker: Tracker | _Recorded
+        if recorded is not None:
+            tracker = _Recorded(Path(recorded))
+        else:
+            tracker = Tracker(model, min_score=min_score, max_faces=max_faces, smoothing=smoothing)
         faces_seen = 0
         for part in clip:
             if isinstance(part, Frame):
                 faces = tracker(part.image, part.time)
-                for output in outputs:
+                for output in made:
                     output.add(part, faces)
+                files.begun = True
                 faces_seen = max(faces_seen, *faces.ids.tolist(), 0)
                 elapsed = time.perf_counter() - began
                 done = part.number + 1, clip.frames, part.time, clip.seconds
-                yield Progress(*done, elapsed, faces_seen, tracker.looks)
+                if (yield Progress(*done, elapsed, faces_seen, tracker.looks)):
+                    break
             elif film:
                 film.add_sound(part)
-        for output in outputs:
+        for output in made:
             output.close()
         files.appear()
 
@@ -133,7 +143,7 @@ def _check_targets(source: str | Path, targets: list[Path]) -> None:
     for i, target in enumerate(targets):
         if not target.parent.is_dir():
             raise ClipError(f"{target}: there is no folder {target.parent}")
-        if target.is_dir() or not os.access(target.parent, os.W_OK):
+        if not outputs.is_file(target) or not os.access(target.parent, os.W_OK):
             raise ClipError(f"{target}: no file can be written there")
         if target.exists() and os.path.exists(source) and target.samefile(source):
             raise ClipError(f"{target}: is the clip itself, which would be overwritten")
@@ -146,22 +156,33 @@ class _Together:
 
     def __init__(self) -> None:
         self._names: dict[Path, Path] = {}
+        self._numbers: list[IO[str]] = []
+        self.begun = False
 
     def __enter__(self) -> Self:
         return self
 
     def new(self, path: Path) -> Path:
         """Where to write, for the time being, what is to appear at a path."""
-        unfinished = path.with_name(f".fkp-{secrets.token_hex(6)}.part")
-        self._names[unfinished] = path
-        return unfinished
+        self._names[outputs.part(path)] = path
+        return outputs.part(path)
+
+    def open(self, path: Path) -> IO[str]:
+        """A text file that is to appear at a path; after an error what was written of it is kept."""
+        file = self.new(path).open("w", newline="", encoding="utf-8")
+        self._numbers.append(file)
+        return file
 
     def appear(self) -> None:
         for unfinished, path in self._names.items():
             os.replace(unfinished, path)
 
-    def __exit__(self, *_: object) -> None:
-        for unfinished in self._names:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for file in self._numbers:
+            with contextlib.suppress(OSError):
+                file.close()
+        kept = {Path(file.name) for file in self._numbers if self.begun and kind not in (None, GeneratorExit)}
+        for unfinished in self._names.keys() - kept:
             unfinished.unlink(missing_ok=True)
 
 
@@ -186,37 +207,65 @@ class _Json:
     """The keypoints as JSON, a line for each frame."""
 
     def __init__(self, files: _Together, path: Path, clip: Clip, name: str) -> None:
-        self._file = files.new(path).open("w", encoding="utf-8")
-        self.abandon = self._file.close
+        self._path, self._file = path, files.open(path)
         width, height = clip.size_wh
         head = json.dumps({"video": name, "width": width, "height": height})
-        self._file.write(head[:-1] + ', "frames": [')
-        self._between = "\n"
+        with outputs.naming(path):
+            self._frames = report.JsonArray(self._file, head[:-1] + ', "frames": [\n', "]}\n", rewind=True)
 
     def add(self, frame: Frame, faces: TrackedFaces) -> None:
         each = zip(faces.ids.tolist(), report.face_records(faces), strict=True)
         records = [{"face": number} | face | {"number": number} for number, face in each]
-        line = {"frame": frame.number, "time": round(frame.time, 6), "faces": records}
-        self._file.write(self._between + json.dumps(line, allow_nan=False))
-        self._between = ",\n"
+        with outputs.naming(self._path):
+            self._frames.add({"frame": frame.number, "time": round(frame.time, 6), "faces": records})
 
     def close(self) -> None:
-        self._file.write("]}\n")
-        self._file.close()
+        with outputs.naming(self._path):
+            self._file.close()
+
+
+class _Recorded:
+    """In the place of a tracker: the faces of frame after frame as `_Json` wrote them."""
+
+    looks = 0
+
+    def __init__(self, path: Path) -> None:
+        self._frames = iter(json.loads(path.read_text(encoding="utf-8"))["frames"])
+
+    def __call__(self, image: np.ndarray, time: float) -> TrackedFaces:
+        faces: list[dict[str, Any]] = next(self._frames, {"faces": []})["faces"]
+        if not faces:
+            return TrackedFaces.none()
+        known = faces[0]["visibility"] is not None
+        names = ("box", "score", "keypoints", "keypoint_scores")
+        boxes, scores, keypoints, keypoint_scores = (
+            np.array([face[name] for face in faces]) for name in names
+        )
+        visibility = np.array([face["visibility"] for face in faces]) if known else None
+        ids = np.array([face["face"] for face in faces])
+        return TrackedFaces(boxes, scores, keypoints, keypoint_scores, None, visibility, ids)  # type: ignore[arg-type]
 
 
 class _Csv:
     """The keypoints as CSV, `CSV_COLUMNS`."""
 
     def __init__(self, files: _Together, path: Path) -> None:
-        self._file = files.new(path).open("w", newline="", encoding="utf-8")
-        self.close = self.abandon = self._file.close
+        self._path, self._file = path, files.open(path)
         self._writer = csv.writer(self._file, lineterminator="\n")
-        self._writer.writerow(CSV_COLUMNS)
+        self._write([CSV_COLUMNS])
 
     def add(self, frame: Frame, faces: TrackedFaces) -> None:
-        for number, face in zip(faces.ids.tolist(), report.face_records(faces), strict=True):
-            self._writer.writerow([frame.number, round(frame.time, 6), number, *report.face_cells(face)])
+        each = zip(faces.ids.tolist(), report.face_records(faces), strict=True)
+        self._write([frame.number, round(frame.time, 6), id, *report.face_cells(face)] for id, face in each)
+
+    def _write(self, rows: Iterable[Sequence[Any]]) -> None:
+        with outputs.naming(self._path):
+            self._writer.writerows(rows)
+            self._file.flush()
+
+    def close(self) -> None:
+        with outputs.naming(self._path):
+            self._file.close()
 
 
 def write_numbers(picture: np.ndarray, faces: TrackedFaces) -> None:

@@ -15,7 +15,7 @@ import av
 import cv2
 import numpy as np
 
-from fkp import images
+from fkp import images, outputs
 
 KINDS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".mkv": "matroska"}
 """What can be written: FFmpeg's name of the kind of file by its ending."""
@@ -23,6 +23,9 @@ KINDS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".mkv": "
 # What people have. None of the kinds that name other files or addresses, as playlists do: clips come from
 # strangers.
 _READABLE = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,yuv4mpegpipe"
+
+# Kinds of file that say of what begins later than 0 how long it is or when it ends, as their writer chose.
+_MAY_SAY_THE_END = ("matroska,webm", "asf")
 
 # The first that FFmpeg was built with. Browsers play VP9 out of an MP4 too.
 _ENCODERS = {
@@ -58,11 +61,13 @@ class ClipError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a clip may have at most: `seconds` of length, `pixels` a frame, `bytes` in its file. None: any."""
+    """What a clip may have at most: `seconds` of length, `frames` in all, `pixels` a frame, `bytes` in its
+    file. None: any."""
 
     seconds: float | None = None
     pixels: int | None = None
     bytes: int | None = None
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,25 +164,35 @@ class Clip:
         rate = video.average_rate or video.guessed_rate
         self.rate = Fraction(rate) if rate else None  # from PyAV 19 on it is of a type of PyAV's own
         self.pixel_aspect = video.sample_aspect_ratio
+        begins = Fraction(max(0, container.start_time or 0), av.time_base)
+        self._first_tick = {s.index: round(begins / s.time_base) for s in self._streams if s.time_base}
+        self._begins = float(begins)
         self.seconds = self._stated_seconds()
         if self.seconds and self._is_too_long(self.seconds):
             length = f"{self.seconds:.1f} s are more than the limit of {self.limits.seconds:g} s"
             raise ClipError(f"{self.name}: {length}")
         self.frames = video.frames or None
+        # What the length lets expect may be a few too many.
+        slack = 0 if self.frames else 0.2
         if self.frames is None and self.seconds and self.rate:
             self.frames = round(self.seconds * self.rate)
-        begins = Fraction(max(0, container.start_time or 0), av.time_base)
-        self._first_tick = {s.index: round(begins / s.time_base) for s in self._streams if s.time_base}
+        if self.frames and self.limits.frames and self.frames > (1 + slack) * self.limits.frames:
+            limit = f"the limit of {self.limits.frames} frames"
+            raise ClipError(f"{self.name}: {self.frames} frames are more than {limit}")
 
     @property
     def _streams(self) -> list[Any]:
         return [self._video, self.sound] if self.sound else [self._video]
 
     def _stated_seconds(self) -> float | None:
+        """How long the clip is, as the file says; where it may mean when the clip ends, the less of both."""
         stated = [float(s.duration * s.time_base) for s in self._streams if s.duration and s.time_base]
         if not stated and self._container.duration:
             stated = [self._container.duration / av.time_base]
-        return max(stated, default=None)
+        seconds = max(stated, default=None)
+        if seconds and self._begins < seconds and self._container.format.name in _MAY_SAY_THE_END:
+            return seconds - self._begins
+        return seconds
 
     def _is_too_long(self, seconds: float) -> bool:
         # Sound often lasts a little longer than the video.
@@ -209,6 +224,9 @@ class Clip:
                 for frame in self._decode(packet):
                     last = self._ticks(frame, last)
                     time = float(last * self.time_base)
+                    if self.limits.frames and number >= self.limits.frames:
+                        limit = f"the limit of {self.limits.frames} frames"
+                        raise ClipError(f"{self.name}: has more than {limit}")
                     yield Frame(number, time, last, self._image(frame))
                     number += 1
         except av.FFmpegError as error:
@@ -286,7 +304,8 @@ class Film:
 
     Video is H.264, or VP9 where FFmpeg lacks that or the kind of file wants it, of 4:2:0 pixels, whose even
     width and height repeat the last column and row. Sound is taken over where it can be played from that
-    kind of file, and encoded anew else. Nothing else of the clip goes along: no place, no time, no device.
+    kind of file, and encoded anew else. Nothing else of the clip goes along: no place, no time, no device. A
+    comment says that fkp made it.
     """
 
     def __init__(
@@ -302,6 +321,7 @@ class Film:
         options = {"movflags": "+faststart"} if kind in ("mp4", "mov") else {}
         with self._told():
             self._container = av.open(os.fsdecode(path), "w", format=kind, options=options)
+            self._container.metadata["comment"] = outputs.MARK.decode()
         encoder = next((name for name in _ENCODERS[kind] if name in av.codecs_available), None)
         if encoder is None:
             self._container.close()

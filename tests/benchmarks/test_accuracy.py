@@ -290,6 +290,7 @@ def test_the_baseline_stands_beside(results):
     assert tables.pages(figures)["sets"].count("| baseline |") == 6
 
 
+@pytest.mark.slow
 def test_plots_are_pictures_of_the_stated_size(results, tmp_path):
     paths = plots.write_all(tmp_path / "new", *results)
     assert len(paths) == 5

@@ -29,6 +29,12 @@ HERE = Path(__file__).parent
 PATIENCE_MS = 20_000
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker("browser")
+
+
 @pytest.fixture(scope="session")
 def chromium_path() -> str:
     names = ("chromium", "chromium-browser", "google-chrome")

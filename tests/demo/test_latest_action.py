@@ -11,6 +11,7 @@ from fkp.demo import latest_action
 from fkp.demo.latest_action import Turns
 
 
+@pytest.mark.slow
 def test_a_newer_action_ends_an_older_one():
     visitor = Turns("nothing")
     assert visitor.begin(10.0) and not visitor.is_over(10.0)

@@ -153,6 +153,7 @@ def uploaded(hub: LoopbackHub, cache: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_folder_goes_up_as_a_space(tmp_path: Path) -> None:
     with LoopbackHub() as hub:
         printed = uploaded(hub, tmp_path, "someone/demo", "--private", "--model", "someone/weights")
@@ -222,6 +223,7 @@ def check(record: dict) -> None:
         assert len(face["keypoints"]) == len(face["keypoint_scores"]) == 68 and face["score"] > 0.5
 
 
+@pytest.mark.slow
 def test_the_page_starts_from_the_folder_alone(folder: Path, root: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "alone")
     check(detected(sys.executable, tmp_path / "alone", root / "examples" / "four_faces.jpg"))

@@ -250,6 +250,7 @@ def tell(find, *arguments, **options):
 """
 
 
+@pytest.mark.slow
 def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FKP_YUNET", raising=False)
     where = f"{yunet.REPOSITORY} at revision {yunet.COMMIT}"
@@ -322,6 +323,7 @@ def test_where_a_picture_is_cut_around_a_face() -> None:
     assert (low.tolist(), high.tolist()) == ([70, 110], [150, 240])
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_constants(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

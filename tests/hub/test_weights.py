@@ -12,7 +12,7 @@ import torch
 
 from fkp import __main__ as command_line
 from fkp import __version__, detector, hub
-from fkp.hub import WeightsError, download, model_card
+from fkp.hub import WeightsError, download, model_card, publish
 from fkp.networks import export, keypoint_net
 from tests.loopback_hub import Client, LoopbackHub
 
@@ -351,8 +351,8 @@ def test_a_revision_needs_a_hub_id(folder: Path) -> None:
 # --- the Hub; tests/test_remote.py has what may go wrong ------------------------------------------------
 
 PUSH = """
-from fkp import hub
-print(hub.push({folder!r}, "someone/faces", token="hf_secret", commit_message="First"))
+from fkp.hub import publish
+print(publish.push({folder!r}, "someone/faces", token="hf_secret", commit_message="First"))
 """
 
 PULL = """
@@ -364,6 +364,7 @@ print(model.metrics)
 """
 
 
+@pytest.mark.slow
 def test_push_and_pull(folder: Path, tmp_path: Path) -> None:
     """With graphs, that are large files to the Hub; and without, when they are not asked for."""
     for package in ("onnxscript", "onnxruntime"):
@@ -398,13 +399,13 @@ def test_push_and_pull(folder: Path, tmp_path: Path) -> None:
 def test_damaged_weights_are_not_pushed(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(WeightsError, match="is damaged or incomplete"):
-        hub.push(folder, "someone/faces")
+        publish.push(folder, "someone/faces")
 
 
 def test_push_to_no_id(folder: Path) -> None:
     for name in ("faces", "a/b/c", "some one/faces", "someone/faces.git", ""):
         with pytest.raises(WeightsError, match=f"'{name}' is no Hub id of the form OWNER/NAME"):
-            hub.push(folder, name)
+            publish.push(folder, name)
 
 
 def test_the_page_about_the_hub_is_true(root: Path) -> None:

@@ -26,6 +26,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra fkp[onn
     ],
     ids=["keypointnet", "baseline"],
 )
+@pytest.mark.slow
 def test_onnx_computes_what_torch_does(config: keypoint_net.KeypointConfig, tmp_path: Path) -> None:
     keypoint_network = keypoint_net.build(config)
     for part in keypoint_network.modules():
@@ -60,6 +61,7 @@ def test_onnx_computes_what_torch_does(config: keypoint_net.KeypointConfig, tmp_
         assert np.abs(spreads - expected.spreads.numpy()).max() < 0.01
 
 
+@pytest.mark.slow
 def test_the_detectors_graph_takes_any_size(tmp_path: Path) -> None:
     face_detector = detector.Detector(detector.DetectorConfig(widths=(4, 4, 4, 4, 4), neck_width=4))
     export.write_detector_onnx(face_detector, tmp_path / "detector.onnx")

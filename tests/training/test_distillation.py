@@ -34,6 +34,7 @@ def test_a_teacher_says_where_points_are_in_the_picture_in_every_style() -> None
     np.testing.assert_array_equal(said, distillation.lessons(eyes, config, [picture], boxes))
 
 
+@pytest.mark.slow
 def test_faces_without_labels_are_those_of_training_photos(tmp_path) -> None:
     folder = synthetic.data_folder(tmp_path)
     key = data.TRAINING_SOURCES[1].key

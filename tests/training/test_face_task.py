@@ -68,6 +68,7 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
         face_task.read_photos(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_source_without_photos_is_done_without(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_task, "read_photos", lambda _: [])
     with pytest.raises(ValueError, match="no photo to train on"):
@@ -101,6 +102,7 @@ def test_a_shrunk_photo_keeps_its_faces(folder: Path) -> None:
     np.testing.assert_allclose([*bright.min(0)[::-1], *bright.max(0)[::-1]], box, atol=0.8)
 
 
+@pytest.mark.slow
 def test_training_and_validation_share_no_person_and_no_test_set(shared_data: Path) -> None:
     photos = face_task.read_photos(shared_data)
     folders = {p.path.parent.relative_to(shared_data).as_posix() for p in photos}
@@ -121,6 +123,7 @@ def test_training_and_validation_share_no_person_and_no_test_set(shared_data: Pa
         assert share - 2 < (len(training) + len(held_out)) / len(held_out) < share + 2
 
 
+@pytest.mark.slow
 def test_a_batch_depends_on_seed_step_and_rank_alone(folder: Path, task: FaceTask) -> None:
     np.random.seed(1)
     first = task.batch(7)
@@ -137,6 +140,7 @@ def test_a_batch_depends_on_seed_step_and_rank_alone(folder: Path, task: FaceTas
         assert not torch.equal(first["pictures"], changed["pictures"])
 
 
+@pytest.mark.slow
 def test_what_a_miner_takes_for_a_face_is_shown_more_often(folder: Path) -> None:
     class Miner:
         """Sees a face in the upper left corner of every picture."""
@@ -164,6 +168,7 @@ def test_muon_trains_what_mixes_channels_but_not_the_ends(task: FaceTask) -> Non
     assert not names & {"stem.0.0.weight", "stage16.0.depthwise.0.weight", "score.weight", "box.weight"}
 
 
+@pytest.mark.slow
 def test_boxes_move_with_the_pixels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_task, "recolour", lambda rng, image: image)
     monkeypatch.setattr(face_task, "SHARES", {"ytf": 1.0})
@@ -181,6 +186,7 @@ def test_boxes_move_with_the_pixels(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert looked_at >= 10
 
 
+@pytest.mark.slow
 def test_a_face_mostly_cut_away_is_ignored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_task, "SHARES", {"ytf": 1.0})
     task = FaceTask(folder, config=SMALL)
@@ -234,6 +240,7 @@ def test_the_grid_is_that_of_the_size(side: float, strides: set[int]) -> None:
     assert set(at[middle, 2].int().tolist()) == strides
 
 
+@pytest.mark.slow
 def test_every_face_has_a_middle_wherever_it_lies() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -307,6 +314,7 @@ def test_a_batch_without_a_face_has_a_finite_loss(task: FaceTask) -> None:
     assert torch.isfinite(task.loss(saying, batch)[0])
 
 
+@pytest.mark.slow
 def test_a_few_steps_on_one_batch_lower_the_loss(folder: Path) -> None:
     torch.manual_seed(0)
     task = FaceTask(folder, batch_size=4, config=SMALL)
@@ -362,6 +370,7 @@ def test_found_nothing_at_all() -> None:
     assert metrics.operating_threshold([face_task.match(photo([[0, 0, 9, 9]], []), *EMPTY)]) == 0.5
 
 
+@pytest.mark.slow
 def test_validation_and_preview_run(task: FaceTask) -> None:
     figures = task.validate(task.network)
     assert next(iter(figures)) == "ap" and all(np.isfinite(v) for v in figures.values())

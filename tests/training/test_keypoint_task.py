@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fkp import data, geometry
+from fkp import geometry
 from fkp.networks import keypoint_net
 from fkp.training import keypoint_task
+from fkp.training.augmentation import Photometry
 from tests import synthetic
 
 
@@ -72,7 +73,7 @@ def test_augmentation_by_factors():
 
 def test_batches_hold_what_the_faces_show(task):
     """A face of one colour at its right eye: after any transform the label still points at it."""
-    plain = dataclasses.replace(task.augmentation, photometry=data.Photometry(*[0.0] * 9))
+    plain = dataclasses.replace(task.augmentation, photometry=Photometry(*[0.0] * 9))
     index = int(task.training[0])
     transform = task.crop.draw(task.boxes[index], torch.Generator().manual_seed(1))
     (crop,) = task._warp([index], [transform])
@@ -90,6 +91,7 @@ def test_muon_trains_the_kernels_between_the_first_and_the_last(task):
     assert all(p.ndim == 4 for p in task.hidden_kernels)
 
 
+@pytest.mark.slow
 def test_loss_falls_and_validation_improves(task):
     torch.manual_seed(0)
     model = keypoint_net.build(keypoint_net.KeypointConfig())
@@ -113,6 +115,7 @@ def test_preview_is_a_picture(task):
     assert sheet.shape == (224, 896, 3) and sheet.dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_finish_fits_the_temperatures(task):
     model = keypoint_net.build(keypoint_net.KeypointConfig()).eval()
     finished = task.finish(model)
@@ -139,6 +142,7 @@ def test_fitted_temperature_undoes_a_wrong_spread():
     assert fitted == pytest.approx(2.0, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_teacher_gives_half_of_the_answers(tmp_path):
     folder = synthetic.data_folder(tmp_path)
     with open(folder / "face_boxes.csv", "a") as boxes:
@@ -182,6 +186,7 @@ def test_spreads_learn_from_labels_alone():
     )
 
 
+@pytest.mark.slow
 def test_the_network_is_shown_labels_without_their_lean(tmp_path):
     folder = synthetic.data_folder(tmp_path)
     plain = keypoint_net.KeypointConfig()

@@ -59,6 +59,7 @@ def made(clip: Path, model: FaceKeypoints) -> tuple[Path, list[Progress]]:
 # --- What comes out -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_progress(made: tuple[Path, list[Progress]]) -> None:
     _, said = made
     assert [progress.frames for progress in said] == list(range(1, 9))
@@ -147,6 +148,7 @@ def test_no_face(tmp_path: Path, model: FaceKeypoints) -> None:
     assert (tmp_path / "b.csv").read_text() == ",".join(video.CSV_COLUMNS) + "\n"
 
 
+@pytest.mark.slow
 def test_options(tmp_path: Path, model: FaceKeypoints, clip: Path) -> None:
     """One face of two, its points as they come, drawn otherwise; no film where none is wanted."""
     told = tmp_path / "a.json"
@@ -196,7 +198,9 @@ def test_cancelled(tmp_path: Path, model: FaceKeypoints, clip: Path, after: int)
     assert (tmp_path / "b.csv").read_text() == "kept"
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path, clip: Path, model: FaceKeypoints) -> None:
+def test_an_interrupt_keeps_the_keypoints_until_there(
+    tmp_path: Path, clip: Path, model: FaceKeypoints
+) -> None:
     class Interrupted:
         """The model, until somebody presses Ctrl-C at the fourth frame."""
 
@@ -209,19 +213,35 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, clip: Path, model: FaceKeyp
                 raise KeyboardInterrupt
             return model.keypoints_at(image, boxes)
 
+    files = {"json_file": tmp_path / "b.json", "csv_file": tmp_path / "b.csv"}
     with pytest.raises(KeyboardInterrupt):
-        list(annotate(clip, tmp_path / "b.mp4", Interrupted(), csv_file=tmp_path / "b.csv"))  # type: ignore[arg-type]
-    assert list(tmp_path.iterdir()) == []
+        list(annotate(clip, tmp_path / "b.mp4", Interrupted(), **files))  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.csv.part", "b.json.part"]
+    frames = json.loads((tmp_path / "b.json.part").read_text())["frames"]
+    assert [frame["frame"] for frame in frames] == [0, 1, 2]
+    rows = list(csv.DictReader((tmp_path / "b.csv.part").read_text().splitlines()))
+    assert [row["frame"] for row in rows] == ["0", "0", "1", "1", "2", "2"]
 
 
-def test_a_clip_that_breaks_off_leaves_nothing(tmp_path: Path, model: FaceKeypoints) -> None:
+def test_of_a_clip_that_breaks_off_the_keypoints_are_kept(tmp_path: Path, model: FaceKeypoints) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (50, 48, 64, 3), np.uint8)
     source = filmed.film(tmp_path / "a.mp4", list(noise), front=True)
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 3])
     generator = annotate(source, tmp_path / "b.mp4", model, json_file=tmp_path / "b.json")
-    with pytest.raises(ClipError, match="breaks off after"):
+    with pytest.raises(ClipError, match="a.mp4.*breaks off after"):
         list(generator)
-    assert list(tmp_path.iterdir()) == [source]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.json.part"}
+    assert len(json.loads((tmp_path / "b.json.part").read_text())["frames"]) > 5
+
+
+def test_stopped_early_with_what_there_is(tmp_path: Path, model: FaceKeypoints, clip: Path) -> None:
+    generator = annotate(clip, tmp_path / "b.mp4", model, json_file=tmp_path / "b.json")
+    next(generator), next(generator)
+    with pytest.raises(StopIteration):
+        generator.send(True)
+    assert {path.name for path in tmp_path.iterdir()} == {"b.mp4", "b.json"}
+    assert len(filmed.watched(tmp_path / "b.mp4")[0]) == 2
+    assert len(json.loads((tmp_path / "b.json").read_text())["frames"]) == 2
 
 
 def test_what_is_said_before_the_work(tmp_path: Path, model: FaceKeypoints, clip: Path) -> None:
@@ -245,6 +265,7 @@ def test_what_is_said_before_the_work(tmp_path: Path, model: FaceKeypoints, clip
 # --- The command line ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--json", str(tmp_path / "b.json"), "--csv", str(tmp_path / "b.csv")]
     options = ["--max-faces", "1", "--min-score", "0.5", "--no-smoothing", "--no-numbers", "--verbose"]
@@ -261,6 +282,7 @@ def test_command(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str])
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 17
 
 
+@pytest.mark.slow
 def test_command_says_what_is_wrong(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.mp4").write_text("a text")
     for arguments, sentence in (
@@ -277,21 +299,33 @@ def test_command_says_what_is_wrong(tmp_path: Path, clip: Path, capsys: pytest.C
     assert [path.name for path in tmp_path.iterdir()] == ["text.mp4"]
 
 
-def test_command_interrupted(tmp_path: Path, pictures: list[np.ndarray]) -> None:
-    """Ctrl-C in a terminal: nothing half-written, and the exit status that shells know."""
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.slow
+def test_command_interrupted(tmp_path: Path, pictures: list[np.ndarray], by: signal.Signals) -> None:
+    """What is done is kept, under a name that can be seen; the exit status is the one that shells know."""
     source = filmed.film(tmp_path / "a.mp4", pictures * 120)
     command = [sys.executable, "-m", "fkp", "video", str(source), str(tmp_path / "b.mp4")]
-    files = ["--csv", str(tmp_path / "b.csv")]
+    files = ["--json", str(tmp_path / "b.json")]
     process = subprocess.Popen(
         [*command, *files], cwd=EXAMPLES.parent, stderr=subprocess.PIPE, text=True,
         # What a shell starts in the background ignores Ctrl-C, and so does all that is started from there.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+    unfinished = tmp_path / "b.json.part"
     deadline = time.monotonic() + 120
-    while not any(path.stat().st_size > 0 for path in tmp_path.glob(".fkp-*.part")):
+    while not (unfinished.exists() and unfinished.stat().st_size > 10_000):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(by)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in err
-    assert list(tmp_path.iterdir()) == [source]
+    assert "Traceback" not in err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    if by == signal.SIGKILL:
+        assert {path.name for path in tmp_path.iterdir()} - {"b.mp4.part"} == {"a.mp4", "b.json.part"}
+        frames = json.loads(unfinished.read_text())["frames"]
+    else:
+        assert process.returncode == 130 and "stopped at" in err
+        assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "b.mp4", "b.json"}
+        frames = json.loads((tmp_path / "b.json").read_text())["frames"]
+        assert len(filmed.watched(tmp_path / "b.mp4")[0]) == len(frames)
+    assert 0 < len(frames) < 960

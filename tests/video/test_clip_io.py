@@ -205,6 +205,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ("a.mp4", "a.mkv", "a.webm"))
+@pytest.mark.slow
 def test_a_clip_that_breaks_off(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (100, 48, 64, 3), np.uint8)
     codec = "libvpx-vp9" if name == "a.webm" else "libx264"
@@ -264,6 +265,7 @@ def test_the_limit_of_length_where_the_file_does_not_say_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("ending", clip_io.KINDS)
+@pytest.mark.slow
 def test_a_film_has_the_frames_and_the_sound_of_its_clip(tmp_path: Path, ending: str) -> None:
     source = filmed.film(tmp_path / "a.mp4", 10, times=UNEVEN, sound="aac", seconds=1.1)
     target = copied(source, tmp_path / f"b{ending}")
@@ -297,6 +299,7 @@ def test_sound_is_taken_over_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "codec", "sound"), [("a.avi", "mpeg4", "pcm_s16le"), ("a.ts", "libx264", "aac")]
 )
+@pytest.mark.slow
 def test_other_sound_is_encoded_anew(tmp_path: Path, name: str, codec: str, sound: str) -> None:
     source = filmed.film(tmp_path / name, 25, codec=codec, sound=sound)
     found = filmed.listened(copied(source, tmp_path / "b.mp4"))
@@ -357,3 +360,65 @@ def test_without_h264_there_is_vp9(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert container.streams.video[0].codec_context.name == "vp9"
     with Clip(target) as clip, pytest.raises(ClipError, match="has no encoder for a mov file"):
         Film(tmp_path / "b.mov", "mov", clip)
+
+
+# --- Clips that do not begin at 0, and limits ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begins", [2, 120])
+@pytest.mark.parametrize(
+    "name, codec, kind",
+    [
+        ("a.mp4", "libx264", None), ("a.mov", "libx264", None), ("a.mkv", "libx264", None),
+        ("a.webm", "libvpx-vp9", None), ("a.ts", "libx264", "mpegts"), ("a.flv", "flv1", None),
+        ("a.wmv", "wmv2", "asf"), ("a.3gp", "h263", None),
+    ],
+)  # fmt: skip
+def test_a_clip_that_begins_later_is_as_long_as_it_is(
+    tmp_path: Path, begins: int, name: str, codec: str, kind: str | None
+) -> None:
+    """A piece cut out of a longer clip keeps its times (as in issue 1170 of mkvtoolnix)."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    times = [begins + i / filmed.RATE for i in range(50)]
+    path = filmed.film(tmp_path / name, 50, times=times, codec=codec, kind=kind, size_wh=(176, 144))
+    with Clip(path, Limits(seconds=4)) as clip:
+        frames = [part for part in clip if isinstance(part, Frame)]
+        assert clip.seconds == pytest.approx(2, abs=0.1)
+    assert [frame.time for frame in frames] == pytest.approx([i / filmed.RATE for i in range(50)], abs=0.02)
+    with pytest.raises(ClipError, match=name):
+        Clip(path, Limits(seconds=1)).close()
+
+
+def test_video_that_begins_after_its_sound(tmp_path: Path) -> None:
+    times = [1 + i / filmed.RATE for i in range(50)]
+    path = filmed.film(tmp_path / "a.mkv", 50, times=times, sound="aac", seconds=3)
+    with Clip(path) as clip:
+        first, *_ = [part.time for part in clip if isinstance(part, Frame)]
+    assert first == pytest.approx(1, abs=0.03)
+
+
+def test_an_edit_list_that_leaves_out_the_beginning(tmp_path: Path) -> None:
+    path = filmed.film(tmp_path / "a.mp4", 50)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"elst") + 12
+    seconds, media_time = (int.from_bytes(content[at + k : at + k + 4], "big") for k in (0, 4))
+    timescale = int.from_bytes(content[(mdhd := content.index(b"mdhd")) + 16 : mdhd + 20], "big")
+    content[at : at + 4] = (seconds // 2).to_bytes(4, "big")
+    content[at + 4 : at + 8] = (media_time + timescale).to_bytes(4, "big")
+    path.write_bytes(content)
+    with Clip(path) as clip:
+        times = [part.time for part in clip if isinstance(part, Frame)]
+    assert len(times) == pytest.approx(25, abs=2) and times[0] == pytest.approx(0, abs=0.05)
+
+
+def test_too_many_frames_are_told_before_the_work_or_when_they_come(tmp_path: Path) -> None:
+    times = [i / 500 for i in range(100)]
+    stated = filmed.film(tmp_path / "a.mp4", 100, times=times)
+    with pytest.raises(ClipError, match=r"a\.mp4.* 100 frames"):
+        Clip(stated, Limits(frames=99))
+    with Clip(stated, Limits(frames=100)) as clip:
+        assert sum(isinstance(part, Frame) for part in clip) == 100
+    untold = filmed.film(tmp_path / "a.mkv", 100, times=[i / 100 for i in range(100)])
+    with Clip(untold, Limits(frames=90)) as clip, pytest.raises(ClipError, match=r"a\.mkv.* 90 frames"):
+        list(clip)

@@ -18,6 +18,7 @@ const sheet = document.createElement("canvas");  // what is sent
 const copier = sheet.getContext("2d", { willReadFrequently: true });
 const looks = props.looks;
 const rgb = ([r, g, b]) => `rgb(${r},${g},${b})`;
+const wish = (name) => find(`[data-way=${name}]`);
 const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
 
 let turn = 0;  // counts starts and stops: what belongs to an earlier one is out of date
@@ -36,7 +37,7 @@ function state(name, sentence = "", button = "Start the camera") {
   const start = find("[data-way=start]"), on = name === "on";
   start.textContent = button;
   start.hidden = !button;
-  for (const way of ["stop", "fullscreen"]) find(`[data-way=${way}]`).disabled = !on;
+  for (const way of ["stop", "fullscreen"]) find(`.ways [data-way=${way}]`).disabled = !on;
   if (name === "starting") find("[data-way=stop]").disabled = false;
 }
 
@@ -200,7 +201,9 @@ async function send(mine) {
   const jpeg = sheet.toDataURL("image/jpeg", quality).split(",", 2)[1];
   const taken = shown_at, sender = viewer;
   in_flight++;
-  const answer = await ask("look", { viewer, time: taken / 1000, jpeg });
+  const answer = await ask("look", {
+    viewer, time: taken / 1000, jpeg, least: Number(wish("least").value) / 100, most: Number(wish("most").value),
+  });
   if (mine !== turn) return;
   in_flight--;
   if (sender !== viewer) return;
@@ -271,9 +274,21 @@ setInterval(() => {
   const tell = (meter, text) => { find(`[data-meter=${meter}]`).textContent = text; };
   tell("rate", (history.length / 2).toFixed(0));
   tell("latency", history.length ? `${Math.round(median(history.map(([, latency]) => latency)))} ms` : "–");
-  tell("faces", result && !is_old(result) ? faces.length : "–");
+  const there = result && !is_old(result), guesses = faces.filter((face) => face.guess).length;
+  tell("faces", there ? `${faces.length}${guesses ? `, ${guesses} guessed` : ""}` : "–");
+  const [largest] = there ? faces.toSorted((a, b) => b.size - a.size) : [];
+  const pose = largest?.pose;
+  tell("pose", pose ? `${way(pose.yaw, "←", "→")} ${way(pose.pitch, "↑", "↓")}` : "–");
+  tell("open", largest?.eye_openness
+    ? [...largest.eye_openness, largest.mouth_openness].map((share) => share.toFixed(2)).join(" ") : "–");
   tell("frame", result ? `${result.width}×${result.height}` : "–");
 }, 500);
+
+// To its own left is the right of the picture, and the left of a mirror.
+function way(degrees, plus, minus) {
+  const turned = plus === "←" && !mirror ? -degrees : degrees;
+  return `${Math.round(Math.abs(degrees))}° ${turned > 0 ? plus : minus}`;
+}
 
 // --- Drawing --------------------------------------------------------------------------------------------
 
@@ -304,7 +319,14 @@ function draw(mine) {
   }
 }
 
+// As in draw.hollow_points: what is unsure or cannot be seen.
+function hollow_points(face) {
+  const least = face.guess ? looks.guess : looks.unsure;
+  return face.keypoint_scores.map((score, i) => score < least || face.visibility?.[i] < looks.hidden);
+}
+
 function draw_face(face, at, scale, density) {
+  const hollow = hollow_points(face);
   const points = face.keypoints.map(([x, y]) => at(x, y));
   const stroke = Math.max(face.size * scale / 180, 0.9 * density);
   const sure = option("confidence").checked;
@@ -333,9 +355,23 @@ function draw_face(face, at, scale, density) {
   if (option("contours").checked) {
     for (const rim of [true, false]) {
       for (const { members, closed, colour } of looks.groups) {
-        path(members.map((i) => points[i]), closed);
-        if (rim) line(2.2 * stroke, looks.rim);
-        else line(0.9 * stroke, rgb(sure ? looks.neutral : colour));
+        const around = closed ? [...members, members[0]] : members;
+        for (const faint of [true, false]) {
+          pen.beginPath();
+          let last = null;
+          for (const [n, i] of around.entries()) {
+            const j = around[n - 1];
+            if (n && (hollow[i] || hollow[j]) === faint) {
+              if (last !== j) pen.moveTo(...points[j]);
+              pen.lineTo(...points[i]);
+              last = i;
+            }
+          }
+          pen.globalAlpha = faint ? looks.faint : 1;
+          if (rim && !faint) line(2.2 * stroke, looks.rim);
+          else if (!rim) line(0.9 * stroke, rgb(sure ? looks.neutral : colour));
+        }
+        pen.globalAlpha = 1;
       }
     }
   }
@@ -345,9 +381,10 @@ function draw_face(face, at, scale, density) {
       for (const { members, colour } of looks.groups) {
         for (const i of members) {
           pen.beginPath();
-          pen.arc(...points[i], radius + (rim ? 0.65 * stroke : 0), 0, 2 * Math.PI);
+          pen.arc(...points[i], radius + (rim && !hollow[i] ? 0.65 * stroke : 0), 0, 2 * Math.PI);
           pen.fillStyle = rim ? looks.rim : rgb(sure ? blended(face.keypoint_scores[i]) : colour);
-          pen.fill();
+          if (hollow[i]) line((rim ? 1.1 : 0.5) * stroke, pen.fillStyle);
+          else pen.fill();
         }
       }
     }
@@ -377,8 +414,7 @@ function blended(score) {
 function save() {
   if (!result) return;
   const { image, width, height } = result;
-  const some = result.faces.map(({ box, score, keypoints, keypoint_scores }) =>
-    ({ box, score, keypoints, keypoint_scores }));
+  const some = result.faces.map(({ id, ...face }) => face);
   const blob = new Blob([JSON.stringify([{ image, width, height, faces: some }])], { type: "application/json" });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
@@ -394,10 +430,14 @@ function fullscreen() {
 
 const ways = { start, stop: () => stop(), save, fullscreen };
 
+if (!document.fullscreenEnabled) find(".ways [data-way=fullscreen]").hidden = true;
+
 element.addEventListener("click", (event) => ways[event.target.closest("button")?.dataset.way]?.());
 
 element.addEventListener("input", ({ target }) => {
   dirty = true;
+  const told = find(`[data-told=${target.dataset.way}]`);
+  if (told) told.textContent = target.value;
   if (target.dataset.way === "mirror") {
     mirror = target.checked;
     glass.classList.toggle("mirror", mirror);

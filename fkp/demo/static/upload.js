@@ -1,6 +1,6 @@
 // The ways to give photos, or a clip: choosing, dropping, pasting, the camera. Files go to Gradio's upload route one after
 // the other, then their paths are the component's value and "upload" is triggered. Gradio gives this script
-// element, props, trigger and upload.
+// element, props and trigger.
 
 const find = (selector) => element.querySelector(selector);
 const told = find(".told");
@@ -12,9 +12,45 @@ let busy = false;
 const say = (sentence) => { told.textContent = sentence; };
 const megabytes = (bytes) => `${Math.round(bytes / 1e5) / 10} MB`;
 
+// Gradio's own upload tells nothing on the way.
+function send(file, on_the_way) {
+  return new Promise((done, failed) => {
+    const request = new XMLHttpRequest(), form = new FormData();
+    form.append("files", file);
+    request.upload.onprogress = ({ loaded, total }) => on_the_way(Math.round(100 * loaded / total));
+    request.onload = () => {
+      try {
+        const answer = JSON.parse(request.responseText);
+        if (request.status === 200) done(answer[0]);
+        else failed(new Error(answer.detail ?? ""));
+      } catch (error) {
+        failed(error);
+      }
+    };
+    request.onerror = () => failed(new Error("The server does not answer."));
+    request.open("POST", "gradio_api/upload");
+    request.send(form);
+  });
+}
+
+const KIND = { photo: /^video\//, clip: /^image\/(?!gif)/ };
+const OTHER = { photo: ["clip", "a clip", "Take it to Video"], clip: ["photo", "a photo", "Take it to Photo"] };
+
+// What belongs on the other tab is offered to be taken there.
+function belongs_elsewhere(files) {
+  const button = find("[data-way=other]"), [what, called, way] = OTHER[props.what];
+  const strangers = files.filter((file) => KIND[props.what].test(file.type));
+  button.hidden = !strangers.length;
+  if (!strangers.length) return false;
+  say(`${strangers[0].name} is ${called}.`);
+  button.textContent = way;
+  button.onclick = () => { button.hidden = true; say(""); window.fkpGive(what, strangers); };
+  return strangers.length === files.length;
+}
+
 async function take(files) {
   const given = [...files];
-  if (!given.length || busy) return;
+  if (!given.length || busy || belongs_elsewhere(given)) return;
   const moment = performance.now();
   busy = true;
   element.classList.add("busy");
@@ -25,12 +61,12 @@ async function take(files) {
         `${megabytes(props.max_file_size)}.`);
       continue;
     }
-    const which = given.length > 1 && props.max_files > 1 ? `${number + 1} of ${given.length}` : "";
-    say(`Sending the ${props.what} ${which} …`.replace("  ", " "));
+    const which = given.length > 1 && props.max_files > 1 ? ` ${number + 1} of ${given.length}` : "";
+    say(`Sending the ${props.what}${which} …`);
     try {
-      paths.push((await upload(file)).path);
+      paths.push(await send(file, (percent) => say(`Sending the ${props.what}${which} … ${percent} %`)));
     } catch (error) {
-      problems.push(`${file.name} could not be sent. Please try again.`);
+      problems.push(`${file.name} could not be sent. ${error.message || "Please try again."}`);
     }
   }
   busy = false;
@@ -41,6 +77,10 @@ async function take(files) {
     trigger("upload");
   }
 }
+
+document.addEventListener("fkp-files", ({ detail }) => {
+  if (detail.what === props.what && element.isConnected) take(detail.files);
+});
 
 async function open_camera() {
   if (!navigator.mediaDevices) {
@@ -98,7 +138,7 @@ const ways = { camera: open_camera, shoot, close: close_camera, paste };
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
-  if (button.dataset.way) ways[button.dataset.way]();
+  if (button.dataset.way) ways[button.dataset.way]?.();
   else if (button.dataset.example) {
     say("");
     trigger("select", { index: Number(button.dataset.example), moment: performance.now() });

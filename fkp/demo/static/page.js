@@ -1,0 +1,137 @@
+// What holds for the whole page: tabs in the address, groups of buttons that are one stop for the Tab key, points
+// found in table and picture, files that are dropped anywhere, and a word when the server is away.
+
+// --- Tabs: each has an address, so that Back stays in the page -------------------------------------------
+
+const TABS = ["photo", "live", "video", "about"];
+const tab_of = (name) => [...document.querySelectorAll("button[role=tab]")]
+  .find((tab) => tab.textContent.trim().toLowerCase() === name);
+window.fkpGoTo = (name) => tab_of(name)?.click();
+
+document.addEventListener("click", (event) => {
+  const name = event.target.closest?.("button[role=tab]")?.textContent.trim().toLowerCase();
+  const now = location.hash.slice(1) || "photo";
+  if (TABS.includes(name) && name !== now) history.pushState(null, "", `#${name}`);
+});
+addEventListener("popstate", () => {
+  const name = location.hash.slice(1) || "photo";
+  if (TABS.includes(name)) window.fkpGoTo(name);
+});
+const first = setInterval(() => {  // the page is built by a script that comes later
+  if (!tab_of("photo")) return;
+  clearInterval(first);
+  if (TABS.includes(location.hash.slice(1))) window.fkpGoTo(location.hash.slice(1));
+}, 100);
+
+document.addEventListener("click", (event) => {
+  const goal = event.target.closest?.("a[data-goto]")?.dataset.goto;
+  if (!goal) return;
+  event.preventDefault();
+  window.fkpGoTo("about");
+  const wait = setInterval(() => {  // the text comes when the tab is opened
+    const place = document.getElementById(goal === "about" ? "about" : goal);
+    if (!place?.checkVisibility()) return;
+    clearInterval(wait);
+    place.scrollIntoView();
+  }, 100);
+  setTimeout(() => clearInterval(wait), 5000);
+});
+
+// --- Groups: the arrow keys go from button to button ------------------------------------------------------
+
+const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+
+document.addEventListener("keydown", (event) => {
+  const tab = event.target.closest?.("button[role=tab]");
+  const group = event.target.closest?.("[role=group]");
+  if (!(event.key in STEPS || event.key === "Home" || event.key === "End")) return;
+  let buttons = [];
+  if (tab) buttons = TABS.map(tab_of).filter(Boolean);
+  else if (group?.querySelector("[tabindex]")) buttons = [...group.querySelectorAll("button[tabindex]")];
+  const at = buttons.indexOf(tab ?? event.target);
+  if (at < 0) return;
+  event.preventDefault();
+  const to = event.key === "Home" ? 0 : event.key === "End" ? buttons.length - 1
+    : (at + STEPS[event.key] + buttons.length) % buttons.length;
+  if (!tab) for (const button of buttons) button.tabIndex = button === buttons[to] ? 0 : -1;
+  buttons[to].focus();
+  if (tab) buttons[to].click();
+});
+
+// --- Points: a row of the table marks its place in the enlarged face, and the other way round --------------
+
+document.addEventListener("pointerover", (event) => {
+  const panel = event.target.closest?.(".one-face");
+  if (!panel) return;
+  const point = event.target.closest("[data-point]")?.dataset.point;
+  for (const marked of panel.querySelectorAll("[data-point].marked")) marked.classList.remove("marked");
+  if (point === undefined) return;
+  for (const each of panel.querySelectorAll(`[data-point="${point}"]`)) each.classList.add("marked");
+  if (event.target.closest(".marks")) {
+    const box = panel.querySelector(".points"), row = panel.querySelector(`tr[data-point="${point}"]`);
+    box.scrollTop = row.offsetTop - box.clientHeight / 2;
+  }
+});
+
+// --- Clips: a stretch of the line goes to where it begins ---------------------------------------------------
+
+document.addEventListener("click", (event) => {
+  const seek = event.target.closest?.("[data-seek]")?.dataset.seek;
+  if (seek === undefined) return;
+  const film = event.target.closest("#clip-answer").querySelector("video");
+  film.currentTime = Number(seek);
+});
+
+// --- Files: taken wherever they are dropped ------------------------------------------------------------------
+
+for (const name of ["dragover", "drop"]) {
+  document.addEventListener(name, (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    if (name === "drop" && !event.target.closest?.(".drop")) {
+      const video = document.querySelector("#clip")?.checkVisibility();
+      window.fkpGive(video ? "clip" : "photo", event.dataTransfer.files);
+    }
+  });
+}
+window.fkpGive = (what, files) => {
+  window.fkpGoTo(what === "clip" ? "video" : "photo");
+  document.dispatchEvent(new CustomEvent("fkp-files", { detail: { what, files: [...files] } }));
+};
+
+// --- The server: one word when it is away, one when it is back -------------------------------------------------
+
+let away = false;
+const toast = document.createElement("p");
+toast.className = "server-word";
+toast.setAttribute("role", "status");
+function tell_server(sentence) {
+  toast.textContent = sentence;
+  if (!toast.isConnected) document.body.append(toast);
+}
+async function ask_server() {
+  if (document.hidden) return;
+  let there = true;
+  try {
+    await fetch("gradio_api/startup-events", { signal: AbortSignal.timeout(4000) });
+  } catch {
+    there = false;
+  }
+  if (!there && !away) tell_server("The server does not answer. This page tries again by itself …");
+  if (there && away) {
+    tell_server("The server is back. If it was started anew, please give your photo once more.");
+    setTimeout(() => tell_server(""), 8000);
+  }
+  away = !there;
+}
+setInterval(ask_server, 5000);
+
+// --- Snippets: copied by a button --------------------------------------------------------------------------------
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest?.("[data-copy]");
+  if (!button) return;
+  await navigator.clipboard?.writeText(button.parentElement.querySelector("pre").textContent);
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+});

@@ -1,0 +1,109 @@
+"""From a float graph to one of 8-bit integers: activation ranges, and the quantised ONNX model.
+
+Static quantisation as ONNX Runtime has it (https://onnxruntime.ai/docs/performance/model-optimizations/
+quantization.html): convolutions and what lies between them on uint8 activations and int8 weights per
+channel, with the smallest and largest values that were seen in training crops. What reads the last features
+stays in float32.
+
+Ranges have names that do not depend on the exporter: a tensor is called after the parameter of the
+convolution that it comes from and the operations since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+Ranges = dict[str, tuple[float, float]]
+"""Smallest and largest value of each activation, by its name (see `activation_names`)."""
+
+BETWEEN = ("Relu", "Add", "Resize", "MaxPool", "Concat")
+"""Operations between convolutions that have a form for 8-bit integers."""
+
+
+def activation_names(model: onnx.ModelProto, heads: Collection[str]) -> dict[str, str]:
+    """The lasting name of each tensor that is quantised, by its name in the graph.
+
+    `model` has no normalisations left. `heads` are parts of the weights' names of the convolutions that stay
+    in float32; nothing behind one of them is quantised.
+    """
+    names: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and not any(head in node.input[1] for head in heads):
+            names.setdefault(node.input[0], f"{node.input[1]}.input")
+            names[node.output[0]] = node.input[1].removesuffix(".weight")
+        elif node.op_type in BETWEEN and any(tensor in names for tensor in node.input):
+            # A sum of two is called after the latter: the convolution, where a short cut is added to it.
+            name = [names[tensor] for tensor in node.input if tensor in names][-1]
+            names[node.output[0]] = f"{name}.{node.op_type}"
+            if node.op_type in ("Add", "Concat"):
+                for tensor in node.input:
+                    names.setdefault(tensor, f"{name}.{node.op_type}.input")
+    return names
+
+
+def activation_ranges(
+    model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], heads: Collection[str]
+) -> Ranges:
+    """The ranges of the activations of a float graph over batches of its inputs."""
+    import onnx
+    import onnxruntime
+
+    names = activation_names(model, heads)
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    already = {output.name for output in watched.graph.output}
+    watched.graph.output.extend(
+        onnx.helper.make_empty_tensor_value_info(tensor) for tensor in names if tensor not in already
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # threads that spin while they wait take minutes where cores are shared
+    session = onnxruntime.InferenceSession(
+        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    ranges: Ranges = {}
+    for feed in feeds:
+        for name, values in zip(names.values(), session.run(list(names), feed), strict=True):
+            least, most = ranges.get(name, (0.0, 0.0))  # zero is always exact: it pads
+            ranges[name] = min(least, float(values.min())), max(most, float(values.max()))
+    return ranges
+
+
+def quantised(model: onnx.ModelProto, ranges: Ranges, heads: Collection[str]) -> onnx.ModelProto:
+    """The same graph with its convolutions on 8-bit integers, metadata included.
+
+    Raises ValueError where a range is missing: they are of another network.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    names = activation_names(model, heads)
+    if missing := sorted(set(names.values()) - ranges.keys()):
+        raise ValueError(f"no activation range for {missing[0]}: the ranges are of another network")
+    seen = {
+        tensor: (np.float32(ranges[name][0]), np.float32(ranges[name][1])) for tensor, name in names.items()
+    }
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    for number, node in enumerate(copied.graph.node):
+        node.name = node.name or f"node_{number}"
+    chosen = [node.name for node in copied.graph.node if node.output[0] in names]
+    quantizer = QDQQuantizer(
+        copied, per_channel=True, reduce_range=False,
+        weight_qType=QuantType.QInt8, activation_qType=QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, seen),
+        nodes_to_quantize=chosen, nodes_to_exclude=[], op_types_to_quantize=["Conv", *BETWEEN],
+        extra_options={},
+    )  # fmt: skip
+    quantizer.quantize_model()
+    result = quantizer.model.model
+    del result.metadata_props[:]
+    result.metadata_props.extend(model.metadata_props)
+    return result

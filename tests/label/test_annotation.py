@@ -1,0 +1,112 @@
+"""Pre-annotations for COCO, CVAT and Label Studio: what is in them, and the way back to training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from fkp import Faces, converters, scheme
+from fkp.__main__ import main
+from fkp.label import annotation, table
+from tests import synthetic
+from tests.label import material
+
+SIZE = (400, 300)
+
+
+def faces(score: float) -> Faces:
+    """One in the middle, and one whose jaw reaches beyond the picture; point 3 of both is hidden."""
+    keypoints = np.stack([synthetic.face(100, (200, 150)), synthetic.face(80, (20, 100))])
+    boxes = np.concatenate([keypoints.min(1), keypoints.max(1)], axis=1)
+    scores = np.full((2, 68), score)
+    visibility = np.ones((2, 68))
+    visibility[:, 3] = 0.2
+    return Faces(boxes, np.array([0.9, 0.8]), keypoints, scores, np.ones((2, 68)), visibility)
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    with table.Writer(tmp_path / "a.parquet", {}) as writer:
+        writer.add(0, "sure.jpg", SIZE, faces(0.9))
+        writer.add(1, "in/unsure.jpg", SIZE, faces(0.3))
+        writer.add(2, "nobody.jpg", SIZE, Faces.none())
+        writer.add_unreadable(3, "broken.jpg", "is empty")
+    return tmp_path
+
+
+def rows(format: str, path: Path) -> list[converters.Row]:
+    return converters.FORMATS[format](path)
+
+
+def accept(path: Path) -> None:
+    """What Label Studio writes after an annotator took all predictions as they are."""
+    tasks = json.loads(path.read_text())
+    for task in tasks:
+        task["annotations"] = [{"result": prediction["result"]} for prediction in task.pop("predictions")]
+    path.write_text(json.dumps(tasks))
+
+
+@pytest.mark.parametrize("format", annotation.FORMATS)
+def test_there_and_back(outputs: Path, format: str) -> None:
+    """The least sure picture first, and every point where it was, to the hundredth of a pixel."""
+    path = annotation.write(format, outputs)
+    if format == "label-studio":
+        accept(path)
+    read = rows(format, path)
+    names = [Path(name).name for name, _ in read]
+    assert names == ["unsure.jpg", "unsure.jpg", "sure.jpg", "sure.jpg"]
+    wanted = faces(0.3).keypoints.copy()
+    if format != "label-studio":  # which has no word for it
+        wanted[1][wanted[1, :, 0] < -0.5] = np.nan
+        assert 0 < np.isnan(wanted).sum() < 20
+    for (_, keypoints), points in zip(read, [*wanted, *wanted], strict=True):
+        np.testing.assert_allclose(keypoints, points, atol=0.02)
+
+
+def test_coco(outputs: Path) -> None:
+    labels = json.loads(annotation.write("coco", outputs).read_text())
+    (category,), first = labels["categories"], labels["annotations"][0]
+    assert len(category["keypoints"]) == 68 and category["skeleton"][0] == [1, 2]
+    assert labels["images"][0] | {"score": 0} == {
+        "id": 1, "file_name": "in/unsure.jpg", "width": 400, "height": 300, "score": 0,
+    }  # fmt: skip
+    assert first["keypoints"][2::3] == [2, 2, 2, 1] + 64 * [2] and first["num_keypoints"] == 68
+    beyond = labels["annotations"][1]
+    assert beyond["keypoints"][:3] == [0, 0, 0] and beyond["num_keypoints"] < 68
+    assert first["keypoint_scores"] == pytest.approx([0.3] * 68, abs=0.001)
+    x, y, width, height = first["bbox"]
+    np.testing.assert_allclose([x, y, x + width, y + height], faces(0.3).boxes[0], atol=0.02)
+
+
+def test_label_studio(outputs: Path) -> None:
+    first, _ = json.loads(annotation.write("label-studio", outputs).read_text())
+    assert first["data"]["image"] == "/data/local-files/?d=in/unsure.jpg"
+    (prediction,) = first["predictions"]
+    assert prediction["score"] == pytest.approx(0.3, abs=0.001)
+    box, point = prediction["result"][:2]
+    assert point["parentID"] == box["id"] and point["value"]["keypointlabels"] == ["0"]
+    assert {"score", "original_width", "original_height"} <= point.keys()
+
+
+def test_cvat(outputs: Path) -> None:
+    root = ElementTree.fromstring(annotation.write("cvat", outputs).read_bytes())
+    image, skeleton = root.find("image"), root.find("image/skeleton")
+    assert image is not None and skeleton is not None
+    assert (image.get("id"), image.get("name"), skeleton.get("label")) == ("0", "in/unsure.jpg", "face")
+    points = skeleton.findall("points")
+    assert [point.get("label") for point in points] == [str(i) for i in range(scheme.COUNT)]
+    assert [point.get("occluded") for point in points[:5]] == list("00010")
+    assert points[0].findtext("attribute[@name='confidence']") == "0.300"
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source = material.folder(tmp_path / "in")
+    command = ["label", str(source), "--out", str(tmp_path / "out"), "--workers", "1", "--format", "coco"]
+    assert main(command) == 0
+    assert str(tmp_path / "out" / "coco.json") in capsys.readouterr().out
+    read = rows("coco", tmp_path / "out" / "coco.json")
+    assert len(read) == 6 and all((source / name).is_file() for name, _ in read)

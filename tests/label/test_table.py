@@ -1,0 +1,94 @@
+"""Outputs: what is written is read again, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from fkp import Faces
+from fkp.label import table
+from tests import synthetic
+
+
+def faces(n: int, seed: int = 0) -> Faces:
+    draw = np.random.default_rng(seed)
+    keypoints = np.stack([synthetic.face(100, tuple(draw.uniform(60, 400, 2))) for _ in range(n)])
+    boxes = np.concatenate([keypoints.min(1), keypoints.max(1)], axis=1)
+    scores, points = draw.random(n), draw.random((n, 68))
+    return Faces(boxes, scores, keypoints, points, 5 * points, 1 - points)
+
+
+ROUNDED_TO = {"boxes": 64, "keypoints": 64, "sigmas": 64, "scores": 4096, "keypoint_scores": 4096,
+              "visibility": 4096}  # fmt: skip
+
+
+def same(a: Faces, b: Faces) -> None:
+    for name, parts in ROUNDED_TO.items():
+        # Half of the fraction that numbers are rounded to, and a little for float32.
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=0.505 / parts, rtol=0)
+
+
+def test_written_is_read(tmp_path: Path) -> None:
+    found = [faces(2), Faces.none(), faces(3, seed=1)]
+    with table.Writer(tmp_path / "in" / "a.parquet", {"weights": "x"}) as writer:
+        writer.add(0, "a.jpg", (640, 480), found[0])
+        writer.add(1, "b.jpg", (640, 480), found[1])
+        writer.add_unreadable(2, "c\udce4.jpg", "is empty")
+        writer.add(3, "d.jpg", (320, 240), found[2])
+    first, last = table.read(tmp_path)
+    assert (first.key, first.size_wh, last.key, last.size_wh) == ("a.jpg", (640, 480), "d.jpg", (320, 240))
+    same(first.faces, found[0])
+    same(last.faces, found[2])
+    rows = pq.read_table(tmp_path / "in" / "a.parquet")
+    assert rows.schema == table.SCHEMA
+    assert rows["face"].to_pylist() == [0, 1, None, 0, 1, 2]
+    assert all(abs(angle) < 30 for angle in rows["pose"][0].as_py().values())  # a face from the front
+    assert rows["error"].to_pylist() == [None, None, "is empty", None, None, None]
+    assert rows["picture"][2].as_py() == "c\N{REPLACEMENT CHARACTER}.jpg"
+    told = table.about(tmp_path / "in" / "a.parquet")
+    assert told == {"weights": "x", "version": 1, "pictures": 4, "faces": 5, "unreadable": 1}
+
+
+def test_what_is_not_known_is_null(tmp_path: Path) -> None:
+    known = faces(2)
+    unknown = Faces(known.boxes, known.scores, known.keypoints, known.keypoint_scores)
+    with table.Writer(tmp_path / "a.parquet", {}) as writer:
+        writer.add(0, "a.jpg", (640, 480), unknown)
+    rows = pq.read_table(tmp_path / "a.parquet")
+    assert rows["sigmas"].null_count == rows["visibility"].null_count == 2
+    assert np.isnan(next(table.read(tmp_path)).faces.sigmas).all()
+
+
+def test_many_row_groups_and_no_picture_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "ROWS", 4)
+    with table.Writer(tmp_path / "a.parquet", {}) as writer:
+        for number in range(7):
+            writer.add(number, f"{number}.jpg", (640, 480), faces(3, seed=number))
+    assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 4
+    read = list(table.read(tmp_path / "a.parquet" for _ in range(1)))
+    assert [picture.key for picture in read] == [f"{number}.jpg" for number in range(7)]
+    for number, picture in enumerate(read):
+        same(picture.faces, faces(3, seed=number))
+
+
+def test_whole_or_not_at_all(tmp_path: Path) -> None:
+    left = tmp_path / ".a.parquet.elsewhere-12.part"
+    left.write_bytes(b"of a run that was killed")
+    with pytest.raises(KeyError), table.Writer(tmp_path / "a.parquet", {}) as writer:
+        writer.add(0, "a.jpg", (640, 480), faces(1))
+        raise KeyError
+    assert list(tmp_path.iterdir()) == [left]
+    with table.Writer(tmp_path / "a.parquet", {}) as writer:
+        writer.add(0, "a.jpg", (640, 480), faces(1))
+        assert not (tmp_path / "a.parquet").exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.parquet"]
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PAR1 and no end"])
+def test_what_is_none_of_ours(tmp_path: Path, content: bytes) -> None:
+    assert table.about(tmp_path / "a.parquet") is None
+    (tmp_path / "a.parquet").write_bytes(content)
+    assert table.about(tmp_path / "a.parquet") is None
