@@ -65,8 +65,8 @@ _STATIC = (
 
 _STATIC_README = """\
 Finds every face in a photo and places 68 points on it: jaw, eyebrows, nose, eyes and lips, each with a
-confidence. All of it runs in the visitor's browser: the photo never leaves the device, the page forbids itself
-every connection once it is loaded, and works offline after the first visit.
+confidence. All of it runs in the visitor's browser: the photo never leaves the device, the page forbids
+itself every connection once it is loaded, and works offline after the first visit.
 
 The examples are in the public domain, see [examples/SOURCES.md](examples/SOURCES.md).
 
@@ -157,7 +157,9 @@ def push(space: Space, folder: str | Path, *, private: bool = False, token: str 
     return str(made)
 
 
-def build_static(repo_id: str, folder: str | Path, weights: Path, checkout: Path = CHECKOUT) -> dict[str, int]:
+def build_static(
+    repo_id: str, folder: str | Path, weights: Path, checkout: Path = CHECKOUT
+) -> dict[str, int]:
     """Write the folder of a Static Space: the browser edition, which the Hub builds; else as `build`.
 
     `weights` is the folder whose config.json and onnx/ are served.

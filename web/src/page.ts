@@ -92,7 +92,7 @@ async function ready(): Promise<FaceKeypoints> {
     find(".examples").append(element("button", { type: "button", title, "aria-label": `Try the example ${title}`, "data-example": name }, image));
   }
   const model = await FaceKeypoints.start(files);
-  find(".runs").textContent = `This page runs fkp ${model.config.fkp_version} on ${model.backend === "webgpu" ? "WebGPU" : "WebAssembly"}.`;
+  find(".runs").textContent = `This page runs fkp ${model.config.fkp_version} on ${model.backend === "webgpu" ? "WebGPU" : `${counted(files.start.threads, "thread")} of WebAssembly`}.`;
   return model;
 }
 
