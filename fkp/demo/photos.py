@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Photo:
     path: Path
     problem: str = ""
     size_wh: tuple[int, int] = (0, 0)
-    faces: Faces = Faces.none()
+    faces: Faces = field(default_factory=Faces.none)
     more_faces: bool = False
     shown: bytes = b""
     thumbnail: bytes = b""
