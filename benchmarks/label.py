@@ -1,6 +1,6 @@
 """How fast `fkp label` is, what it needs of memory over time, and what a hundred million pictures cost.
 
-    python benchmarks/label.py --data DATA --pictures 2000                # processes: one, and one for each core
+    python benchmarks/label.py --data DATA --pictures 2000            # one process, and one for each core
     python benchmarks/label.py --data DATA --pictures 20000 --kill
 
 The pictures are those of DATA (README.md says how it is laid out) turned a little, mirrored, brightened and

@@ -127,9 +127,9 @@ def test_all_the_way(tmp_path: Path, format: str) -> None:
     if format == "label-studio":
         accept(draft)
     assert converters.main(["convert", format, str(draft), str(csv)]) == 0
-    command = [sys.executable, "train.py", "keypoints", "--csv", csv, "--images", pictures, "--workers", "0",
-               "--start", hub.BUNDLED, "--epochs", "2", "--batch-size", "2", "--threads", "1",
-               "--lr", "1e-5", "--muon-lr", "1e-5", "--runs", tmp_path / "runs", "--name", "mine"]  # fmt: skip
+    command = [sys.executable, "train.py", "keypoints", "--csv", csv, "--workers", "0",
+               "--start", hub.BUNDLED, "--epochs", "2", "--batch-size", "2", "--lr", "1e-5",
+               "--muon-lr", "1e-5", "--runs", tmp_path / "runs", "--name", "mine"]  # fmt: skip
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
