@@ -284,8 +284,8 @@ def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
 
     changed = [row for row in accuracy.get("robustness", []) if row["n"]]
     rows = [
-        [title + (", `passes=2`" if row["passes"] == 2 else ""), level.format(row["level"]), str(row["n"]),
-         *(_number(row[key]) for key in keys)]
+        [title + ("" if row["passes"] == 1 else f", `passes={row['passes']!r}`"),
+         level.format(row["level"]), str(row["n"]), *(_number(row[key]) for key in keys)]
         for name, (title, level) in CONDITIONS.items()
         for row in changed if row["condition"] == name
     ]  # fmt: skip
