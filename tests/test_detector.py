@@ -1,59 +1,46 @@
-"""The detector: fitting a picture, and the callable, with set answers."""
+"""The detector: box coding, fitting a picture, and the callable; with untrained or set answers."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from fkp import detector
 from fkp.config import DetectorConfig
 from fkp.detector import Detector
+from fkp.networks import face_net
+from tests.tiny import Says
+
+Grids = tuple[np.ndarray, np.ndarray]
 
 
-class Answers:
-    """In place of a network that runs: what `says` gives for pictures (1,h,w,3)."""
-
-    name = description = "set answers"
-
-    def __call__(self, pictures: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
-        at = detector.cells(*pictures.shape[1:3])
-        logits, boxes = self.says(pictures, at)
-        return logits[None].astype(np.float32), encode(boxes, at)[None].astype(np.float32)
-
-    def says(self, pictures: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A logit and a box for every cell."""
-        raise NotImplementedError
+CONFIG = DetectorConfig(least_size=320, input_size=640, fine_pixels=4_320_000)
 
 
-def encode(boxes: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The inverse of `detector.decode`."""
-    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    return np.concatenate([(centre - at[:, :2]) / at[:, 2:], np.log(size / (4 * at[:, 2:]))], axis=1)
+def finds(answer: Callable[[int, int], Grids], config: DetectorConfig = CONFIG) -> Detector:
+    """A detector whose network says of an input of height and width what the function does."""
+    return Detector(config, Says(lambda pictures: [part[None] for part in answer(*pictures.shape[1:3])]))
 
 
-class OneFace(Answers):
-    """Sees one face: `box` in pixels of the network's input, told by the cells of some indices."""
-
-    def __init__(self, box: list[float], cell: int, again: int | None = None) -> None:
-        self.box, self.told = np.array(box), {cell: 3.0} | ({} if again is None else {again: 2.0})
-
-    def says(self, pictures: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits = np.full(len(at), -9.0)
-        for cell, logit in self.told.items():
-            logits[cell] = logit
-        return logits, np.tile(self.box, (len(at), 1))
+def offsets(boxes: np.ndarray, at: np.ndarray) -> np.ndarray:
+    return face_net.encode(torch.from_numpy(np.float32(boxes)), torch.from_numpy(at)).numpy()
 
 
-class Bright(Answers):
-    """Sees a face of 20 pixels at every cell of the finest grid that is bright."""
+def one_face(box: list[float], cell: int, again: int | None = None) -> Callable[[int, int], Grids]:
+    """One face: `box` in pixels of the input, told by the cell of index `cell`, and less surely `again`."""
 
-    def says(self, pictures: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        height, width = pictures.shape[1:3]
-        logits = np.full(len(at), -9.0)
-        means = pictures[0].mean(-1).reshape(height // 8, 8, width // 8, 8).mean((1, 3)).ravel()
-        logits[: len(means)][means > 200] = 3.0
-        return logits, np.concatenate([at[:, :2] - 10, at[:, :2] + 10], 1)
+    def answer(height: int, width: int) -> Grids:
+        at = detector.cells(height, width)
+        logits = np.full(len(at), -9, np.float32)
+        for index, logit in ((cell, 3.0), (again, 2.0)):
+            if index is not None:
+                logits[index] = logit
+        return logits, offsets(np.tile(box, (len(at), 1)), at)
+
+    return answer
 
 
 def test_cells_are_centred_on_their_pixels() -> None:
@@ -63,12 +50,6 @@ def test_cells_are_centred_on_their_pixels() -> None:
     assert at[1].tolist() == [11.5, 3.5, 8]
     assert at[12].tolist() == [3.5, 11.5, 8]
     assert at[-1].tolist() == [79.5, 47.5, 32]
-
-
-def test_a_known_box_is_decoded() -> None:
-    # One and two cells away from (3½, 3½); the prior's side is 32, and twice that.
-    offsets, cell = np.array([[1.0, 2.0, 0.0, np.log(2)]]), np.array([[3.5, 3.5, 8.0]])
-    np.testing.assert_allclose(detector.decode(offsets, cell), [[-4.5, -12.5, 27.5, 51.5]])
 
 
 def test_calibrated_scores() -> None:
@@ -105,15 +86,26 @@ def test_fit_scales_and_pads(shape_hw: tuple[int, int]) -> None:
 def test_how_often_and_how_large_a_picture_is_looked_at(
     shape_hw: tuple[int, int], expected: list[float]
 ) -> None:
-    assert detector.scales(*shape_hw, DetectorConfig()) == pytest.approx(expected)
+    assert detector.scales(*shape_hw, CONFIG) == pytest.approx(expected)
 
 
-def test_a_second_look_finds_what_is_too_small_for_the_first() -> None:
+def test_a_second_pass_finds_what_is_too_small_for_the_first() -> None:
+    """A network that sees a face of 20 pixels at every cell of the finest grid that is bright."""
+
+    def bright(pictures: np.ndarray) -> Grids:
+        height, width = pictures.shape[1:3]
+        at = detector.cells(height, width)
+        means = pictures[0].mean(-1).reshape(height // 8, 8, width // 8, 8).mean((1, 3)).ravel()
+        logits = np.full(len(at), -9, np.float32)
+        logits[: len(means)] = np.where(means > 200, 3, -9)
+        boxes = np.concatenate([at[:, :2] - 10, at[:, :2] + 10], 1)
+        return logits[None], offsets(boxes, at)[None]
+
     image = np.zeros((960, 1280, 3), np.uint8)
     image[400:408, 800:808] = 255  # one cell at full size, a quarter of one at half
-    boxes, _ = Detector(DetectorConfig(), Bright())(image)
+    boxes, _ = Detector(CONFIG, Says(bright))(image)
     np.testing.assert_allclose(boxes, [[793.5, 393.5, 813.5, 413.5]], atol=0.01)
-    found = Detector(DetectorConfig(fine_pixels=300_000), Bright())(image)
+    found = Detector(replace(CONFIG, fine_pixels=300_000), Says(bright))(image)
     assert len(found[0]) == 0
 
 
@@ -131,7 +123,7 @@ def test_parts_of_faces() -> None:
 
 
 def test_no_face_is_two_empty_arrays() -> None:
-    boxes, scores = Detector(DetectorConfig(), Bright())(np.zeros((50, 70, 3), np.uint8))
+    boxes, scores = finds(one_face([40, 40, 80, 80], 0))(np.zeros((50, 70, 3), np.uint8), min_score=1.0)
     assert boxes.shape == (0, 4) and scores.shape == (0,)
     assert boxes.dtype == scores.dtype == np.float32
 
@@ -140,9 +132,9 @@ def test_no_face_is_two_empty_arrays() -> None:
 def test_a_box_comes_back_in_pixels_of_the_image(shape_hw: tuple[int, int]) -> None:
     # A quarter of the picture's width and height, its upper left corner in the middle of the picture.
     height, width = shape_hw
-    scale = max(320, *shape_hw) / max(shape_hw)
+    scale = min(max(320, *shape_hw), 640) / max(shape_hw)
     truth = np.array([width / 2, height / 2, width * 3 / 4, height * 3 / 4]) - 0.5
-    found = Detector(DetectorConfig(), OneFace(((truth + 0.5) * scale - 0.5).tolist(), cell=0))
+    found = finds(one_face(((truth + 0.5) * scale - 0.5).tolist(), cell=0))
     boxes, scores = found(np.zeros((height, width, 3), np.uint8))
     np.testing.assert_allclose(boxes, truth[None], atol=0.01)
     assert scores == pytest.approx([1 / (1 + np.exp(-3.0))], abs=1e-5)
@@ -153,25 +145,25 @@ def test_a_box_comes_back_in_pixels_of_the_image(shape_hw: tuple[int, int]) -> N
 def test_what_is_too_small_to_be_seen_is_no_face(shape_hw: tuple[int, int], side: float, n: int) -> None:
     # Pixels of the picture count, however much it is enlarged.
     side *= 320 / shape_hw[0]
-    found = Detector(DetectorConfig(), OneFace([40, 40, 40 + side, 40 + side / 2], cell=0))
+    found = finds(one_face([40, 40, 40 + side, 40 + side / 2], cell=0))
     assert len(found(np.zeros((*shape_hw, 3), np.uint8))[0]) == n
 
 
 def test_the_same_face_told_twice_is_one_box() -> None:
-    found = Detector(DetectorConfig(), OneFace([50.0, 50.0, 120.0, 130.0], cell=5, again=1700))
+    found = finds(one_face([50.0, 50.0, 120.0, 130.0], cell=5, again=1700))
     boxes, scores = found(np.zeros((320, 320, 3), np.uint8))
     assert len(boxes) == 1 and scores[0] > 0.95
 
 
 @pytest.mark.parametrize(("min_score", "n"), [(None, 1), (0.94, 1), (0.96, 0), (0.0, 1)])
 def test_min_score(min_score: float | None, n: int) -> None:
-    found = Detector(DetectorConfig(min_score=0.9), OneFace([50.0, 50.0, 120.0, 130.0], cell=5))
+    found = finds(one_face([50.0, 50.0, 120.0, 130.0], cell=5), replace(CONFIG, min_score=0.9))
     assert len(found(np.zeros((320, 320, 3), np.uint8), min_score=min_score)[0]) == n
 
 
 def test_the_image_stays_as_it_is() -> None:
     image = np.full((320, 320, 3), 9, np.uint8)
-    Detector(DetectorConfig(), Bright())(image, min_score=0.0)
+    finds(one_face([40, 40, 80, 80], 0))(image, min_score=0.0)
     assert (image == 9).all()
 
 
@@ -200,7 +192,7 @@ def test_a_detector_takes_its_bias_away() -> None:
     picture = np.zeros((320, 320, 3), np.uint8)
     bias = (0.1, 0.0, 0.0, 0.0)
     plain, moved = (
-        Detector(replace(DetectorConfig(), bias=some), OneFace(box, cell))(picture)[0]
+        finds(one_face(box, cell), replace(CONFIG, bias=some))(picture)[0]
         for some in ((0.0,) * 4, bias)
     )
     np.testing.assert_allclose(plain - moved, [[10, 0, 10, 0]], atol=1e-3)

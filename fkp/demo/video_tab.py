@@ -12,7 +12,7 @@ from urllib.parse import quote
 import gradio as gr
 
 from fkp import images
-from fkp.demo import clip_jobs, components, data_retention, options, photos, view
+from fkp.demo import clip_jobs, components, data_retention, options, photos, uploads, view, visitors
 from fkp.demo.clip_jobs import Footage, Reel
 from fkp.demo.events import DOWNLOAD, JUST_SCROLL, NOW, NOW_AND_SCROLL, PRIVATE, QUICK, Shown, ending_with
 from fkp.demo.latest_action import Turns
@@ -83,22 +83,26 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
 
     @ending_with(kept)
     def try_clip(
-        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, event: gr.EventData
-    ) -> Shown:
+        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, event: gr.EventData,
+        request: gr.Request,
+    ) -> Shown:  # fmt: skip
         if not photos.is_index(event.index, len(site.clips)):
             raise gr.Error("There is no such example.", print_exception=False)
         clip = clip_jobs.look(site.clips[event.index], limits)
-        yield from work_on(reel, clip, shown, size, least, most, getattr(event, "moment", None))
+        moment = getattr(event, "moment", None)
+        yield from work_on(reel, clip, shown, size, least, most, moment, visitors.name(request))
 
     @ending_with(kept)
     def follow(
-        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, moment: float
-    ) -> Shown:
-        yield from work_on(reel, reel.value.footage, shown, size, least, most, moment)
+        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, moment: float,
+        request: gr.Request,
+    ) -> Shown:  # fmt: skip
+        clip = reel.value.footage
+        yield from work_on(reel, clip, shown, size, least, most, moment, visitors.name(request))
 
     def work_on(
         reel: Turns[Reel], clip: Footage | None, shown: list[str], size: float, least: float, most: float,
-        moment: Any,
+        moment: Any, visitor: str,
     ) -> Shown:  # fmt: skip
         """Annotate a clip, and tell how far it is until it is done, or something else was begun.
 
@@ -113,6 +117,9 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
                 "max_faces": round(most), "min_score": options.least_score(model, least),
             }  # fmt: skip
             known = job.order if job and job.done and is_same(job.order, clip, wanted) else None
+            if uploads.room(site.uploads, limits.max_disk) <= 0:
+                yield everything(view.say(uploads.FULL, "problem"), ready=True)
+                return
             try:
                 numbers = "face_numbers" in shown
                 order = clip_jobs.order(
@@ -121,7 +128,7 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
                 reel.value.forget(site.uploads, but=clip.path)
                 reel.value = Reel(clip)
                 before = preview(clip)
-                job = workshop.begin(order)
+                job = workshop.begin(order, visitor)
             except clip_jobs.BusyError as error:
                 yield everything(view.say(str(error), "problem") + before, ready=True)
                 return

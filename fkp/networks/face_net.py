@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from fkp.config import DetectorConfig
 from fkp.detector import GREY, PRIOR, STRIDES
 
-
 BLOCK = 4
 """Side of the blocks of pixels that the network's first convolution takes."""
 

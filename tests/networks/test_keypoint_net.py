@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from fkp import scheme
+from fkp.config import BASELINE, KEYPOINTNET
 from fkp.networks import keypoint_net
 
-CONFIGS = {"keypointnet": keypoint_net.KEYPOINTNET, "baseline": keypoint_net.BASELINE}
+CONFIGS = {"keypointnet": KEYPOINTNET, "baseline": BASELINE}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -17,8 +19,10 @@ def test_one_interface(name, count):
     crops = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
     with torch.inference_mode():
         prediction = model.predict(crops)
-    assert prediction.keypoints.shape == (count, 68, 2) and prediction.spreads.shape == (count, 68)
-    assert prediction.keypoints.isfinite().all() and (prediction.spreads > 0).all()
+    assert prediction.keypoints.shape == (count, 68, 2) and prediction.sigmas.shape == (count, 68)
+    assert prediction.keypoints.isfinite().all() and (prediction.sigmas > 0).all()
+    assert prediction.visibility.shape == (count, 68)
+    assert ((prediction.visibility > 0) & (prediction.visibility < 1)).all()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -27,7 +31,7 @@ def test_every_parameter_learns(name):
     size = CONFIGS[name].crop_size
     raw = model(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8), torch.tensor([1, 2]))
     weight = torch.rand_like(raw.outputs)
-    ((raw.outputs * weight).sum() + raw.log_spreads.sum()).backward()
+    ((raw.outputs * weight).sum() + raw.log_spreads.sum() + raw.visibility.sum()).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
@@ -45,16 +49,16 @@ def test_labelling_styles_differ_once_learnt():
     torch.nn.init.normal_(model.style.weight)
     crops = torch.randint(0, 256, (1, 3, 112, 112), dtype=torch.uint8)
     with torch.inference_mode():
-        default, own, other = (model.predict(crops, style).keypoints for style in (None, "300w", "ytf"))
-    assert torch.equal(default, own) and not torch.allclose(default, other)
+        said = [model.predict(crops, style).keypoints for style in (None, *scheme.LABEL_STYLES)]
+    assert not any(torch.allclose(said[i], said[j]) for i in range(4) for j in range(i))
 
 
 @pytest.mark.parametrize(
     "change, reason",
     [
         ({"architecture": "x"}, "architecture 'x'"),
-        ({"label_style": "x"}, "label_style"),
-        ({"leans": (0.0,)}, "1 leans"),
+        ({"temperatures": (1.0,)}, "1 temperatures"),
+        ({"annotation_offsets": (0.0,)}, "1 annotation_offsets"),
     ],
 )
 def test_unknown_names_are_refused(change, reason):
@@ -67,13 +71,28 @@ def test_the_shipped_network_is_small():
     assert parameters * 4 < 5e6
 
 
-def test_labels_lie_beside_what_the_network_says():
-    config = keypoint_net.KeypointConfig(
-        crop_size=100, margin=1.25, leans=(0.0, 0.0, 0.01, 0.02, -0.03, 0.05)
-    )
-    np.testing.assert_allclose(config.lean(), [0.8, 1.6])
-    np.testing.assert_allclose(config.lean("ytf"), [-2.4, 4.0])
-    assert not keypoint_net.KeypointConfig().lean().any()  # weights that know nothing of it
+def test_what_is_corrected_in_the_decoded_output():
+    """Points by the style's annotation offset, sigmas by its temperature, visibility by its calibration."""
+    plain = dataclasses.replace(CONFIGS["keypointnet"], annotation_offsets=(0.0,) * 8)
+    corrected = dataclasses.replace(
+        plain, crop_size=112, margin=1.4, temperatures=(1.0, 1.5, 1.0, 2.0),
+        annotation_offsets=(0.0, 0.0, 0.01, 0.02, 0.0, 0.0, -0.03, 0.05), visibility_calibration=(2.0, -1.0),
+    )  # fmt: skip
+    before, after = (keypoint_net.build(config).eval() for config in (plain, corrected))
+    after.load_state_dict(before.state_dict())
+    crops = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)
+    for style, offset, temperature in ((None, (0, 0), 1), ("300w", (0.8, 1.6), 1.5), ("merl", (-2.4, 4), 2)):
+        with torch.inference_mode():
+            was, now = before.predict(crops, style), after.predict(crops, style)
+            decoded = keypoint_net.Decoded(after)(crops, torch.tensor([scheme.style_index(style)]))
+        away = torch.tensor(offset, dtype=torch.float32).expand(2, 68, 2)
+        torch.testing.assert_close(now.keypoints - was.keypoints, away, atol=1e-3, rtol=0)
+        torch.testing.assert_close(now.sigmas, was.sigmas * temperature)
+        logits = torch.logit(was.visibility.double())
+        torch.testing.assert_close(now.visibility.double(), torch.sigmoid(2 * logits - 1), atol=1e-5, rtol=0)
+        np.testing.assert_allclose(corrected.annotation_offset(style), offset, atol=1e-6)
+        for ours, theirs in zip(decoded, now, strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 def trained_by_chance(config: keypoint_net.KeypointConfig) -> keypoint_net.KeypointNet:
@@ -116,11 +135,28 @@ def test_a_narrowed_network_keeps_the_channels_that_matter():
     with torch.inference_mode():
         ours, theirs = narrow.eval().predict(crops, "ytf"), wide.predict(crops, "ytf")
     torch.testing.assert_close(ours.keypoints, theirs.keypoints, atol=1e-3, rtol=0)
-    torch.testing.assert_close(ours.spreads, theirs.spreads, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(ours.sigmas, theirs.sigmas, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(ours.visibility, theirs.visibility, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("change", [{"widths": (16, 32, 64, 192)}, {"depths": (1, 2, 3)}])
-def test_nothing_is_narrowed_to_more(change):
+@pytest.mark.parametrize(
+    "bigger", [{"widths": (16, 48, 64, 192)}, {"depths": (2, 2, 4)}, {"top_down_width": 64}]
+)
+def test_a_widened_network_says_the_same(bigger):
+    small = trained_by_chance(dataclasses.replace(CONFIGS["keypointnet"], widths=(8, 32, 40, 96)))
+    config = dataclasses.replace(small.config, **bigger)
+    wide = keypoint_net.resized(small, config)
+    assert wide.config == config
+    crops = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)
+    with torch.inference_mode():
+        ours, theirs = wide.eval().predict(crops, "ytf"), small.predict(crops, "ytf")
+    for now, was in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(now, was, atol=2e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="smaller than"):
+        keypoint_net.widened(wide, dataclasses.replace(config, widths=(8, 16, 64, 256)))
+
+
+def test_another_architecture_is_not_resized():
     wide = keypoint_net.build(CONFIGS["keypointnet"])
-    assert keypoint_net.narrowed(wide, dataclasses.replace(wide.config, **change)) is wide
-    assert keypoint_net.narrowed(wide, CONFIGS["baseline"]) is wide
+    assert keypoint_net.resized(wide, wide.config) is wide
+    assert keypoint_net.resized(wide, CONFIGS["baseline"]) is wide
