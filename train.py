@@ -4,6 +4,7 @@
     python train.py faces --data DATA                       # the face detector
     python train.py keypoints --data DATA --resume          # go on exactly where a run was interrupted
     torchrun --nproc-per-node 2 train.py keypoints --data DATA
+    python train.py keypoints --csv labels.csv --images pictures --start fkp/weights --epochs 9   # your faces
 
 The bundled keypoint weights were made on two CPU cores by these four (LOG.md says how long they took):
 
@@ -50,7 +51,7 @@ from fkp import FaceKeypoints, __version__, detector, hub, runtime
 from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig
 from fkp.hub import publish
 from fkp.networks import keypoint_net, state
-from fkp.training import distillation, face_task, keypoint_task
+from fkp.training import distillation, face_task, keypoint_task, own_faces
 from fkp.training.muon import Muon
 from fkp.training.run_folder import CheckpointError, RunFolder
 
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         other = hub.load(hub.find(args.other))  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
         if not task.steps_per_epoch:
-            raise ValueError(f"{args.data} holds too few faces for one batch of {args.batch_size}")
+            raise ValueError(f"{args.csv or args.data} holds too few faces for a batch of {args.batch_size}")
         if args.start:
             stored = {model: hub.load(hub.find(model)) for model in args.start}
             state.copy_mean(
@@ -290,6 +291,13 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         config = replace(config, depths=tuple(args.blocks))
     if args.top_down:
         config = replace(config, top_down_width=args.top_down)
+    if args.csv:
+        if args.start:  # what goes with weights goes on with them
+            config = hub.load(hub.find(args.start[0])).keypoints
+        return own_faces.OwnFacesTask(
+            args.csv, args.images, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
+            augmentation=augmentation, all_faces=args.all_faces,
+        )  # fmt: skip
     return keypoint_task.KeypointTask(
         args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         augmentation=augmentation, all_faces=args.all_faces,
@@ -443,7 +451,7 @@ def digest_of_labels(folder: Path) -> str:
 def settings(args: argparse.Namespace) -> dict[str, str]:
     """What must not change between a run and its resumption."""
     free = {"resume", "overwrite", "data", "other", "device", "threads", "workers", "push_to"}
-    free |= {"save_minutes", "preview_every", "validate_every"}
+    free |= {"csv", "images", "save_minutes", "preview_every", "validate_every"}
     return {name: str(value) for name, value in vars(args).items() if name not in free}
 
 
@@ -451,8 +459,9 @@ def command(args: argparse.Namespace, world: int) -> str:
     """The command that trains these weights anew, for their metrics; it names no place on this machine."""
     usual = vars(parse([args.what, "--data", "DATA"]))
     places = {"what", "data", "runs", "name", "other", "resume", "overwrite", "save_minutes", "push_to"}
+    places |= {"csv", "images"}
     parts = ["python train.py" if world == 1 else f"torchrun --nproc-per-node {world} train.py"]
-    parts += [args.what, "--data DATA"]
+    parts += [args.what, "--csv CSV --images DIR" if args.csv else "--data DATA"]
     for name, value in vars(args).items():
         if name in places | {"device"} or value == usual[name]:
             continue
@@ -493,7 +502,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("what", choices=("keypoints", "faces"), help="the network to train")
     where = parser.add_argument_group("input and output")
-    where.add_argument("--data", type=Path, required=True, help="folder with ytf/, 300w/ and face_boxes.csv")
+    where.add_argument("--data", type=Path, help="folder with ytf/, 300w/ and face_boxes.csv")
+    where.add_argument("--csv", type=Path, help="keypoints: labels of your own instead, a row for a face")
+    where.add_argument("--images", metavar="DIR", type=Path, help="folder of the pictures of --csv")
     where.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     where.add_argument("--name", help="folder of this run (default: what is trained)")
     where.add_argument("--other", help="model to take the other network from (default: bundled)")
@@ -549,7 +560,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     machine.add_argument("--threads", type=int, default=0, help="torch's CPU threads (0: torch decides)")
     machine.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
     machine.add_argument("--compile", action="store_true", help="torch.compile the network")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if (args.data is None) == (args.csv is None):
+        parser.error("either --data or --csv is needed")
+    if args.csv and (args.what != "keypoints" or args.images is None or args.teacher):
+        parser.error("--csv goes with keypoints and --images, and without --teacher")
+    return args
 
 
 if __name__ == "__main__":

@@ -235,7 +235,7 @@ class Source(NamedTuple):
 
     csv: str
     folder: str
-    style: str
+    style: str | None
     key: Callable[[str], str]
     visibility: str | None = None
 

@@ -13,14 +13,24 @@ class FacesInColour:
     """Finds one upright face for each of `boxes`, in pictures that are not black; no network runs."""
 
     metrics: dict = {}
+    face_detector = None
     source = None
 
     def __init__(self, *boxes: tuple[float, float, float, float]) -> None:
         self.boxes = np.array(boxes or [(40, 30, 120, 110)], np.float32)
         self.calls = 0
+        self.min_score: float | None = None
+        self.keypoint_scores: np.ndarray | None = None
+        """Those of its faces, where a test says so."""
 
-    def __call__(self, image: np.ndarray, *, max_faces: int | None = None) -> Faces:
+    def with_options(self, **options: object) -> FacesInColour:
+        return self
+
+    def __call__(
+        self, image: np.ndarray, *, max_faces: int | None = None, min_score: float | None = None
+    ) -> Faces:
         self.calls += 1
+        self.min_score = min_score
         return self.keypoints_at(image, self.boxes[:max_faces] if image.any() else self.boxes[:0])
 
     def detect(
@@ -36,7 +46,9 @@ class FacesInColour:
             boxes,
             np.linspace(0.9, 0.5, len(boxes)),
             np.stack([points_in(box) for box in boxes]),
-            np.tile(np.linspace(0.2, 0.95, 68), (len(boxes), 1)),
+            np.tile(np.linspace(0.2, 0.95, 68), (len(boxes), 1))
+            if self.keypoint_scores is None
+            else self.keypoint_scores[: len(boxes)],
         )
 
     def describe(self) -> list[str]:

@@ -77,7 +77,7 @@ def test_every_fault_is_named_at_once(tmp_path):
     assert "row 5 (gone.png): there is no picture" in text
     assert "row 6 (text.png)" in text and "text.png: is no picture" in text
     assert "row 7 (good.png): 3 of 136 numbers" in text
-    assert "picture good.png: more than 136 numbers" in text
+    assert "row 8 (good.png): more than 136 numbers" in text
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def build(site: Site) -> None:
         with gr.Column(scale=7, min_width=320):
             answer = gr.HTML(view.answer(Album()), elem_id="answer")
             picture = components.picture(elem_id="result")
-    one_face = components.chooser(elem_id="face")
+            one_face = components.chooser(elem_id="face")
 
     def everything(album: Album, shown: list[str], size: float, left_out: int = 0) -> dict[Any, Any]:
         """All that is shown of an album."""

@@ -65,7 +65,7 @@ class Photo:
     path: Path
     problem: str = ""
     size_wh: tuple[int, int] = (0, 0)
-    faces: Faces = Faces.none()
+    faces: Faces = field(default_factory=Faces.none)
     more_faces: bool = False
     shown: bytes = b""
     thumbnail: bytes = b""

@@ -206,28 +206,9 @@ def _graphs(weights: Weights) -> str:
     """How to feed the ONNX files; nothing where there are none."""
     if not any(name.endswith(".onnx") for name in weights.sizes):
         return ""
-    return Template(_GRAPHS).substitute(
-        size=weights.config["keypoints"]["crop_size"], margin=f"{weights.config['keypoints']['margin']:g}"
-    )
-
-
-_GRAPHS = """\
-## Without fkp: the ONNX files
-
-| file | inputs | outputs |
-| --- | --- | --- |
-| `onnx/keypoints.onnx` | `crops` uint8 (n,3,$size,$size), RGB; `label_style` int64 (1,): 0 for None, \
-1 `300w`, 2 `ytf`, 3 `merl` | `keypoints` (n,68,2) in pixels of the crop, `sigmas` (n,68) expected error in them, \
-`visibility` (n,68), 0 to 1 |
-| `onnx/detector.onnx` | `pictures` uint8 (n,3,h,w), RGB, h and w multiples of the largest stride | \
-`logits` (n,cells), `offsets` (n,cells,4), which fkp/detector.py decodes |
-
-A crop is a square around the tight box of a face (eyebrows to chin, jaw to jaw), $margin times as wide as the \
-longer side of the box, scaled to $size×$size pixels. Means, calibration and the offset of the style are inside the \
-graphs. Files named `.int8.onnx` are the same with 8-bit weights and activations, for processors with VNNI or dot \
-product instructions. examples/onnx_only.py of the source does all this with NumPy and ONNX Runtime.
-
-"""
+    keypoints = weights.config["keypoints"]
+    page = Template((_OWN / "onnx.md").read_text(encoding="utf-8"))
+    return page.substitute(size=keypoints["crop_size"], margin=f"{keypoints['margin']:g}")
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from fkp import config as configs
+from fkp import scheme
 from fkp.networks import keypoint_net
 
-CONFIGS = {"keypointnet": keypoint_net.KEYPOINTNET, "baseline": keypoint_net.BASELINE}
+CONFIGS = {"keypointnet": configs.KEYPOINTNET, "baseline": configs.BASELINE}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -17,8 +19,10 @@ def test_one_interface(name, count):
     crops = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
     with torch.inference_mode():
         prediction = model.predict(crops)
-    assert prediction.keypoints.shape == (count, 68, 2) and prediction.spreads.shape == (count, 68)
-    assert prediction.keypoints.isfinite().all() and (prediction.spreads > 0).all()
+    assert prediction.keypoints.shape == (count, 68, 2)
+    assert prediction.sigmas.shape == prediction.visibility.shape == (count, 68)
+    assert prediction.keypoints.isfinite().all() and (prediction.sigmas > 0).all()
+    assert ((0 < prediction.visibility) & (prediction.visibility < 1)).all()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -27,7 +31,7 @@ def test_every_parameter_learns(name):
     size = CONFIGS[name].crop_size
     raw = model(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8), torch.tensor([1, 2]))
     weight = torch.rand_like(raw.outputs)
-    ((raw.outputs * weight).sum() + raw.log_spreads.sum()).backward()
+    ((raw.outputs * weight).sum() + raw.log_spreads.sum() + raw.visibility.sum()).backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
@@ -45,21 +49,21 @@ def test_labelling_styles_differ_once_learnt():
     torch.nn.init.normal_(model.style.weight)
     crops = torch.randint(0, 256, (1, 3, 112, 112), dtype=torch.uint8)
     with torch.inference_mode():
-        default, own, other = (model.predict(crops, style).keypoints for style in (None, "300w", "ytf"))
-    assert torch.equal(default, own) and not torch.allclose(default, other)
+        said = [model.predict(crops, style).keypoints for style in (None, *scheme.LABEL_STYLES)]
+    assert not any(torch.allclose(said[0], other, atol=0.1) for other in said[1:])
 
 
 @pytest.mark.parametrize(
     "change, reason",
     [
         ({"architecture": "x"}, "architecture 'x'"),
-        ({"label_style": "x"}, "label_style"),
-        ({"leans": (0.0,)}, "1 leans"),
+        ({"temperatures": (1.0,)}, "1 temperatures"),
+        ({"annotation_offsets": (0.0,)}, "1 annotation_offsets"),
     ],
 )
 def test_unknown_names_are_refused(change, reason):
     with pytest.raises(ValueError, match=reason):
-        keypoint_net.build(dataclasses.replace(keypoint_net.KeypointConfig(), **change))
+        keypoint_net.build(dataclasses.replace(configs.KeypointConfig(), **change))
 
 
 def test_the_shipped_network_is_small():
@@ -67,16 +71,27 @@ def test_the_shipped_network_is_small():
     assert parameters * 4 < 5e6
 
 
-def test_labels_lie_beside_what_the_network_says():
-    config = keypoint_net.KeypointConfig(
-        crop_size=100, margin=1.25, leans=(0.0, 0.0, 0.01, 0.02, -0.03, 0.05)
-    )
-    np.testing.assert_allclose(config.lean(), [0.8, 1.6])
-    np.testing.assert_allclose(config.lean("ytf"), [-2.4, 4.0])
-    assert not keypoint_net.KeypointConfig().lean().any()  # weights that know nothing of it
+def test_corrections_of_a_style() -> None:
+    """Annotation offset and temperature are those of the style, the visibility is calibrated."""
+    config = configs.KeypointConfig(
+        crop_size=100, margin=1.25, temperatures=(1.0, 2.0, 3.0, 4.0), visibility_calibration=(2.0, 1.0),
+        annotation_offsets=(0.0, 0.0, 0.01, 0.02, -0.03, 0.05, 0.0, 0.0),
+    )  # fmt: skip
+    np.testing.assert_allclose(config.annotation_offset("300w"), [0.8, 1.6], rtol=1e-6)
+    np.testing.assert_allclose(config.annotation_offset("ytf"), [-2.4, 4.0], rtol=1e-6)
+    assert not config.annotation_offset(None).any()
+    model = keypoint_net.build(config)
+    raw = keypoint_net.RawOutput(torch.zeros(1, 68, 25, 25), torch.zeros(1, 68), torch.full((1, 68), 0.5))
+    for style in (None, "300w", "ytf"):
+        number = scheme.style_index(style)
+        said = model.decode(raw, torch.tensor([number]))
+        expected = 49.5 + config.annotation_offset(style)
+        np.testing.assert_allclose(said.keypoints[0, 7], expected, rtol=1e-5)
+        assert said.sigmas.unique().tolist() == [config.temperatures[number]]
+        assert said.visibility[0, 0].item() == pytest.approx(1 / (1 + np.exp(-2)))
 
 
-def trained_by_chance(config: keypoint_net.KeypointConfig) -> keypoint_net.KeypointNet:
+def trained_by_chance(config: configs.KeypointConfig) -> keypoint_net.KeypointNet:
     """A network whose normalisations and styles are not as they begin."""
     model = keypoint_net.build(config).eval()
     assert isinstance(model, keypoint_net.KeypointNet)
@@ -116,7 +131,7 @@ def test_a_narrowed_network_keeps_the_channels_that_matter():
     with torch.inference_mode():
         ours, theirs = narrow.eval().predict(crops, "ytf"), wide.predict(crops, "ytf")
     torch.testing.assert_close(ours.keypoints, theirs.keypoints, atol=1e-3, rtol=0)
-    torch.testing.assert_close(ours.spreads, theirs.spreads, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(ours.sigmas, theirs.sigmas, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("change", [{"widths": (16, 32, 64, 192)}, {"depths": (1, 2, 3)}])
