@@ -79,3 +79,8 @@ class DetectorConfig:
     """Of two boxes that overlap more than this, the lower scored is dropped."""
     bias: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """By how much the network's boxes are off on the whole, which is taken away: see `box_errors`."""
+    calibration: tuple[float, float] = (1.0, 0.0)
+    """Slope and intercept that make the network's logits those of a calibrated probability (Platt scaling):
+    of boxes with score s a share s are faces, on validation photos. `min_score` is on that scale."""
+    activation_ranges: tuple[tuple[str, float, float], ...] = ()
+    """As `KeypointConfig.activation_ranges`, seen in training photos."""

@@ -103,7 +103,7 @@ class Detector:
         """
         picture, scale_xy = fit(image, scale)
         logits, offsets = (output[0] for output in self.runner(picture[None]))
-        scores = 1 / (1 + np.exp(-logits))
+        scores = calibrated(logits, self.config.calibration)
         keep = np.flatnonzero(scores >= min_score)
         if len(keep) > MOST_BOXES:
             keep = np.sort(keep[np.argpartition(-scores[keep], MOST_BOXES)[:MOST_BOXES]])
@@ -113,6 +113,12 @@ class Detector:
         # Edges at −½: the inverse of how `fit` placed the picture.
         boxes = (boxes[fits] + np.float32(0.5)) / np.tile(scale_xy, 2).astype(np.float32) - np.float32(0.5)
         return boxes, scores[fits]
+
+
+def calibrated(logits: np.ndarray, calibration: tuple[float, float]) -> np.ndarray:
+    """Scores (...), 0..1, of logits (...), by the slope and the intercept of a calibration."""
+    slope, intercept = calibration
+    return 1 / (1 + np.exp(-slope * logits - intercept))
 
 
 def voted(boxes: np.ndarray, scores: np.ndarray, best: np.ndarray) -> np.ndarray:

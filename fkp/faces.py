@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -99,7 +99,7 @@ class Faces:
         """(n,) float32: how far the mouth is open, `measures.mouth_openness`."""
         return measures.mouth_openness(self.keypoints)
 
-    _picture: ClassVar[Callable[[], Any]] = staticmethod(lambda: None)
+    _picture: ClassVar[Any] = staticmethod(lambda: None)
 
     def seen_in(self, picture: Any) -> Self:
         """The same faces, which a notebook shows on this picture: a path, a PIL image or an array.

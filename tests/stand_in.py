@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from fkp import Faces
@@ -14,11 +16,11 @@ class FacesInColour:
 
     metrics: dict = {}
     face_detector = None
-    source = None
 
     def __init__(self, *boxes: tuple[float, float, float, float]) -> None:
         self.boxes = np.array(boxes or [(40, 30, 120, 110)], np.float32)
         self.calls = 0
+        self.weights = SimpleNamespace(folder=None)
         self.min_score: float | None = None
         self.keypoint_scores: np.ndarray | None = None
         """Those of its faces, where a test says so."""

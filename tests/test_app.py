@@ -514,7 +514,7 @@ def test_about_tells_the_figures_only_of_the_model_that_runs(page, model):
     (tell,) = [event.fn for event in page.fns.values() if event.name == "tell"]
     assert "came without figures" in tell() and "<img" not in tell() and "keypoints on nothing" in tell()
     assert "weights from" not in tell()  # it would tell a folder
-    model.source, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
+    model.weights.folder, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
     assert "<table>" in tell() and "<img" in tell()
 
 
@@ -807,7 +807,7 @@ def test_the_page_works_without_the_folders_beside_it(root, tmp_path, monkeypatc
     alone = module_from_spec(specification)
     specification.loader.exec_module(alone)
     model = FacesInColour()
-    model.source, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
+    model.weights.folder, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
 
     async def build():
         return alone.build(model)

@@ -17,6 +17,7 @@ from fkp.demo.clip_jobs import Footage, Reel
 from fkp.demo.events import DOWNLOAD, JUST_SCROLL, NOW, NOW_AND_SCROLL, PRIVATE, QUICK, Shown, ending_with
 from fkp.demo.latest_action import Turns
 from fkp.demo.site import Site
+from fkp.video import Progress
 
 TELL_SECONDS = 0.5
 """How often it is told how far the work on a clip is."""
@@ -137,19 +138,14 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
             outputs = everything(view.going_on(None, before), busy=True)
             while True:
                 ended = job.ended
-                if ended and job.done and job.progress:
-                    stretches = clip_jobs.timeline(order)
-                    progress = job.progress
-                    if order.recorded:  # then nobody has counted
-                        progress = replace(progress, faces=clip_jobs.faces_seen(order))
-                    outputs = everything(
-                        view.film(address_of(order.film), clip, progress, stretches), done=True
-                    )
-                elif ended:
-                    outputs = everything(view.say(html.escape(job.problem), "problem") + before, ready=True)
-                with reel.sending(moment) as goes_on:
+                with reel.sending(moment) as goes_on:  # as long as it does, its files are there
                     if not goes_on:
                         return
+                    if ended and job.done and job.progress:
+                        outputs = everything(result(clip, order, job.progress), done=True)
+                    elif ended:
+                        problem = view.say(html.escape(job.problem), "problem")
+                        outputs = everything(problem + before, ready=True)
                     yield outputs
                 if ended:
                     return
@@ -159,6 +155,11 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
         finally:
             if not job.ended:  # the visitor has gone, or has begun something else
                 job.stop()
+
+    def result(clip: Footage, order: clip_jobs.Order, progress: Progress) -> str:
+        if order.recorded:  # then nobody has counted
+            progress = replace(progress, faces=clip_jobs.faces_seen(order))
+        return view.film(address_of(order.film), clip, progress, clip_jobs.timeline(order))
 
     def is_same(order: clip_jobs.Order, clip: Footage, wanted: dict[str, Any]) -> bool:
         most = min(wanted["max_faces"], limits.max_faces)

@@ -4,14 +4,8 @@ import { type Box, height, iou, longerSide, suppress, width } from "./geometry";
 import { type Picture, resize, roundEven } from "./pixels";
 
 /** The section `detector` of config.json; the same names, meanings and units as in Python. */
-export interface DetectorConfig {
-  least_size: number;
-  input_size: number;
-  fine_pixels: number;
-  min_score: number;
-  max_iou: number;
-  bias: [number, number, number, number];
-}
+export type DetectorConfig = Record<"least_size" | "input_size" | "fine_pixels" | "min_score" | "max_iou", number> &
+  { bias: [number, number, number, number] };
 
 /** What a network gives for planes (n, 3, h, w): its outputs by name. */
 export type Network = (planes: Uint8Array, dims: number[]) => Promise<Record<string, Float32Array>>;
@@ -19,6 +13,7 @@ export type Network = (planes: Uint8Array, dims: number[]) => Promise<Record<str
 export interface Detections {
   boxes: Box[];
   scores: number[];
+  turns?: number[]; // counter-clockwise quarter turns that put each upright
 }
 
 // The numbers and their reasons are those of fkp/detector.py.
