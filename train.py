@@ -4,6 +4,7 @@
     python train.py faces --data DATA                       # the face detector
     python train.py keypoints --data DATA --resume          # go on exactly where a run was interrupted
     torchrun --nproc-per-node 2 train.py keypoints --data DATA
+    python train.py keypoints --csv labels.csv --images pictures --start fkp/weights --epochs 9   # your faces
 
 The bundled keypoint weights were made on a CPU core by these two; EARLIER is the third version of LOG.md,
 which says how long they took:
@@ -22,6 +23,7 @@ model.safetensors and metrics.json, which `FaceKeypoints.from_pretrained("runs/<
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import os
 import signal
@@ -47,9 +49,9 @@ from fkp import FaceKeypoints, __version__, detector, hub, runtime, scheme
 from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig
 from fkp.hub import publish
 from fkp.networks import keypoint_net, state
-from fkp.training import distillation, face_task, keypoint_task
+from fkp.training import distillation, face_task, keypoint_task, own_faces
 from fkp.training.muon import Muon
-from fkp.training.run_folder import RunFolder
+from fkp.training.run_folder import CheckpointError, RunFolder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,11 +72,12 @@ def main(arguments: list[str] | None = None) -> int:
     def autocast() -> AbstractContextManager[Any]:
         return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
-    run = RunFolder(args.runs / (args.name or args.what))
 
     # --- What: the data, the network, its loss and its validation ------------------------------------------
     torch.manual_seed(args.seed)  # the initial weights
     try:
+        run = RunFolder(args.runs / (args.name or args.what))
+        data_digest = digest_of_labels(args.data)
         if args.batch_size % world:
             raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
         if args.push_to and rank == 0:
@@ -82,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         other = hub.load(hub.find(args.other))  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
         if not task.steps_per_epoch:
-            raise ValueError(f"{args.data} holds too few faces for one batch of {args.batch_size}")
+            raise ValueError(f"{args.csv or args.data} holds too few faces for a batch of {args.batch_size}")
         if args.start:
             stored = {model: hub.load(hub.find(model)) for model in args.start}
             state.copy_mean(
@@ -105,15 +108,22 @@ def main(arguments: list[str] | None = None) -> int:
         if not run.checkpoint.is_file():
             print(f"train.py: nothing to resume: {run.checkpoint} does not exist", file=sys.stderr)
             return 1
-        checkpoint = run.load()
-        changed = [k for k, v in settings(args).items() if checkpoint["settings"].get(k) != v]
-        if changed:
-            print(f"train.py: the run was started with other settings: {', '.join(changed)}", file=sys.stderr)
+        try:
+            checkpoint = run.load()
+            changed = [k for k, v in settings(args).items() if checkpoint["settings"].get(k) != v]
+            if changed:
+                raise CheckpointError(f"the run was started with other settings: {', '.join(changed)}")
+            if checkpoint.get("data", data_digest) != data_digest:
+                raise CheckpointError(f"the CSVs in {args.data} have changed since {run.checkpoint}")
+            model.load_state_dict(checkpoint["model"])
+            average.load_state_dict(checkpoint["average"])
+            for optimizer, stored in zip(optimizers, checkpoint["optimizers"], strict=True):
+                optimizer.load_state_dict(stored)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            misfit = "" if isinstance(error, CheckpointError) else f"{run.checkpoint} does not fit: "
+            print(f"train.py: {misfit}{reason}", file=sys.stderr)
             return 1
-        model.load_state_dict(checkpoint["model"])
-        average.load_state_dict(checkpoint["average"])
-        for optimizer, stored in zip(optimizers, checkpoint["optimizers"], strict=True):
-            optimizer.load_state_dict(stored)
         step, history, sums = checkpoint["step"], checkpoint["history"], checkpoint["sums"]
     elif run.checkpoint.is_file() and not args.overwrite:
         print(f"train.py: {run.path} holds a run already: --resume it, --overwrite it or give a --name",
@@ -124,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         if rank == 0:
             run.save({
                 "settings": settings(args), "step": step, "history": history, "sums": sums,
-                "model": model.state_dict(), "average": average.state_dict(),
+                "data": data_digest, "model": model.state_dict(), "average": average.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             })  # fmt: skip
 
@@ -143,6 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     bar = tqdm(total=last, initial=step, unit="step", disable=rank > 0, dynamic_ncols=True)
     saved = time.monotonic()
     model.train()
+    broken = False
     with interruption:
         for batch in loader:
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -153,7 +164,9 @@ def main(arguments: list[str] | None = None) -> int:
                     group["lr"] = lr * group["peak"]
             with autocast():
                 loss, parts = task.loss(trained, batch)
-            descend(loss, model, optimizers, args.clip)
+            if not descend(loss, model, optimizers, args.clip, world):
+                broken = True
+                break
             average.update_parameters(model)
             step += 1
 
@@ -189,6 +202,12 @@ def main(arguments: list[str] | None = None) -> int:
     bar.close()
     if world > 1:
         dist.destroy_process_group()
+    if broken:
+        if rank == 0:
+            kept = f"{run.checkpoint} is of before" if run.checkpoint.is_file() else "nothing was saved yet"
+            advice = "lower --lr, or look for labels that are off"
+            print(f"train.py: the loss of step {step + 1} is not finite; {kept}. {advice}", file=sys.stderr)
+        return 1
     if step < last:
         if rank == 0:
             print(
@@ -270,6 +289,13 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         config = replace(config, depths=tuple(args.blocks))
     if args.top_down:
         config = replace(config, top_down_width=args.top_down)
+    if args.csv:
+        if args.start:  # what goes with weights goes on with them
+            config = hub.load(hub.find(args.start[0])).keypoints
+        return own_faces.OwnFacesTask(
+            args.csv, args.images, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
+            augmentation=augmentation, all_faces=args.all_faces,
+        )  # fmt: skip
     return keypoint_task.KeypointTask(
         args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         augmentation=augmentation, all_faces=args.all_faces, repeats=args.repeats,
@@ -388,20 +414,42 @@ def make_optimizers(
 
 
 def descend(
-    loss: torch.Tensor, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], clip: float
-) -> None:
-    """One backward pass and update; `clip` is the largest norm of the gradient."""
+    loss: torch.Tensor,
+    model: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    clip: float,
+    world: int = 1,
+) -> bool:
+    """One backward pass and update; `clip` is the largest norm of the gradient.
+
+    Where the loss or the gradient of any process is not finite, nothing is updated, and the answer is False.
+    """
     model.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    finite = (torch.isfinite(loss.detach()) & torch.isfinite(norm)).to(torch.int32)
+    if world > 1:
+        dist.all_reduce(finite, dist.ReduceOp.MIN)
+    if not finite:
+        return False
     for optimizer in optimizers:
         optimizer.step()
+    return True
+
+
+def digest_of_labels(folder: Path) -> str:
+    """SHA-256, in hex, of all CSVs in a data folder and the folders in it, with their names."""
+    sha256 = hashlib.sha256()
+    for path in sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv")]):
+        sha256.update(f"{path.relative_to(folder).as_posix()}\n".encode())
+        sha256.update(path.read_bytes())
+    return sha256.hexdigest()
 
 
 def settings(args: argparse.Namespace) -> dict[str, str]:
     """What must not change between a run and its resumption."""
     free = {"resume", "overwrite", "data", "other", "device", "threads", "workers", "push_to"}
-    free |= {"save_minutes", "preview_every", "validate_every"}
+    free |= {"csv", "images", "save_minutes", "preview_every", "validate_every"}
     return {name: str(value) for name, value in vars(args).items() if name not in free}
 
 
@@ -409,8 +457,9 @@ def command(args: argparse.Namespace, world: int) -> str:
     """The command that trains these weights anew, for their metrics; it names no place on this machine."""
     usual = vars(parse([args.what, "--data", "DATA"]))
     places = {"what", "data", "runs", "name", "other", "resume", "overwrite", "save_minutes", "push_to"}
+    places |= {"csv", "images"}
     parts = ["python train.py" if world == 1 else f"torchrun --nproc-per-node {world} train.py"]
-    parts += [args.what, "--data DATA"]
+    parts += [args.what, "--csv CSV --images DIR" if args.csv else "--data DATA"]
     for name, value in vars(args).items():
         if name in places | {"device"} or value == usual[name]:
             continue
@@ -451,7 +500,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("what", choices=("keypoints", "faces"), help="the network to train")
     where = parser.add_argument_group("input and output")
-    where.add_argument("--data", type=Path, required=True, help="folder with ytf/, 300w/ and face_boxes.csv")
+    where.add_argument("--data", type=Path, help="folder with ytf/, 300w/ and face_boxes.csv")
+    where.add_argument("--csv", type=Path, help="keypoints: labels of your own instead, a row for a face")
+    where.add_argument("--images", metavar="DIR", type=Path, help="folder of the pictures of --csv")
     where.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
     where.add_argument("--name", help="folder of this run (default: what is trained)")
     where.add_argument("--other", help="model to take the other network from (default: bundled)")
@@ -511,7 +562,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     machine.add_argument("--threads", type=int, default=0, help="torch's CPU threads (0: torch decides)")
     machine.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
     machine.add_argument("--compile", action="store_true", help="torch.compile the network")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if (args.data is None) == (args.csv is None):
+        parser.error("either --data or --csv is needed")
+    if args.csv and (args.what != "keypoints" or args.images is None or args.teacher):
+        parser.error("--csv goes with keypoints and --images, and without --teacher")
+    return args
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
     python examples/blink_and_mouth.py clip.mp4 openness.csv
 
-The CSV has a row for each face and frame: frame, time, face, eyes, mouth. `eyes` is the eye aspect ratio of
-Soukupová and Čech (Real-Time Eye Blink Detection using Facial Landmarks, 2016), the mean of both eyes;
-`mouth` is the same of the inner lips. Both are heights as shares of widths: 0 is closed.
+The CSV has a row for each face and frame: frame, time, face, eyes, mouth. `eyes` is the mean of both eyes of
+`faces.eye_openness`, `mouth` is `faces.mouth_openness`: heights as shares of widths, 0 is closed.
 """
 
 import argparse
@@ -18,19 +17,8 @@ from fkp import FaceKeypoints
 from fkp.tracking import Tracker
 from fkp.video.clip_io import Clip, ClipError, Frame
 
-# Corners, then pairs of an upper and a lower point.
-RIGHT_EYE = ((36, 39), (37, 41), (38, 40))
-LEFT_EYE = ((42, 45), (43, 47), (44, 46))
-MOUTH = ((60, 64), (61, 67), (62, 66), (63, 65))
-
 CLOSED = 0.7
 """Eyes are shut below this share of what is usual for the face."""
-
-
-def openness(keypoints: np.ndarray, part: tuple[tuple[int, int], ...]) -> float:
-    """Mean height of a part of a face with keypoints (68,2), as a share of its width."""
-    width, *heights = (np.linalg.norm(keypoints[a] - keypoints[b]) for a, b in part)
-    return float(np.mean(heights) / max(width, 1e-6))
 
 
 def blinks(eyes: list[float], times: list[float], longest: float = 0.5) -> int:
@@ -62,11 +50,10 @@ def main() -> None:
                 if not isinstance(part, Frame):  # sound
                     continue
                 faces = tracker(part.image, part.time)
-                for number, keypoints in zip(faces.ids.tolist(), faces.keypoints, strict=True):
-                    eyes = (openness(keypoints, RIGHT_EYE) + openness(keypoints, LEFT_EYE)) / 2
-                    mouth = openness(keypoints, MOUTH)
+                opened = zip(faces.ids, faces.eye_openness.mean(axis=1), faces.mouth_openness, strict=True)
+                for number, eyes, mouth in opened:
                     writer.writerow([part.number, f"{part.time:.3f}", number, f"{eyes:.3f}", f"{mouth:.3f}"])
-                    seen[number].append((part.time, eyes))
+                    seen[int(number)].append((part.time, eyes))
     except (ClipError, OSError) as error:
         sys.exit(str(error))
     for number, rows in seen.items():

@@ -1,6 +1,6 @@
 """Draw the 68 keypoints of every face on a picture.
 
-    python examples/draw_keypoints.py photo.jpg drawn.png
+python examples/draw_keypoints.py photo.jpg drawn.png
 """
 
 import argparse

@@ -186,6 +186,10 @@ def _parser() -> argparse.ArgumentParser:
         "--hardware", metavar="NAME", default="zero-a10g",
         help="what it runs on, as cpu-basic (default: zero-a10g, a GPU that is lent when it is needed)",
     )  # fmt: skip
+    space.add_argument(
+        "--static", action="store_true",
+        help="a Static Space: the edition that runs wholly in the visitor's browser, hosted for free",
+    )
     space.add_argument("--private", action="store_true", help="for your eyes only, if it is a new one")
     space.add_argument("--out", metavar="DIR", type=Path, help="keep the folder there")
     space.add_argument("--dry-run", action="store_true", help="upload nothing, only show the files")
@@ -328,7 +332,7 @@ def _label(args: argparse.Namespace) -> int:
         from fkp import label
         from fkp.label import annotation
     except ImportError as error:
-        raise _Stop(f"labelling needs {error.name}: run 'pip install fkp[label]'") from error
+        raise _Stop(f"labelling needs {error.name}: run 'pip install \"fkp[label]\"'") from error
     names = ("backend", "detector", "device", "label_style", "mirrored", "passes")
     options = {name: getattr(args, name) for name in names if hasattr(args, name)}
     settings = label.Settings(args.model, options, args.min_score, args.max_faces)
@@ -459,9 +463,18 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _space(args: argparse.Namespace) -> int:
+    from fkp import hub
     from fkp.demo import space
 
     try:
+        if args.static:
+            weights = hub.find(args.model, revision=args.revision)
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = args.out or Path(temporary)
+                _show_files(space.build_static(args.repo_id, folder, weights))
+                if not args.dry_run:
+                    print(space.push_static(args.repo_id, folder, private=args.private))
+            return 0
         wanted = space.Space(args.repo_id, args.model, args.revision, args.hardware)
         with tempfile.TemporaryDirectory() as temporary:
             folder = args.out or Path(temporary)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
 
+import cv2
 import numpy as np
 
-from fkp import measures
+from fkp import images, measures
+from fkp.geometry import CropTransform
 
 UNSURE = 0.5
 """Mean keypoint score of a face below which its points are a guess, and looked at again where passes allow
@@ -61,12 +66,15 @@ class Faces:
         pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
         return all(np.array_equal(one, two, equal_nan=True) for one, two in pairs)
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash((type(self), len(self)))
 
     def __getitem__(self, index: Any) -> Self:
         """A subset by anything that indexes an array's first axis; `faces[0]` holds one face."""
         index = [index] if isinstance(index, (int, np.integer)) else index
-        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+        some = type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+        object.__setattr__(some, "_picture", self._picture)
+        return some
 
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
@@ -91,9 +99,59 @@ class Faces:
         """(n,) float32: how far the mouth is open, `measures.mouth_openness`."""
         return measures.mouth_openness(self.keypoints)
 
+    _picture: ClassVar[Any] = staticmethod(lambda: None)
+
+    def seen_in(self, picture: Any) -> Self:
+        """The same faces, which a notebook shows on this picture: a path, a PIL image or an array.
+
+        They do not keep it alive, and a copy in another process knows of none.
+        """
+        seen = self[:]
+        is_path = isinstance(picture, str | Path)
+        object.__setattr__(seen, "_picture", (lambda: picture) if is_path else weakref.ref(picture))
+        return seen
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_picture"}
+
+    def _repr_html_(self) -> str:
+        """For notebooks: crops of the first `SHOWN` faces with their points, on grey without the picture."""
+        picture = self._picture()
+        try:
+            image = None if picture is None else images.read(picture)
+        except images.ImageError:  # its file has gone
+            image = None
+        crops = [_as_svg(face, image) for face in self[:SHOWN]]
+        more = len(self) - len(crops)
+        count = f"{len(self) or 'no'} face{'' if len(self) == 1 else 's'}"
+        return f"<div>{''.join(crops)}</div><div>{count}{f', {more} not shown' if more else ''}</div>"
+
     def aligned(self, image: np.ndarray, size: int = 112) -> np.ndarray:
         """(n,size,size,3) uint8: every face of the image upright and of one size, `measures.aligned`."""
         return measures.aligned(image, self.keypoints, size)
+
+
+SHOWN, SHOWN_SIZE = 12, 160
+"""Faces that a notebook shows, and pixels of a side of each."""
+
+
+def _as_svg(face: Faces, image: np.ndarray | None) -> str:
+    """A face as SVG: its crop, and its points, the fainter the less sure."""
+    size = SHOWN_SIZE
+    transform = CropTransform.around_box(face.boxes[0], size, 1.5)
+    points = transform.to_crop(face.keypoints[0])
+    parts = [f'<rect width="{size}" height="{size}" fill="#888"/>']
+    if image is not None:
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(transform.crop(image), cv2.COLOR_RGB2BGR))[1].tobytes()
+        data = base64.b64encode(jpeg).decode()
+        parts.append(f'<image width="{size}" height="{size}" href="data:image/jpeg;base64,{data}"/>')
+    for (x, y), score in zip(points, face.keypoint_scores[0], strict=True):
+        # Integers are pixel centres here, and pixels' edges there.
+        place = f'cx="{x + 0.5:.1f}" cy="{y + 0.5:.1f}" r="1.7"'
+        parts.append(f'<circle {place} fill="#fd4" stroke="#000" stroke-width=".6" opacity="{score:.2f}"/>')
+    title = f"score {face.scores[0]:.2f}, of its points {face.keypoint_scores[0].mean():.2f}"
+    head = f'<svg width="{size}" height="{size}" style="margin:2px"><title>{title}</title>'
+    return head + "".join(parts) + "</svg>"
 
 
 class FaceDetector(Protocol):

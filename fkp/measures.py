@@ -88,24 +88,22 @@ def pose(keypoints: np.ndarray, sigmas: np.ndarray | None = None) -> Pose:
     to the camera. Keypoints that are no face, all in one place or on a line, give NaN.
     """
     points = np.asarray(keypoints, np.float64)[:, list(scheme.INNER)]
-    n = len(points)
-    errors = np.zeros((n, len(HEAD))) if sigmas is None else np.nan_to_num(sigmas)[:, list(scheme.INNER)]
-    # Scale free: one unit is the size of the face.
-    unit = points.std(axis=(1, 2), keepdims=True).clip(1e-12)
-    points, errors = points / unit, errors / unit[:, 0]
-    head, spread = HEAD / HEAD.std(), SPREAD / HEAD.std()
-    weights = 1 / (errors**2 + spread**2)
-    shares = weights / weights.sum(axis=1, keepdims=True)
-    model = head - (shares @ head)[:, None]  # (n,51,3), each around its own weighted middle
-    seen = points - (shares[..., None] * points).sum(axis=1, keepdims=True)
-    normal = np.einsum("np,npi,npj->nij", shares, model, model)
-    affine = np.linalg.solve(normal, np.einsum("np,npi,npj->nij", shares, model, seen)).transpose(0, 2, 1)
-    left, stretch, right = np.linalg.svd(affine, full_matrices=False)
+    errors = np.zeros(points.shape[:2]) if sigmas is None else np.nan_to_num(sigmas)[:, list(scheme.INNER)]
+    around = points - points.mean(axis=1, keepdims=True)
+    scale = np.sqrt((around**2).mean(axis=(1, 2)) / HEAD[:, :2].var(axis=0).mean()).clip(1e-9)
+    for _ in range(2):  # the first only tells the scale well, in pixels a mm, for what people differ by
+        weights = 1 / (errors**2 + (scale[:, None] * SPREAD) ** 2)
+        shares = weights / weights.sum(axis=1, keepdims=True)
+        model = HEAD - (shares @ HEAD)[:, None]  # (n,51,3), each around its own weighted middle
+        seen = points - (shares[..., None] * points).sum(axis=1, keepdims=True)
+        normal = np.einsum("np,npi,npj->nij", shares, model, model)
+        affine = np.linalg.solve(normal, np.einsum("np,npi,npj->nij", shares, model, seen)).transpose(0, 2, 1)
+        left, stretch, right = np.linalg.svd(affine, full_matrices=False)
+        scale = stretch[:, 0].clip(1e-9)  # the lesser ones are where the fit is poor
     flat = stretch[:, 1] < 1e-3 * stretch[:, 0].clip(1e-9)
     rows = left @ right
     rotation = np.concatenate([rows, np.cross(rows[:, 0], rows[:, 1])[:, None]], axis=1)
-    scale = stretch.mean(axis=1).clip(1e-9)
-    for _ in range(10):
+    for _ in range(8):
         turned = np.einsum("nij,npj->npi", rotation, model)
         jacobian = _jacobian(turned, scale)
         residual = seen - scale[:, None, None] * turned[..., :2]

@@ -234,7 +234,7 @@ class FaceKeypoints:
         if self.passes == "auto" and not isinstance(self.face_detector, single_face.SingleFace):
             keep = placed.scores.mean(axis=1) >= NO_FACE if len(of) else keep
         faces = _faces(boxes, scores, placed)
-        return [faces[keep & (of == i)] for i in range(len(pictures))]
+        return [faces[keep & (of == i)].seen_in(picture) for i, picture in enumerate(image)]
 
     def detect(
         self, image: images.ImageLike, *, min_score: float | None = None, max_faces: int | None = None
@@ -254,7 +254,7 @@ class FaceKeypoints:
             raise ValueError(f"boxes have shape {boxes.shape}, (n,4) is needed: x1, y1, x2, y2 of each face")
         of, turns = np.zeros((2, len(boxes)), int)
         placed = self._place([images.read(image)], of, boxes, turns)
-        return _faces(boxes, np.ones(len(boxes), np.float32), placed)
+        return _faces(boxes, np.ones(len(boxes), np.float32), placed).seen_in(image)
 
     def _detect(
         self, image: np.ndarray, min_score: float | None, max_faces: int | None

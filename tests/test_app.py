@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import cv2
 import gradio as gr
 import httpx
+import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -39,6 +40,8 @@ from tests.stand_in import TWO_FACES, FacesInColour
 SITE = Site(FacesInColour(), Settings(), Path("uploads"), Path(__file__).parents[1])
 
 LOOKS = (["points", "contours"], 1)
+WANTED = (50, 100)
+"""Least confidence in percent, as the sliders say at first, and most faces."""
 
 
 def built(model, limits: Settings | None = None) -> gr.Blocks:
@@ -118,7 +121,7 @@ class Visitor:
         return {"paths": [str(path) for path in paths], "left_out": left_out, "moment": self.now}
 
     def find(self, *paths: Path, left_out: int = 0) -> Visitor:
-        return self("find", self.given(*paths, left_out=left_out), *LOOKS)
+        return self("find", self.given(*paths, left_out=left_out), *LOOKS, *WANTED)
 
     def clear(self) -> Visitor:
         return self("start_again", *LOOKS, self.now)
@@ -136,7 +139,7 @@ def test_faces_are_shown_and_can_be_saved(visitor, uploads):
     shown = visitor.find(uploads / "holiday.jpg").shown
     assert "Found 2 faces" in shown["answer"] and "Face 1 of 2" in shown["face"]
     assert shown["result"]["hidden"] == "" and shown["result"]["overlay"].startswith("data:image/png")
-    for button in ("Save picture", "Save JSON", "Save CSV", "Clear"):
+    for button in ("Save picture", "Save as JPEG", "Save JSON", "Save CSV", "Clear"):
         assert shown[button]["interactive"] is True
     assert shown["Save all pictures"]["visible"] is False and shown["photos"] == ""
 
@@ -176,7 +179,7 @@ def test_too_many_faces_are_told(uploads, model):
 def test_several_photos_come_one_after_the_other_and_can_be_gone_through(visitor, uploads):
     Image.new("RGB", (40, 40)).save(uploads / "night.png")
     paths = [uploads / "holiday.jpg", uploads / "night.png", uploads / "gone.jpg"]
-    steps = list(visitor.steps("find", visitor.given(*paths, left_out=4), *LOOKS))
+    steps = list(visitor.steps("find", visitor.given(*paths, left_out=4), *LOOKS, *WANTED))
     steps = [step for step in steps if len(step) > 1 or not isinstance(next(iter(step)), gr.State)]
     # Each photo is shown as soon as it is done, and can be gone to in the end.
     told = ["Looking for faces …", "1 of 3 done …", "2 of 3 done …", "3 photos were taken"]
@@ -216,12 +219,53 @@ def test_a_face_is_chosen(visitor, uploads, model):
     assert "Face 2 of 2" in visitor("choose", *LOOKS, index=7).shown["face"]
 
 
+def test_a_face_is_left_out_of_picture_and_numbers(page, visitor, uploads):
+    shown = visitor.find(uploads / "holiday.jpg")("choose", *LOOKS, index=1).shown
+    overlay = shown["result"]["overlay"]
+    shown = visitor("remove", *LOOKS, index=0).shown
+    assert "Found 1 face</b>" in shown["answer"] and shown["result"]["overlay"] != overlay
+    assert shown["result"]["value"].count("data-face") == 1 and "The face" in shown["face"]
+    record = json.loads(Path(saves(page)["Save JSON"](visitor.kept, *LOOKS)).read_text())[0]
+    assert [face["number"] for face in record["faces"]] == [1]
+    assert record["faces"][0]["box"] == list(map(float, TWO_FACES[1]))
+    shown = visitor("remove", *LOOKS, index=0).shown
+    assert "No face" in shown["answer"] and shown["face"] == ""
+    assert visitor("remove", *LOOKS, index=3).shown["face"] == "", "there is none"
+
+
+def test_the_sliders_look_again(visitor, uploads, model):
+    visitor.find(uploads / "holiday.jpg")
+    shown = visitor("find_again", *LOOKS, 50, 1, visitor.now).shown
+    assert "More than 1 face</b>" in shown["answer"] and model.min_score is None
+    visitor("find_again", *LOOKS, 80, 100, visitor.now)
+    assert model.min_score == 0.8 and (uploads / "holiday.jpg").is_file()
+    visitor.clear()("find_again", *LOOKS, 80, 100, visitor.now)
+    assert "Choose a photo" in visitor.shown["answer"]
+
+
+def test_guesses_are_called_so(visitor, uploads, model):
+    model.keypoint_scores = np.full((2, 68), 0.9)
+    model.keypoint_scores[1] = 0.2
+    shown = visitor.find(uploads / "holiday.jpg").shown
+    assert "Found 2 faces</b>" in shown["answer"] and "its points are guesses" in shown["answer"]
+    assert "guesses" not in shown["face"]
+    assert "points are guesses" in visitor("choose", *LOOKS, index=1).shown["face"]
+    model.keypoint_scores[0] = 0.2
+    assert "the points of 2 are guesses" in visitor.find(uploads / "holiday.jpg").shown["answer"]
+
+
 def test_examples_are_shown_and_never_deleted(visitor, uploads):
     visitor.find(uploads / "holiday.jpg")
     for number, path in enumerate(SITE.pictures):
-        assert path.name in visitor("try_example", *LOOKS, index=number, moment=visitor.now).shown["answer"]
-    assert "Choose a photo" in visitor("try_example", *LOOKS, index=99, moment=visitor.now).shown["answer"]
-    visitor("try_example", *LOOKS, index=0, moment=visitor.now).clear()
+        assert (
+            path.name
+            in visitor("try_example", *LOOKS, *WANTED, index=number, moment=visitor.now).shown["answer"]
+        )
+    assert (
+        "Choose a photo"
+        in visitor("try_example", *LOOKS, *WANTED, index=99, moment=visitor.now).shown["answer"]
+    )
+    visitor("try_example", *LOOKS, *WANTED, index=0, moment=visitor.now).clear()
     assert all(path.is_file() for path in SITE.pictures)
 
 
@@ -240,7 +284,9 @@ def test_the_newest_of_a_visitors_actions_has_its_way(visitor, uploads, model):
     """Whatever was begun before it ends, shows nothing more, and leaves no file."""
     for name in ("one.png", "two.png", "three.png"):
         Image.new("RGB", (40, 40), (200, 90, 40)).save(uploads / name)
-    steps = visitor.steps("find", visitor.given(uploads / "holiday.jpg", uploads / "one.png"), *LOOKS)
+    steps = visitor.steps(
+        "find", visitor.given(uploads / "holiday.jpg", uploads / "one.png"), *LOOKS, *WANTED
+    )
     while "answer" not in visitor.shown or "Found 2 faces" not in visitor.shown["answer"]:
         visitor.see(next(steps))
     visitor.clear()
@@ -254,14 +300,14 @@ def test_the_newest_of_a_visitors_actions_has_its_way(visitor, uploads, model):
     given = visitor.given(uploads / "two.png")
     calls = visitor.clear().find(uploads / "three.png") and model.calls
     shown = dict(visitor.shown)
-    assert visitor("find", given, *LOOKS).shown == shown and model.calls == calls
+    assert visitor("find", given, *LOOKS, *WANTED).shown == shown and model.calls == calls
     assert not (uploads / "two.png").exists() and (uploads / "three.png").exists()
 
 
 @pytest.mark.slow
 def test_a_face_chosen_while_other_photos_are_looked_at_stays_chosen(visitor, uploads):
     paths = [uploads / "holiday.jpg", uploads / "gone.jpg"]
-    steps = visitor.steps("find", visitor.given(*paths), *LOOKS)
+    steps = visitor.steps("find", visitor.given(*paths), *LOOKS, *WANTED)
     while not visitor.album.photos:
         visitor.see(next(steps))
     visitor.see(next(steps))
@@ -280,7 +326,7 @@ def test_the_same_file_can_be_given_again(visitor, uploads):
 @pytest.mark.parametrize("sent", [None, [], "x", {"paths": "/etc/passwd"}, {"paths": ["/etc/passwd"]}])
 def test_a_browser_that_sends_something_else_is_refused(visitor, sent):
     with pytest.raises(gr.Error, match="What was sent is no") as caught:
-        visitor("find", sent, *LOOKS)
+        visitor("find", sent, *LOOKS, *WANTED)
     assert caught.value.print_exception is False
 
 
@@ -295,6 +341,7 @@ def test_saving(page, visitor, uploads):
     written = {button: Path(save(album, ["points", "boxes"], 2)) for button, save in saves(page).items()}
     assert {button: path.name for button, path in written.items()} == {
         "Save picture": "holiday_keypoints.png",
+        "Save as JPEG": "holiday_keypoints.jpg",
         "Save JSON": "holiday_keypoints.json",
         "Save CSV": "holiday_keypoints.csv",
         "Save all pictures": "keypoints.zip",
@@ -333,6 +380,11 @@ class Viewer(Visitor):
     def follow(self) -> Viewer:
         return self("follow", *CLIP_LOOKS, self.now)
 
+    def restyle(self, shown: list[str], size: float) -> dict:
+        changed = self.functions["restyle"](self.kept, shown, size)
+        (start,) = [value for component, value in changed.items() if isinstance(component, gr.Button)]
+        return start
+
     def fetch(self, button: str) -> Path:
         (event,) = [
             event for event in self.page.fns.values()
@@ -341,7 +393,7 @@ class Viewer(Visitor):
         return Path(event.fn(self.kept))
 
 
-CLIP_LOOKS = (["points", "face_numbers"], 1)
+CLIP_LOOKS = (["points", "face_numbers"], 1, *WANTED)
 
 
 @pytest.fixture
@@ -354,7 +406,7 @@ def clip(uploads) -> Path:
     return film(uploads / "holiday.mov", 8, size_wh=(160, 120), sound="aac")
 
 
-def test_a_clip_is_told_and_comes_back_with_its_faces(viewer, clip, uploads):
+def test_a_clip_is_told_and_comes_back_with_its_faces(viewer, clip, uploads, model):
     viewer.take(clip)
     assert "holiday.mov</b> is ready" in viewer.told and "160×120 pixels, 0.3 s, with sound." in viewer.told
     assert viewer.shown["Find faces"]["interactive"] and viewer.shown["Clear"]["interactive"]
@@ -369,9 +421,19 @@ def test_a_clip_is_told_and_comes_back_with_its_faces(viewer, clip, uploads):
     assert all(path.is_relative_to(uploads) and path.stat().st_size for path in made.values())
     assert f'src="gradio_api/file={made["Save clip"]}"' in viewer.told
     assert viewer.shown["Clear"]["value"] == "Clear" and viewer.shown["Save CSV"]["interactive"]
-    viewer.follow()  # once more, with other options perhaps: what was made before goes
+    assert not viewer.shown["Find faces"]["interactive"], "the same work is not offered again"
+    assert "data-seek" in viewer.told
+
+    calls, numbers = model.calls, made["Save JSON"].read_text()
+    restyled = viewer.restyle(["mesh"], 2)
+    assert restyled["value"] == "Draw again" and restyled["interactive"]
+    viewer("follow", ["mesh"], 2, *WANTED, viewer.now)
+    assert model.calls == calls and viewer.fetch("Save JSON").read_text() == numbers
     assert not made["Save clip"].exists() and viewer.fetch("Save clip").is_file()
-    viewer("stop", viewer.now)
+    assert "Found 2 faces</b> in holiday.mov." in viewer.told
+    viewer("follow", ["mesh"], 2, 80, 1, viewer.now)
+    assert model.calls > calls and "Found 1 face</b>" in viewer.told
+    viewer("stop", "Clear", viewer.now)
     assert [path for path in uploads.rglob("*") if path.is_file()] == [uploads / "holiday.jpg"]
     with pytest.raises(gr.Error, match="The clip is no longer here. Please choose it again."):
         viewer.fetch("Save clip")
@@ -395,19 +457,23 @@ def test_a_clip_that_breaks_off_is_told(viewer, uploads):
 
 
 @pytest.mark.slow
-def test_cancelling_a_clip_leaves_nothing_of_it(viewer, uploads, clip):
+def test_cancelling_a_clip_leaves_nothing_of_it(viewer, uploads):
+    clip = film(uploads / "holiday.mov", 300, size_wh=(160, 120))
     steps = viewer.take(clip).steps("follow", *CLIP_LOOKS, viewer.now)
     while "Cancel" not in str(viewer.shown["Clear"]):
         viewer.see(next(steps))
     job = viewer.kept.value.job
-    viewer("stop", viewer.now)
+    viewer("stop", "Cancel", viewer.now)
     for step in steps:
         viewer.see(step)
-    assert "Choose a clip" in viewer.told and job.wait(20)
+    assert "holiday.mov</b> is ready" in viewer.told and job.wait(20)
+    assert viewer.shown["Find faces"]["interactive"] and viewer.shown["Clear"]["value"] == "Clear"
     deadline = time.monotonic() + 20
-    while any(path.suffix != ".jpg" for path in uploads.iterdir()) and time.monotonic() < deadline:
+    while any(path.is_dir() for path in uploads.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert [path.name for path in uploads.iterdir()] == ["holiday.jpg"]
+    assert sorted(path.name for path in uploads.iterdir()) == ["holiday.jpg", "holiday.mov"]
+    viewer("stop", "Clear", viewer.now)
+    assert "Choose a clip" in viewer.told and [path.name for path in uploads.iterdir()] == ["holiday.jpg"]
 
 
 def test_a_visitor_who_goes_away_ends_the_work(viewer, uploads):
@@ -439,7 +505,7 @@ def test_the_example_clip_runs_on_a_click(viewer):
     while viewer.kept.value.job is None:
         next(steps)
     assert viewer.kept.value.footage.path == example
-    viewer("stop", viewer.now)
+    viewer("stop", "Clear", viewer.now)
     assert example.is_file()
     with pytest.raises(gr.Error, match="There is no such example."):
         viewer("try_clip", *CLIP_LOOKS, index=7, moment=viewer.now)
@@ -449,7 +515,7 @@ def test_about_tells_the_figures_only_of_the_model_that_runs(page, model):
     (tell,) = [event.fn for event in page.fns.values() if event.name == "tell"]
     assert "came without figures" in tell() and "<img" not in tell() and "keypoints on nothing" in tell()
     assert "weights from" not in tell()  # it would tell a folder
-    model.source, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
+    model.weights.folder, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
     assert "<table>" in tell() and "<img" in tell()
 
 
@@ -502,15 +568,27 @@ def photo(tmp_path) -> Path:
 def test_the_public_endpoints_are_exactly_these(client):
     told = client.view_api(return_format="dict", print_info=False)
     assert told["unnamed_endpoints"] == {}
-    picture = {"parameter_name": "picture", "component": "Image", "parameter_has_default": False}
-    returned = {"/detect": ["Json"], "/annotate": ["Image"]}
-    assert told["named_endpoints"].keys() == returned.keys()
+    which = ["min_score", "max_faces"]
+    expected = {
+        "/detect": (["picture", *which, "passes", "label_style"], ["Json"]),
+        "/annotate": (["picture", *which, "passes", "label_style", "show", "point_size"], ["Image"]),
+        "/track": (["clip", *which], ["Json"]),
+    }
+    assert told["named_endpoints"].keys() == expected.keys()
     for name, endpoint in told["named_endpoints"].items():
-        (parameter,) = endpoint["parameters"]
-        assert {key: parameter[key] for key in picture} == picture
-        assert {"path", "url", "orig_name"} <= parameter["type"]["properties"].keys()
-        assert [each["component"] for each in endpoint["returns"]] == returned[name]
+        names, returned = expected[name]
+        assert [each["parameter_name"] for each in endpoint["parameters"]] == names
+        by_name = {each["parameter_name"]: each for each in endpoint["parameters"]}
+        assert [each["parameter_has_default"] for each in endpoint["parameters"]] == [False] + [True] * (
+            len(names) - 1
+        )
+        assert by_name["min_score"]["type"].items() >= {"minimum": 0, "maximum": 1, "type": "number"}.items()
+        assert by_name["max_faces"]["type"].items() >= {"minimum": 1, "maximum": 100}.items()
+        assert [each["component"] for each in endpoint["returns"]] == returned
         assert endpoint["description"]
+        if name != "/track":
+            assert by_name["passes"]["type"]["enum"] == ["auto", "1", "2"]
+            assert {"none", "300w"} <= set(by_name["label_style"]["type"]["enum"])
 
 
 def test_detect_gives_what_the_command_line_writes(client, photo):
@@ -518,6 +596,48 @@ def test_detect_gives_what_the_command_line_writes(client, photo):
     pixels = images.read(photo)
     faces = FacesInColour(*TWO_FACES)(pixels)
     assert record == report.record("holiday.jpg", pixels.shape, faces)
+
+
+def test_the_parameters_of_detect_count(client, photo):
+    wanted = {"min_score": 0.8, "max_faces": 1, "passes": "2", "label_style": "300w"}
+    record = client.predict(handle_file(photo), **wanted, api_name="/detect")
+    assert len(record["faces"]) == 1 and record["faces"][0]["number"] == 1
+
+
+@pytest.mark.parametrize(
+    "wrong, told",
+    [
+        ({"min_score": 2}, "min_score is 2, where a number from 0 to 1 is needed."),
+        ({"max_faces": 0}, "max_faces is 0, where a whole number from 1 to 100 is needed."),
+        ({"max_faces": 2.5}, "max_faces is 2.5, where a whole number"),
+        ({"min_score": "high"}, "min_score is 'high', where a number"),
+        ({"passes": "7"}, "7"),
+        ({"label_style": "auto"}, "auto"),
+    ],
+)
+def test_wrong_parameters_are_told_in_a_sentence(client, photo, wrong, told):
+    with pytest.raises(AppError) as caught:
+        client.predict(handle_file(photo), **wrong, api_name="/detect")
+    assert told in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_annotate_draws_what_is_asked_for(client, photo):
+    usual = client.predict(handle_file(photo), api_name="/annotate")
+    other = client.predict(handle_file(photo), show=["mesh", "boxes"], point_size=2, api_name="/annotate")
+    assert (images.read(usual) != images.read(other)).any()
+    with pytest.raises(AppError, match="point_size is 9"):
+        client.predict(handle_file(photo), point_size=9, api_name="/annotate")
+
+
+def test_track_gives_the_faces_of_every_frame(served, client, tmp_path):
+    clip = film(tmp_path / "clip.mp4", 5, size_wh=(160, 120))
+    record = client.predict(handle_file(clip), max_faces=1, api_name="/track")
+    assert [frame["frame"] for frame in record["frames"]] == list(range(5))
+    assert {len(frame["faces"]) for frame in record["frames"]} == {1}
+    assert record["frames"][0]["faces"][0]["face"] == 1
+    (tmp_path / "note.mp4").write_text("milk, bread")
+    with pytest.raises(AppError, match=r"note\.mp4: is no video"):
+        client.predict(handle_file(tmp_path / "note.mp4"), api_name="/track")
 
 
 def test_annotate_gives_the_picture_with_nothing_of_the_camera(client, photo):
@@ -688,7 +808,7 @@ def test_the_page_works_without_the_folders_beside_it(root, tmp_path, monkeypatc
     alone = module_from_spec(specification)
     specification.loader.exec_module(alone)
     model = FacesInColour()
-    model.source, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
+    model.weights.folder, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
 
     async def build():
         return alone.build(model)

@@ -72,6 +72,14 @@ def test_uncertainty_is_how_far_noisy_points_scatter() -> None:
     assert found.mean(axis=0) == pytest.approx((25, -8, 10), abs=1)
 
 
+def test_the_answer_depends_neither_on_the_place_nor_on_the_size_of_a_face() -> None:
+    sigmas = np.full((1, 68), 2.0)
+    here = measures.pose(head_at(20), sigmas)
+    there = measures.pose(5 * head_at(20) + (1000, -300), 5 * sigmas)
+    assert angles(there) == pytest.approx(angles(here), abs=0.01)
+    assert there.sigmas == pytest.approx(here.sigmas, rel=1e-3)
+
+
 def test_no_face_and_what_is_none() -> None:
     none = measures.pose(np.empty((0, 68, 2)), np.empty((0, 68)))
     assert none.yaw.shape == (0,) and none.sigmas.shape == (0, 3)

@@ -1,6 +1,5 @@
-"""Backends against one another and the plain network; graphs that are stale, damaged, or not there."""
+"""Backends against one another and the plain network; graphs that are stale, damaged, or not there; forks."""
 
-import json
 import os
 import pickle
 import shutil
@@ -8,170 +7,188 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from fkp import FaceKeypoints, detector, hub, images, runtime, scheme
-from fkp.networks import keypoint_net
-from fkp.runtime import BackendError, Decoded, Runner
+from fkp import FaceKeypoints, hub, images, runtime, scheme
+from fkp.config import KeypointConfig
+from fkp.runtime import BackendError, NetworkFiles, Runner
+from tests import tiny
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
-KEYPOINTNET = keypoint_net.KeypointConfig(
-    crop_size=64, widths=(4, 4, 4, 4, 8), depths=(1, 2, 1, 1), top_down_width=4, label_style="300w"
-)
-BASELINE = keypoint_net.KeypointConfig(architecture="baseline", crop_size=32, widths=(4, 8), depths=())
-
-
-def lively(module: nn.Module) -> nn.Module:
-    """The module with normalisations that do something, as after training; styles that differ."""
-    with torch.no_grad():
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.running_mean.uniform_(-1, 1)
-                part.running_var.uniform_(0.5, 2)
-                part.weight.uniform_(0.5, 2)
-                part.bias.uniform_(-1, 1)
-            if isinstance(part, nn.Embedding):
-                part.weight.normal_()
-    return module.eval()
+STYLE = np.array([scheme.style_index("300w")])
 
 
 def crops(n: int, size: int = 64) -> np.ndarray:
     return np.random.default_rng(n).integers(0, 256, (n, size, size, 3), np.uint8)
 
 
-def style(name: str) -> np.ndarray:
-    return np.array([scheme.LABEL_STYLES.index(name)])
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled weights with their graphs, which are made here where the package has none."""
-    if (hub.BUNDLED / hub.KEYPOINTS_GRAPH).is_file():
-        return hub.BUNDLED
-    pytest.importorskip("onnxscript", reason="needs the extra fkp[onnx]")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small weights with graphs of both networks, and one that passes for the keypoint network's in int8."""
+    pytest.importorskip("onnxscript", reason="needs the extra fkp[export]")
     folder = tmp_path_factory.mktemp("weights")
-    stored = hub.load(hub.BUNDLED)
-    hub.save(folder, stored.keypoint_network, stored.face_detector)
+    hub.save(folder, tiny.weights())
+    shutil.copy(folder / "onnx" / "keypoints.onnx", folder / "onnx" / "keypoints.int8.onnx")
     return folder
 
 
 @pytest.fixture
-def copied(folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(folder, tmp_path / "copied"))
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "copied"))
 
 
-@pytest.fixture
-def model(folder: Path) -> FaceKeypoints:
-    return FaceKeypoints.from_pretrained(folder)
+@pytest.fixture(autouse=True)
+def plain_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "int8_is_fast", lambda: False)
 
 
 # --- All backends say the same ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("picture", ["eileen_collins", "grace_hopper", "four_faces"])
 @pytest.mark.parametrize("options", [{}, {"label_style": "ytf", "mirrored": True, "passes": 2}], ids=str)
-def test_backends_agree(folder: Path, root: Path, picture: str, options: dict) -> None:
-    image = images.read(root / "examples" / f"{picture}.jpg")
-    by_torch = FaceKeypoints.from_pretrained(folder, backend="torch", **options)
-    by_onnx = FaceKeypoints.from_pretrained(folder, backend="onnxruntime", **options)
-    assert (by_torch.backend, by_onnx.backend) == ("torch", "onnxruntime")
-    one, other = by_torch(image), by_onnx(image)
-    assert len(one) == len(other) >= 1
-    for field, tolerance in (("keypoints", 0.05), ("boxes", 0.05), ("sigmas", 0.05), ("scores", 1e-3)):
-        assert np.abs(getattr(one, field) - getattr(other, field)).max() <= tolerance, field
-    assert one.keypoint_scores == pytest.approx(other.keypoint_scores, abs=1e-3)
+def test_backends_agree(folder: Path, root: Path, options: dict) -> None:
+    image = images.read(root / "examples" / "grace_hopper.jpg")
+    by = [FaceKeypoints.from_pretrained(folder, backend=name, **options) for name in ("torch", "onnxruntime")]
+    for name, model in zip(("torch", "onnxruntime"), by, strict=True):
+        assert model.backend == model.face_detector.runner.name == name
+    one, other = (model.keypoints_at(image, [[80, 40, 240, 220]]) for model in by)
+    for field in ("keypoints", "sigmas", "visibility", "keypoint_scores"):
+        atol = 0.05 if field in ("keypoints", "sigmas") else 1e-3
+        np.testing.assert_allclose(getattr(one, field), getattr(other, field), atol=atol, err_msg=field)
+    (boxes, scores), (theirs, their_scores) = (model.detect(image, min_score=0.0) for model in by)
+    np.testing.assert_allclose(np.sort(scores), np.sort(their_scores), atol=1e-3)
+    assert len(boxes) == len(theirs) > 0
 
 
-@pytest.mark.parametrize("config", [KEYPOINTNET, BASELINE], ids=["keypointnet", "baseline"])
-def test_torch_gives_what_the_network_predicts(config: keypoint_net.KeypointConfig) -> None:
-    keypoint_network = lively(keypoint_net.build(config))
-    run = Runner(Decoded(keypoint_network))
+@pytest.mark.parametrize("config", [tiny.KEYPOINTS, tiny.BASELINE], ids=["keypointnet", "baseline"])
+def test_torch_gives_what_the_network_predicts(config: KeypointConfig) -> None:
+    weights = tiny.weights(config)
+    run = Runner(weights.files("keypoints"), "torch")
     some = crops(3, config.crop_size)
-    for name in scheme.LABEL_STYLES:
-        keypoints, spreads = run(some, style(name))
+    for style in (None, *scheme.LABEL_STYLES):
+        said = run(some, np.array([scheme.style_index(style)]))
         with torch.inference_mode():
-            expected = keypoint_network.predict(torch.from_numpy(some).permute(0, 3, 1, 2), name)
-        assert keypoints == pytest.approx(expected.keypoints.numpy(), abs=0.01)
-        assert spreads == pytest.approx(expected.spreads.numpy(), rel=1e-3)
-        assert keypoints.dtype == spreads.dtype == np.float32
-
-
-def test_folding_leaves_no_normalisation_and_the_original_as_it_is() -> None:
-    for module in (
-        lively(keypoint_net.build(KEYPOINTNET)),
-        detector.DetectorNetwork(detector.DetectorConfig()),
-    ):
-        before = runtime.digest(module)
-        assert not any(isinstance(part, nn.BatchNorm2d) for part in runtime.folded(module).modules())
-        assert runtime.digest(module) == before
+            expected = weights.module("keypoints").predict(torch.from_numpy(some).permute(0, 3, 1, 2), style)
+        for ours, theirs in zip(said, expected, strict=True):
+            assert ours.dtype == np.float32
+            np.testing.assert_allclose(ours, theirs, atol=0.01)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
-def test_any_number_of_crops(folder: Path, backend: str) -> None:
-    model = FaceKeypoints.from_pretrained(folder, backend=backend)
-    some = crops(3, model.keypoint_network.config.crop_size)
-    all_at_once, spreads = model.runner(some, style("auto"))
-    assert all_at_once.shape == (3, 68, 2) and spreads.shape == (3, 68)
-    for i in range(3):
-        one, spread = model.runner(some[i : i + 1], style("auto"))
-        assert one[0] == pytest.approx(all_at_once[i], abs=0.01)
-        assert spread[0] == pytest.approx(spreads[i], abs=0.01)
-    none, spreads = model.runner(some[:0], style("auto"))
-    assert none.shape == (0, 68, 2) and spreads.shape == (0, 68)
-
-
-@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
-def test_several_threads(folder: Path, backend: str) -> None:
-    model = FaceKeypoints.from_pretrained(folder, backend=backend)
-    some = crops(8, model.keypoint_network.config.crop_size)
+def test_any_number_of_crops_from_any_number_of_threads(folder: Path, backend: str) -> None:
+    run = Runner(hub.load(folder).files("keypoints"), backend)
+    some = crops(8)
+    at_once = run(some, STYLE)
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda i: model.runner(some[i : i + 1], style("auto"))[0], range(8)))
-    for i, keypoints in enumerate(together):
-        assert np.array_equal(keypoints, model.runner(some[i : i + 1], style("auto"))[0])
+        one_by_one = list(pool.map(lambda i: run(some[i : i + 1], STYLE), range(8)))
+    for i, one in enumerate(one_by_one):
+        for ours, theirs in zip(one, at_once, strict=True):
+            np.testing.assert_allclose(ours[0], theirs[i], atol=0.01)
 
 
 # --- Which one runs -----------------------------------------------------------------------------------------
 
 
-def test_the_fastest_runs_unless_another_is_asked_for(model: FaceKeypoints, folder: Path) -> None:
-    assert model.backend == "onnxruntime" and model.face_detector.runner.backend.name == "onnxruntime"
-    asked = FaceKeypoints.from_pretrained(folder, backend="torch")
-    assert asked.backend == asked.face_detector.runner.backend.name == "torch"
-    assert onnxruntime.__version__ in model.runner.backend.description
-    assert torch.__version__ in asked.runner.backend.description
+def test_int8_runs_where_it_is_there_and_fast(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert FaceKeypoints.from_pretrained(folder).backend == "onnxruntime"
+    monkeypatch.setattr(runtime, "int8_is_fast", lambda: True)
+    model = FaceKeypoints.from_pretrained(folder)
+    assert (model.backend, model.face_detector.runner.name) == ("onnxruntime-int8", "onnxruntime")
+    assert "8-bit integers" in model.describe()[1]
+    assert FaceKeypoints.from_pretrained(folder, backend="onnxruntime").backend == "onnxruntime"
+    (folder / "onnx" / "keypoints.int8.onnx").unlink()
+    assert FaceKeypoints.from_pretrained(folder).backend == "onnxruntime"
+    monkeypatch.setattr(runtime, "int8_is_fast", lambda: False)
+    with pytest.raises(BackendError, match="no graph for onnxruntime-int8"):
+        FaceKeypoints.from_pretrained(folder, backend="onnxruntime-int8")
 
 
-def test_a_backend_that_does_not_exist(folder: Path) -> None:
-    with pytest.raises(BackendError, match="no backend 'tpu': choose one of onnxruntime, torch, torch-co"):
-        FaceKeypoints.from_pretrained(folder, backend="tpu")
+def test_processors_that_are_fast_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(runtime.platform, "machine", lambda: "x86_64")
+    for flags, fast in (("fpu avx2", False), ("fpu avx512_vnni", True), ("avx_vnni", True)):
+        monkeypatch.setattr(Path, "read_text", lambda self, flags=flags: f"flags : {flags}\n")
+        assert runtime.int8_is_fast() is fast
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        ({"backend": "tpu"}, "there is no backend 'tpu': choose one of onnxruntime, onnxruntime-int8, torch"),
+        ({"device": "tpu"}, "there is no device 'tpu': choose one of cpu, cuda, mps, auto"),
+        ({"device": "cuda"}, "torch finds no device 'cuda' here"),
+        ({"device": "cuda:1", "backend": "torch"}, "torch finds no device 'cuda:1' here"),
+        ({"device": "mps"}, "torch finds no device 'mps' here"),
+    ],
+    ids=str,
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_backends_and_devices_that_cannot_be_had(folder: Path, options: dict, reason: str) -> None:
+    with pytest.raises(BackendError, match=reason) as caught:
+        FaceKeypoints.from_pretrained(folder, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_device_auto(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    assert FaceKeypoints.from_pretrained(folder, device="auto").device == here
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert runtime.device_named("auto") == runtime.device_named("cuda") == "cuda"
+    with pytest.raises(BackendError, match="onnxruntime runs on the CPU, not on cuda"):
+        FaceKeypoints.from_pretrained(folder, backend="onnxruntime", device="cuda")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert runtime.device_named("auto") == "cpu"
+    with pytest.raises(BackendError, match=r"pip install \"fkp\[torch\]\""):
+        runtime.device_named("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu(folder: Path, root: Path) -> None:
+    image = images.read(root / "examples" / "four_faces.jpg")
+    model = FaceKeypoints.from_pretrained(folder)
+    moved = model.to("cuda")
+    assert moved.backend == moved.face_detector.runner.name == "torch" and "cuda" in moved.describe()[1]
+    expected, found = (each.keypoints_at(image, [[80, 40, 240, 220]]) for each in (model, moved))
+    assert found.keypoints == pytest.approx(expected.keypoints, abs=0.5)  # TF32
+    assert moved.to("cpu").backend == "onnxruntime"
+
+
+def test_threads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        model = FaceKeypoints.from_pretrained(folder, threads=threads)
+        options = model.runner.backend._session.get_session_options()
+        assert options.intra_op_num_threads == threads and options.inter_op_num_threads == 1
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        assert model.runner.description.endswith(["", "1 thread", "2 threads"][threads])
+    assert torch.get_num_threads() == before
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    for told, threads in (("", runtime.MOST_THREADS), ("3", 3), ("32", runtime.MOST_THREADS), ("many", 4)):
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+        assert runtime.default_threads() == threads
 
 
 def without_package(monkeypatch: pytest.MonkeyPatch, folder: Path) -> str:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    return "onnxruntime is not installed: run 'pip install onnxruntime'"
+    return "onnxruntime is not installed"
 
 
 def without_graphs(monkeypatch: pytest.MonkeyPatch, folder: Path) -> str:
     shutil.rmtree(folder / "onnx")
-    return "these weights have no graph for onnxruntime beside them: run 'pip install onnx onnxscript'"
+    return "no graph for onnxruntime beside them"
 
 
 def with_other_weights(monkeypatch: pytest.MonkeyPatch, folder: Path) -> str:
-    stored = hub.load(folder)
-    with torch.no_grad():
-        for changed in (stored.keypoint_network, stored.face_detector.network):
-            next(changed.parameters())[0, 0, 0, 0] += 0.01
-    keep = {path: path.read_bytes() for path in (folder / "onnx").iterdir()}
-    hub.save(folder, stored.keypoint_network, stored.face_detector, graphs=False)
-    (folder / "onnx").mkdir()
-    for path, content in keep.items():
-        path.write_bytes(content)
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # the last bit of the last tensor, the keypoint network's
+    path.write_bytes(content)
     return "onnx was made from other weights"
 
 
@@ -184,121 +201,136 @@ def with_damaged_graphs(monkeypatch: pytest.MonkeyPatch, folder: Path) -> str:
 @pytest.mark.parametrize("spoil", [without_package, without_graphs, with_other_weights, with_damaged_graphs])
 def test_otherwise_torch_runs_and_onnxruntime_by_name_is_refused(
     spoil: Callable[[pytest.MonkeyPatch, Path], str],
-    copied: Path,
+    folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    reason = spoil(monkeypatch, copied)
-    model = FaceKeypoints.from_pretrained(copied)
-    assert model.backend == model.face_detector.runner.backend.name == "torch"
+    reason = spoil(monkeypatch, folder)
+    files = hub.load(folder).files("keypoints")
+    assert Runner(files).name == "torch"
     with pytest.raises(BackendError, match=reason) as caught:
-        FaceKeypoints.from_pretrained(copied, backend="onnxruntime")
+        Runner(files, "onnxruntime")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(BackendError, match=rf"{reason}.*; and torch is not installed"):
+        Runner(files)
 
 
-def test_each_graph_is_checked_for_itself(copied: Path) -> None:
-    (copied / "onnx" / "detector.onnx").unlink()
-    model = FaceKeypoints.from_pretrained(copied)
-    assert (model.backend, model.face_detector.runner.backend.name) == ("onnxruntime", "torch")
-    with pytest.raises(BackendError, match="no graph"):
-        FaceKeypoints.from_pretrained(copied, backend="onnxruntime")
+@pytest.mark.parametrize("change", [{"crop_size": 96}, {"mean": (0.0, 0.0, 0.0)}], ids=str)
+def test_a_graph_is_for_what_the_config_says(folder: Path, change: dict) -> None:
+    weights = hub.load(folder)
+    other = replace(weights, keypoints=replace(weights.keypoints, **change))
+    assert Runner(other.files("keypoints")).name == "torch"
+    assert Runner(other.files("detector")).name == "onnxruntime"
 
 
-@pytest.mark.parametrize("change", [{"crop_size": 96}, {"mean": [0.0, 0.0, 0.0]}], ids=str)
-def test_a_graph_is_for_what_the_config_says(copied: Path, change: dict) -> None:
-    config = json.loads((copied / "config.json").read_text())
-    config["keypoints"] |= change
-    (copied / "config.json").write_text(json.dumps(config))
-    model = FaceKeypoints.from_pretrained(copied)
-    assert (model.backend, model.face_detector.runner.backend.name) == ("torch", "onnxruntime")
-    assert len(model.keypoints_at(np.zeros((99, 99, 3), np.uint8), [[20, 20, 80, 80]])) == 1
+# --- Other processes, and what is set for the whole process -------------------------------------------------
 
 
-def test_weights_that_change_are_run_as_they_are(model: FaceKeypoints) -> None:
-    """Whatever was made of the old ones, a graph or a folded copy."""
-    some = crops(1, model.keypoint_network.config.crop_size)
-    before, _ = model.runner(some, style("auto"))
-    for _ in range(2):
-        with torch.no_grad():
-            model.keypoint_network.heatmaps.weight.mul_(1.5)
-        after, _ = model.runner(some, style("auto"))
-        assert model.backend == "torch" and np.abs(after - before).max() > 0.01
-        with torch.inference_mode():
-            expected = model.keypoint_network.predict(torch.from_numpy(some).permute(0, 3, 1, 2), "auto")
-        assert after == pytest.approx(expected.keypoints.numpy(), abs=0.01)
-        before = after
-
-
-def test_weights_put_in_the_others_place_are_run(model: FaceKeypoints) -> None:
-    """As `load_state_dict(assign=True)` does, after which torch has counted no change."""
-    some = crops(1, model.keypoint_network.config.crop_size)
-    before, _ = model.runner(some, style("auto"))
-    state = {name: tensor * 1.5 for name, tensor in model.keypoint_network.state_dict().items()}
-    model.keypoint_network.load_state_dict(state, assign=True)
-    after, _ = model.runner(some, style("auto"))
-    assert model.backend == "torch" and np.abs(after - before).max() > 0.01
-
-
-def test_a_network_that_is_moved_runs_on_torch_there(folder: Path) -> None:
-    """On "meta", a device that is everywhere and only knows shapes."""
-    for backend in (None, "onnxruntime"):
-        model = FaceKeypoints.from_pretrained(folder, backend=backend)
-        model.keypoint_network.to("meta")
-        assert model.backend == "torch" and model.runner.backend.description.endswith("on meta")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu(folder: Path, root: Path) -> None:
-    image = images.read(root / "examples" / "four_faces.jpg")
+def test_a_model_goes_to_other_processes(folder: Path) -> None:
     model = FaceKeypoints.from_pretrained(folder)
-    expected = model(image)
-    model.keypoint_network.to("cuda")
-    model.face_detector.network.to("cuda")
-    found = model(image)
-    assert model.backend == "torch" and "cuda" in model.runner.backend.description
-    assert found.keypoints == pytest.approx(expected.keypoints, abs=0.2)  # TF32
-
-
-def test_threads_are_those_of_torch(folder: Path) -> None:
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            model = FaceKeypoints.from_pretrained(folder, backend="onnxruntime")
-            options = model.runner.backend._session.get_session_options()
-            assert options.intra_op_num_threads == threads and options.inter_op_num_threads == 1
-            assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
-            assert model.runner.backend.description.endswith(["", "1 thread", "2 threads"][threads])
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_a_model_goes_to_other_processes(model: FaceKeypoints) -> None:
     other = pickle.loads(pickle.dumps(model))
-    some = crops(1, model.keypoint_network.config.crop_size)
-    assert other.backend == "onnxruntime" and other.source == model.source
-    assert np.array_equal(other.runner(some, style("auto"))[0], model.runner(some, style("auto"))[0])
-    with torch.no_grad():
-        other.keypoint_network.heatmaps.weight.mul_(1.5)
-    assert (other.backend, model.backend) == ("torch", "onnxruntime")
+    assert other.backend == "onnxruntime" and other.weights.folder == folder
+    for ours, theirs in zip(other.runner(crops(1), STYLE), model.runner(crops(1), STYLE), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.slow
-def test_onnxruntime_reports_to_nobody(folder: Path, tmp_path: Path) -> None:
+FORKS = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+import cv2
+import numpy as np
+from fkp import FaceKeypoints
+
+folder, backend = sys.argv[1:]
+pictures = [np.random.default_rng(0).integers(0, 256, (s, s, 3), np.uint8) for s in (60, 3000)]
+cv2.resize(pictures[1], (1500, 1500))  # OpenCV's threads are there
+model = FaceKeypoints.from_pretrained(folder, backend=backend, threads=2, passes=1)
+box = [[10, 10, 50, 55]]
+
+def work(number):
+    model.detect(pictures[number])
+    return model.keypoints_at(pictures[number], box).keypoints
+
+fork = multiprocessing.get_context("fork")
+for when in ("after loading", "after a first picture"):
+    with fork.Pool(1) as pool:
+        pooled = [pool.apply_async(work, (i,)).get(100) for i in (0, 1)]
+    with ProcessPoolExecutor(1, mp_context=fork) as pool:
+        executed = [pool.submit(work, i).result(100) for i in (0, 1)]
+    here = [work(i) for i in (0, 1)]
+    for all_of in (pooled, executed):
+        for one, other in zip(all_of, here):
+            np.testing.assert_allclose(one, other, atol=0.01)
+child = os.fork()
+if not child:
+    work(0)
+    del model  # and an end like any other
+    sys.exit(0)
+for _ in range(300):
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        break
+    time.sleep(0.1)
+assert done and status == 0, (done, status)
+print(cv2.getNumThreads() > 1 or os.cpu_count() == 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_forked_workers(made: Path, root: Path, backend: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS, str(made), backend], cwd=root, env=environment,
+        capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+DEFAULTS = """
+import sys
+import numpy as np
+import torch
+from fkp import FaceKeypoints
+
+def said(backend):
+    model = FaceKeypoints.from_pretrained(sys.argv[1], backend=backend)
+    faces = model.keypoints_at(picture, [[10, 10, 50, 55]])
+    return [faces.keypoints, faces.keypoint_scores, faces.visibility, model.detect(picture, min_score=0.0)[1]]
+
+picture = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+expected = said("torch")
+torch.set_default_device("meta")
+torch.set_default_dtype(torch.float64)
+for backend in ("torch", "onnxruntime"):
+    for ours, theirs in zip(said(backend), expected):
+        np.testing.assert_allclose(ours, theirs, atol=0.01)
+assert torch.get_default_device().type == "meta" and torch.get_default_dtype() == torch.float64
+"""
+
+
+def test_defaults_of_torch_are_somebody_elses(made: Path, root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DEFAULTS, str(made)], cwd=root, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_onnxruntime_reports_to_nobody(made: Path, root: Path, tmp_path: Path) -> None:
     """Its telemetry, on by default, begins with an identifier of this machine and a data base at home."""
     code = f"""
 from fkp import FaceKeypoints
-model = FaceKeypoints.from_pretrained({str(folder)!r})
+model = FaceKeypoints.from_pretrained({str(made)!r}, backend="onnxruntime")
 model.keypoints_at(__import__("numpy").zeros((9, 9, 3), "uint8"), [[2, 2, 6, 6]])
 print(model.backend)
 """
     clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     homes = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=clean | homes, cwd=Path(__file__).parents[1],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-c", code], env=clean | homes, cwd=root, capture_output=True, text=True, timeout=300
+    )
     assert (done.stdout, done.stderr) == ("onnxruntime\n", "")
     assert not [path for path in tmp_path.rglob("*") if "microsoft" in str(path).lower()]
 
@@ -306,26 +338,28 @@ print(model.backend)
 # --- torch-compile ------------------------------------------------------------------------------------------
 
 
-def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(BackendError, match="torch-compile needs a C\\+\\+ compiler: install g\\+\\+"):
-        _ = Runner(Decoded(keypoint_net.build(BASELINE)), backend="torch-compile").backend
-
-
-class Halved(nn.Module):
+class Halved(torch.nn.Module):
     """Quick to compile."""
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor]:
         return (pictures.float().mean(dim=1) / 2,)
 
 
+HALVED = NetworkFiles("", {}, Halved)
+
+
+def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(BackendError, match="torch-compile needs a C\\+\\+ compiler: install g\\+\\+"):
+        Runner(HALVED, backend="torch-compile")
+
+
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
-@pytest.mark.slow
 def test_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    run = Runner(Halved(), backend="torch-compile")
-    assert run.backend.name == "torch-compile" and run.backend.description.startswith("torch-compile 2")
+    run = Runner(HALVED, backend="torch-compile")
+    assert run.name == "torch-compile" and run.description.startswith("torch-compile 2")
     for n in (3, 4):
         (found,) = run(crops(n, 8))
         assert found == pytest.approx(crops(n, 8).mean(axis=-1) / 2, abs=1e-4)
@@ -334,22 +368,18 @@ def test_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- Digests ------------------------------------------------------------------------------------------------
 
 
-def test_a_digest_sees_every_number_and_name_and_nothing_else() -> None:
-    torch.manual_seed(0)
-    one = keypoint_net.build(KEYPOINTNET)
-    torch.manual_seed(0)
-    same = keypoint_net.build(KEYPOINTNET)
-    assert runtime.digest(one) == runtime.digest(same.to(memory_format=torch.channels_last).eval())
-    seen = {runtime.digest(one)}
-
-    def changed(change: Callable[[], object]) -> None:
-        with torch.no_grad():
-            change()
-        digest = runtime.digest(one)
-        assert len(digest) == 64 and digest not in seen
-        seen.add(digest)
-
-    changed(lambda: one.heatmaps.bias[5].add_(1))
-    changed(lambda: one.stem[1].running_var[0].add_(1))
-    changed(lambda: one.mean[0].add_(1))  # not among the weights, but within the graph
-    changed(lambda: one.add_module("more", nn.ReLU()) or one.register_buffer("most", torch.zeros(1)))
+def test_a_digest_sees_every_number_name_type_and_shape() -> None:
+    weights = tiny.weights()
+    tensors, config = dict(weights.keypoint_tensors), asdict(weights.keypoints)
+    digest = runtime.digest(tensors, config)
+    assert digest == runtime.digest(dict(reversed(tensors.items())), config) and len(digest) == 64
+    bias = tensors["heatmaps.bias"].copy()
+    bias[5] += 1
+    others = [
+        runtime.digest(tensors | {"heatmaps.bias": bias}, config),
+        runtime.digest(tensors | {"more": np.zeros(1)}, config),
+        runtime.digest(tensors | {"heatmaps.bias": tensors["heatmaps.bias"].astype(np.float32)}, config),
+        runtime.digest(tensors | {"heatmaps.bias": tensors["heatmaps.bias"][:, None]}, config),
+        runtime.digest(tensors, config | {"margin": 1.25}),
+    ]
+    assert len({digest, *others}) == 6

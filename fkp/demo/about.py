@@ -35,7 +35,7 @@ def build(site: Site, tab: gr.Tab) -> None:
     shown = gr.HTML(elem_id="about", apply_default_css=False)
     model = site.model
 
-    def tell(request: gr.Request) -> str:
+    def tell(request: gr.Request | None = None) -> str:
         own = model.weights.folder == hub.BUNDLED  # the plots are of these weights
         plots = site.checkout / "docs" if own else None
         address = request.headers.get("referer", "http://127.0.0.1:7860/") if request else ""

@@ -206,28 +206,9 @@ def _graphs(weights: Weights) -> str:
     """How to feed the ONNX files; nothing where there are none."""
     if not any(name.endswith(".onnx") for name in weights.sizes):
         return ""
-    return Template(_GRAPHS).substitute(
-        size=weights.config["keypoints"]["crop_size"], margin=f"{weights.config['keypoints']['margin']:g}"
-    )
-
-
-_GRAPHS = """\
-## Without fkp: the ONNX files
-
-| file | inputs | outputs |
-| --- | --- | --- |
-| `onnx/keypoints.onnx` | `crops` uint8 (n,3,$size,$size), RGB; `label_style` int64 (1,): 0 for None, \
-1 `300w`, 2 `ytf`, 3 `merl` | `keypoints` (n,68,2) in pixels of the crop, `sigmas` (n,68) expected error in them, \
-`visibility` (n,68), 0 to 1 |
-| `onnx/detector.onnx` | `pictures` uint8 (n,3,h,w), RGB, h and w multiples of the largest stride | \
-`logits` (n,cells), `offsets` (n,cells,4), which fkp/detector.py decodes |
-
-A crop is a square around the tight box of a face (eyebrows to chin, jaw to jaw), $margin times as wide as the \
-longer side of the box, scaled to $size×$size pixels. Means, calibration and the offset of the style are inside the \
-graphs. Files named `.int8.onnx` are the same with 8-bit weights and activations, for processors with VNNI or dot \
-product instructions. examples/onnx_only.py of the source does all this with NumPy and ONNX Runtime.
-
-"""
+    keypoints = weights.config["keypoints"]
+    page = Template((_OWN / "onnx.md").read_text(encoding="utf-8"))
+    return page.substitute(size=keypoints["crop_size"], margin=f"{keypoints['margin']:g}")
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -266,22 +247,19 @@ of the scores were fitted as well:"""
 
 
 def _detection(found: Mapping[str, Any]) -> Iterator[str]:
-    at = min(found["thresholds"], key=lambda row: abs(row["threshold"] - found["min_score"]))
-    # Of group pictures, only the larger faces are counted at thresholds: those have a table of their own.
-    sets = {name: of for name, of in found["sets"].items() if name in at and name != "collages"}
+    sets = found["sets"]
     yield (
         f"The face detector at its threshold of {found['min_score']:g}. Found means an IoU of 0.5 with the "
-        "tight box of the labels, AP is over IoU from 0.5 to 0.8, AP50 at 0.5; all in percent."
+        "tight box of the labels (WIDER FACE: 0.4 with its boxes, mapped); in percent."
     )
-    rows = [
-        [of["title"], str(of["faces"]), *(_number(value) for value in (at[name], of["ap"], of["ap50"]))]
-        for name, of in sets.items()
-        if of["faces"]
-    ]
-    yield _table(["faces", "n", "found", "AP", "AP50"], rows)
-    false = [f"{at[name]} on {of['photos']} {of['title']}" for name, of in sets.items() if not of["faces"]]
-    yield f"False boxes: {' and '.join(false) or 'not counted'}. Made by `{found['command']}`."
+    rows = [[of["title"], str(of["faces"]), _number(of["found"])] for of in sets.values() if of["faces"]]
+    yield _table(["faces", "n", "found"], rows)
+    false = [f"{of['false']} on {of['photos']} {of['title']}" for of in sets.values() if not of["faces"]]
+    yield f"False boxes: {'; '.join(false) or 'not counted'}. Made by `{found['command']}`."
 
+
+SIZES = ("12 to 20 px", "20 to 32 px", "32 to 64 px", "over 64 px")
+"""What benchmarks/detection.py groups faces by."""
 
 CONDITIONS = {
     "none": ("as they are", ""),
@@ -303,8 +281,8 @@ def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
 
     changed = [row for row in accuracy.get("robustness", []) if row["n"]]
     rows = [
-        [title + (", `passes=2`" if row["passes"] == 2 else ""), level.format(row["level"]), str(row["n"]),
-         *(_number(row[key]) for key in keys)]
+        [title + ("" if row["passes"] == 1 else f", `passes={row['passes']!r}`"),
+         level.format(row["level"]), str(row["n"]), *(_number(row[key]) for key in keys)]
         for name, (title, level) in CONDITIONS.items()
         for row in changed if row["condition"] == name
     ]  # fmt: skip
@@ -328,15 +306,11 @@ def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield "By the pose and size that faces have in the test split of YouTube Faces:"
         yield _table(head, rows, texts=2)
 
-    sides = metrics.get("detection", {}).get("collages", {}).get("rows", [])
-    found = [
-        [f"{row['from']:g} px and more" if row["to"] is None else f"{row['from']:g} to {row['to']:g} px",
-         str(row["faces"]), _number(row["fkp"])]
-        for row in sides if row["by"] == "side"
-    ]  # fmt: skip
+    own = [row for row in metrics.get("detection", {}).get("wider", []) if row["allowed"] is None]
+    found = [[size, _number(share)] for row in own for size, share in zip(SIZES, row["sizes"], strict=True)]
     if found:
-        yield "Faces that the detector finds in group pictures, by their size, in percent:"
-        yield _table(["side of the face's box", "n", "found"], found)
+        yield "Faces that the detector finds in photos of WIDER FACE, by their size, in percent:"
+        yield _table(["side of the face's box", "found"], found)
     if not (changed or groups or found):
         yield "How size, pose and blur change what these weights do was not measured."
 

@@ -99,8 +99,10 @@ def label(
         if ray is None:
             results = local.run(todo, settings, out, workers or _cores(), progress)
         else:
-            from fkp.label import cluster
-
+            try:
+                from fkp.label import cluster
+            except ImportError as error:
+                raise ValueError(f"a cluster needs {error.name}: run 'pip install \"fkp[ray]\"'") from error
             results = cluster.run(todo, settings, out, workers, ray, gpus, progress)
         with closing(results):
             for done in results:

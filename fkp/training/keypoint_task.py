@@ -91,7 +91,8 @@ class KeypointTask:
         self, folder: Path, config: KeypointConfig, *,
         batch_size: int = 64, seed: int = 0, workers: int = 0,
         augmentation: Augmentation | None = None, weights: LossWeights | None = None,
-        all_faces: bool = False, repeats: Sequence[int] = REPEATS,
+        repeats: Sequence[int] = REPEATS,
+        all_faces: bool = False, sources: Sequence[data.Source] = (*data.TRAINING_SOURCES, data.MERL),
     ) -> None:  # fmt: skip
         self.config, self.batch_size, self.seed = config, batch_size, seed
         self.augmentation, self.weights = augmentation or Augmentation(), weights or LossWeights()
@@ -104,7 +105,7 @@ class KeypointTask:
         self.pack = FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
         scale = (self.pack.crop_size / self.pack.margin) / (config.crop_size / config.margin)
         crops, labels, offsets, styles, held_out, flags, groups = [], [], [], [], [], [], []
-        for source in (*data.TRAINING_SOURCES, data.MERL):
+        for source in sources:
             prepare = self._pack_reflected if source is data.MERL else self.pack
             faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, prepare)
             with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -297,15 +298,9 @@ class KeypointTask:
         for style in (None, *scheme.LABEL_STYLES):
             sets = [style] if style else distillation.DEFAULT_STYLES
             own = [scheme.style_index(each) for each in sets]
-            found, truth = self.predict(model, self.held_out[np.isin(of_style, own)], style)
-            errors = metrics.point_errors(found.keypoints, truth)
-            counts = np.isfinite(errors)
-            eyes = np.broadcast_to(geometry.inter_ocular(found.keypoints)[:, None], counts.shape)[counts]
             before = self.config.temperatures[len(temperatures)]
-            fitted = fit_temperature(
-                found.sigmas[counts][:, None], eyes, (errors <= 100 * pipeline.RADIUS)[counts][:, None]
-            )
-            temperatures.append(round(before * fitted, 3))
+            chosen = self.held_out[np.isin(of_style, own)]
+            temperatures.append(round(before * self.fitted_temperature(model, chosen, style), 3))
         flagged = self.held_out[(self.flags[self.held_out] >= 0).any(axis=1)]
         found, _ = self.predict(model, flagged, None)
         calibration = fit_visibility(found.visibility, self.flags[flagged] == 1)
@@ -320,9 +315,20 @@ class KeypointTask:
             finished.config = dataclasses.replace(config, activation_ranges=ranges)
         return finished.eval()
 
+    def fitted_temperature(
+        self, model: keypoint_net.KeypointNetwork, chosen: np.ndarray, label_style: str | None
+    ) -> float:
+        """The factor that `fit_temperature` finds for faces by index in a labelling style."""
+        found, truth = self.predict(model, chosen, label_style)
+        errors = metrics.point_errors(found.keypoints, truth)
+        counts = np.isfinite(errors)
+        eyes = np.broadcast_to(geometry.inter_ocular(found.keypoints)[:, None], counts.shape)[counts]
+        hits = (errors <= 100 * pipeline.RADIUS)[counts]
+        return fit_temperature(found.sigmas[counts][:, None], eyes, hits[:, None])
+
     def preview(self, model: keypoint_net.KeypointNetwork, count: int = 16) -> np.ndarray:
         """A sheet (H,W,3) uint8 RGB of held-out faces: labels in green, predictions in white."""
-        chosen = np.random.default_rng(self.seed).permutation(self.held_out)[:count]
+        chosen = np.resize(np.random.default_rng(self.seed).permutation(self.held_out), count)
         found, truth = self.predict(model, chosen, None)
         tiles = []
         for index, face, label in zip(chosen, found.keypoints, truth, strict=True):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import huggingface_hub
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
-from fkp import Faces, detector, hub, scheme
+from fkp import Faces, hub, scheme
 from fkp.hub import model_card
-from fkp.networks import keypoint_net
 from tests.loopback_hub import Client, LoopbackHub
 from tests.stand_in import FacesInColour
 
@@ -22,7 +22,8 @@ from tests.stand_in import FacesInColour
 def bundled() -> model_card.Weights:
     config, metrics = (json.loads((hub.BUNDLED / name).read_text()) for name in (hub.CONFIG, hub.METRICS))
     parameters = {"keypoint network": 980_000, "face detector": 150_000}
-    return model_card.Weights(config, metrics, parameters, {hub.WEIGHTS: 2_310_000})
+    sizes = {hub.WEIGHTS: 2_310_000, "onnx/keypoints.onnx": 1_000_000}
+    return model_card.Weights(config, metrics, parameters, sizes)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,7 @@ def test_every_figure_is_in_the_metrics(bundled: model_card.Weights) -> None:
             known.update(re.findall(r"\d+\.\d+", value))
 
     collect(bundled.metrics)
+    collect(bundled.config)
     numbers = re.findall(r"\d+\.\d+", body)
     assert len(numbers) > 100 and [number for number in numbers if number not in known] == []
 
@@ -160,7 +162,7 @@ def test_the_tables_are_whole(bundled: model_card.Weights) -> None:
 
 
 def test_the_mean_face() -> None:
-    face = np.array(model_card.MEAN_FACE)
+    face = np.array(scheme.MEAN_FACE)
     assert face.shape == (68, 2)
     assert face[scheme.RIGHT_EYE_OUTER_CORNER].tolist() == [-500, 0]
     assert face[scheme.LEFT_EYE_OUTER_CORNER].tolist() == [500, 0]
@@ -177,7 +179,7 @@ def test_the_figure_of_the_points() -> None:
     assert picture.format == "PNG" and len(model_card.points_figure()) < 100_000
     pixels = np.array(picture.convert("RGB")).astype(int)
     ground = pixels[0, 0]
-    for point, (x, y) in enumerate(np.array(model_card.MEAN_FACE) * 0.52 + (480, 200)):
+    for point, (x, y) in enumerate(np.array(scheme.MEAN_FACE) * 0.52 + (480, 200)):
         y += 20.8 * (point in model_card.LOWER_LIP) - 12.5 * (point in model_card.UPPER_LIP)
         assert pixels[round(y), round(x)].max() > ground.max() + 80, point
 
@@ -200,14 +202,34 @@ def test_the_example_shows_what_the_model_finds() -> None:
         assert model_card.pictures(model).keys() == {model_card.POINTS_FIGURE}
 
 
-def test_saved_weights_have_a_card_of_their_own(tmp_path: Path) -> None:
-    keypoints = keypoint_net.build(keypoint_net.KeypointConfig(label_style="ytf"))
-    hub.save(tmp_path, keypoints, detector.Detector(detector.DetectorConfig()), repo_id="a/b", graphs=False)
-    text = (tmp_path / "README.md").read_text()
-    assert "marked in the style `ytf`" in " ".join(text.split())
-    assert f"| `{hub.WEIGHTS}` | {model_card.in_words((tmp_path / hub.WEIGHTS).stat().st_size)} |" in text
-    count = sum(parameter.numel() for parameter in keypoints.parameters())
+def test_saved_weights_have_a_card_of_their_own(weights: Path) -> None:
+    text = (weights / "README.md").read_text()
+    assert f"| `{hub.WEIGHTS}` | {model_card.in_words((weights / hub.WEIGHTS).stat().st_size)} |" in text
+    assert "onnx/keypoints.onnx" not in text  # they were saved without graphs
+    count = sum(array.size for array in hub.load(weights).keypoint_tensors.values())
     assert f"| keypoint network | {count / 1e6:.2f} million |" in text
+
+
+def test_it_tells_how_the_graphs_are_fed(bundled: model_card.Weights) -> None:
+    """Names, order and shapes are those of the bundled graphs."""
+    text = model_card.text(bundled, "someone/faces")
+    for name in ("keypoints", "detector"):
+        session = onnxruntime.InferenceSession(hub.BUNDLED / f"onnx/{name}.onnx")
+        (row,) = re.findall(rf"^\| `onnx/{name}.onnx` \|(.*?)\|(.*)\|$", text, re.MULTILINE)
+        for cell, tensors in zip(row, (session.get_inputs(), session.get_outputs()), strict=True):
+            names = [tensor.name for tensor in tensors]
+            assert [word for word in re.findall(r"`(\w+)`", cell) if word in names] == names
+    assert f"(n,3,{bundled.config['keypoints']['crop_size']}," in text
+    for index, style in enumerate((None, *scheme.LABEL_STYLES)):
+        assert f"{index} `{style}`" in text or style is None
+        assert f"`{style}` (the default)" in text or f'| `"{style}"` |' in text
+
+
+def test_the_commands_of_training_are_folded(bundled: model_card.Weights) -> None:
+    text = model_card.text(bundled, "someone/faces")
+    for of in bundled.metrics["training"].values():
+        command = of["command"].replace(" && ", "\n")
+        assert f"as commands</summary>\n\n```sh\n{command}\n```\n\n</details>" in text
 
 
 @pytest.mark.parametrize(

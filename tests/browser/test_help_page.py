@@ -1,0 +1,172 @@
+"""What the page does to help: guesses told, faces chosen, enlarged and left out, keys, addresses, dropped
+files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.request
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+LAPTOP = {"viewport": {"width": 1280, "height": 800}}
+PATIENCE_MS = 30_000
+
+
+def four_faces(page: Page) -> None:
+    page.locator("#photo [data-example]").nth(2).click()
+    expect(page.locator("#answer")).to_contain_text("Found 4 faces", timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize("page", [LAPTOP, PHONE], indirect=True, ids=["laptop", "phone"])
+def test_a_chosen_face_comes_into_view_and_its_points_are_found_in_the_table(page):
+    four_faces(page)
+    page.locator("#result .faces [data-face='1']").dispatch_event("click")
+    expect(page.locator("#face h2")).to_have_text("Face 2 of 4")
+    expect(page.locator("#face .loupe")).to_be_in_viewport(timeout=PATIENCE_MS)
+    page.locator("#face .marks [data-point='30']").dispatch_event("pointerover")
+    expect(page.locator("#face tr.marked th")).to_have_text("30")
+    page.locator("#face tr[data-point='8'] td").first.dispatch_event("pointerover")
+    expect(page.locator("#face .marks i.marked")).to_have_attribute("data-point", "8")
+    expect(page.locator("#face .measures")).to_contain_text("turned")
+
+
+@pytest.mark.parametrize("page", [LAPTOP], indirect=True)
+def test_a_click_on_the_cross_leaves_a_face_out(page):
+    four_faces(page)
+    page.locator("#result .remove").click()
+    expect(page.locator("#answer")).to_contain_text("Found 3 faces")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save JSON").first.click()
+    (record,) = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert [face["number"] for face in record["faces"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("page", [LAPTOP], indirect=True)
+def test_many_faces_are_one_stop_for_the_keyboard_and_can_be_enlarged(page):
+    four_faces(page)
+    stops = page.locator("#result .faces button[tabindex='0']")
+    expect(stops).to_have_count(1)
+    stops.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.face") == "1"
+    page.keyboard.press("End")
+    assert page.evaluate("document.activeElement.dataset.face") == "3"
+    sheet = page.locator("#result .sheet")
+    before = page.locator("#result .faces [data-face='0']").bounding_box()
+    box = sheet.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.wheel(0, -300)
+    after = page.locator("#result .faces [data-face='0']").bounding_box()
+    assert after["width"] > 2 * before["width"]
+    page.get_by_role("button", name="Whole picture").click()
+    again = page.locator("#result .faces [data-face='0']").bounding_box()
+    assert again["width"] == pytest.approx(before["width"], abs=1)
+
+
+@pytest.mark.parametrize("page", [LAPTOP], indirect=True)
+def test_tabs_have_addresses_arrow_keys_and_the_way_back(page):
+    page.get_by_role("tab", name="Photo").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Live")).to_have_attribute("aria-selected", "true")
+    assert page.url.endswith("#live")
+    page.get_by_role("tab", name="Video").click()
+    page.go_back()
+    expect(page.get_by_role("tab", name="Live")).to_have_attribute("aria-selected", "true")
+    page.goto(page.url.partition("#")[0] + "#about")
+    page.reload()
+    expect(page.get_by_role("tab", name="About")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#about .map text")).to_have_count(68)
+
+
+DROP = """([name, type, where]) => {
+  const data = new DataTransfer(), file = new File([new Uint8Array(100)], name, { type });
+  data.items.add(file);
+  const event = (what) => new DragEvent(what, { dataTransfer: data, bubbles: true, cancelable: true });
+  return [document.querySelector(where).dispatchEvent(event("dragover")),
+          document.querySelector(where).dispatchEvent(event("drop"))];
+}"""
+
+
+@pytest.mark.parametrize("page", [LAPTOP], indirect=True)
+def test_files_are_taken_wherever_they_are_dropped(page):
+    assert page.evaluate(DROP, ["note.jpg", "image/jpeg", "footer"]) == [False, False], "the browser opens it"
+    expect(page.locator("#answer")).to_contain_text("note.jpg is no picture", timeout=PATIENCE_MS)
+    page.evaluate(DROP, ["film.mp4", "video/mp4", "h1"])
+    expect(page.locator("#photo .told")).to_have_text("film.mp4 is a clip.")
+    page.get_by_role("button", name="Take it to Video").click()
+    expect(page.get_by_role("tab", name="Video")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#clip-answer")).to_contain_text("film.mp4", timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize("page", [LAPTOP], indirect=True)
+def test_a_turned_or_faint_face_is_told_to_be_a_guess(page, root, tmp_path):
+    """A portrait of 14 pixels, enlarged and blurred: found, but its points cannot be sure."""
+    picture = cv2.imread(str(root / "examples" / "grace_hopper.jpg"))
+    small = cv2.resize(picture, None, fx=0.045, fy=0.045, interpolation=cv2.INTER_AREA)
+    path = tmp_path / "faint.png"
+    cv2.imwrite(str(path), cv2.resize(small, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR))
+    page.locator("#photo input[type=file]").set_input_files(path)
+    answer = page.locator("#answer .answer")
+    expect(answer).to_contain_text("faint.png", timeout=PATIENCE_MS)
+    told = answer.inner_text()
+    assert "guesses" in told or "No face found" in told
+
+
+def test_the_page_describes_itself(page, address):
+    html = urllib.request.urlopen(address).read().decode()
+    (title,) = re.findall(r'property="og:title" content="([^"]*)"', html)
+    assert title == "Face keypoints" and "{url}" not in html and "@Gradio" not in html
+    icon = urllib.request.urlopen(f"{address}favicon.ico").read()
+    assert b"<svg" in icon
+    page.get_by_role("link", name="use it from a program").click()
+    expect(page.locator("#programs")).to_be_in_viewport(timeout=PATIENCE_MS)
+    assert f'Client("{address}")' in page.locator(".snippet pre").first.inner_text()
+
+
+# --- Access, by axe-core -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def axe(root: Path) -> str:
+    """The script of npm's axe-core: `npm ci` in tests/browser."""
+    path = root / "tests" / "browser" / "node_modules" / "axe-core" / "axe.min.js"
+    if not path.is_file():
+        say = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        say("no axe-core: run npm ci in tests/browser")
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", [{"color_scheme": scheme} for scheme in ("light", "dark")], indirect=True)
+@pytest.mark.parametrize("tab", ["Photo", "Live", "Video", "About"])
+def test_no_serious_findings_of_axe(page, axe, tab):
+    if tab == "Photo":
+        four_faces(page)
+    page.get_by_role("tab", name=tab).click()
+    page.wait_for_timeout(1000)
+    page.evaluate(axe)
+    found = page.evaluate("async () => (await axe.run(document, { resultTypes: ['violations'] })).violations")
+    serious = [each for each in found if each["impact"] in ("serious", "critical")]
+    told = [f"{each['id']}: {each['nodes'][0]['html'][:150]}" for each in serious]
+    assert not told, "\n".join(told)
+
+
+def test_a_photo_of_many_faces(page, root, tmp_path):
+    """The portraits of four_faces, tiled: 64 faces, one stop for the Tab key, buttons of their own size."""
+    picture = cv2.imread(str(root / "examples" / "four_faces.jpg"))
+    tile = cv2.resize(picture, (300, 300), interpolation=cv2.INTER_AREA)
+    path = tmp_path / "many.png"
+    cv2.imwrite(str(path), np.tile(tile, (4, 4, 1)))
+    page.locator("#photo input[type=file]").set_input_files(path)
+    expect(page.locator("#answer")).to_contain_text("faces in many.png", timeout=PATIENCE_MS)
+    assert page.locator("#result .faces [data-face]").count() > 40
+    expect(page.locator("#result .faces button[tabindex='0']")).to_have_count(1)
+    expect(page.locator("#face .strip button[tabindex='0']")).to_have_count(1)
