@@ -183,39 +183,6 @@ def test_a_number_that_is_none_changes_nothing(album, number):
     assert album.go_to(number) is album and album.choose(number) is album
 
 
-def test_an_upload_lies_in_the_folder_of_uploads(album, tmp_path):
-    folder = tmp_path / "uploads"
-    assert photos.uploaded(str(folder / "a.b.png"), folder) == folder / "a.b.png"
-
-
-@pytest.mark.parametrize("sent", [None, 5, {"path": "a"}, ["a"], "/etc/passwd", "a\0b", "", "secret.png"])
-def test_anything_else_is_refused(sent, tmp_path):
-    with pytest.raises(images.ImageError, match=r"^What was sent is no uploaded file\.$"):
-        photos.uploaded(sent, tmp_path)
-
-
-def test_ways_out_of_the_folder_are_refused(tmp_path):
-    folder, secret = tmp_path / "uploads", tmp_path / "secret.png"
-    folder.mkdir()
-    picture(secret)
-    (folder / "link.png").symlink_to(secret)
-    for name in (folder / ".." / "secret.png", folder / "link.png", str(folder) + "2/a.png"):
-        with pytest.raises(images.ImageError):
-            photos.uploaded(str(name), folder)
-
-
-def test_forgetting_deletes_uploads_but_not_what_lies_elsewhere(album, tmp_path):
-    example = look(picture(tmp_path / "example.png"))
-    photos.forget([*album.files, example.path], tmp_path / "uploads")
-    assert list((tmp_path / "uploads").iterdir()) == [] and example.path.is_file()
-    photos.forget(album.files, tmp_path / "uploads")  # twice is no error
-
-
-def test_a_file_that_is_given_again_is_not_deleted(album, tmp_path):
-    photos.forget(album.files, tmp_path / "uploads", but=[album.photo.path])
-    assert [path.name for path in (tmp_path / "uploads").iterdir()] == ["a.b.png"]
-
-
 # --- Saving ---------------------------------------------------------------------------------------------
 
 
@@ -236,7 +203,7 @@ def test_the_saved_picture_has_full_size_and_nothing_of_the_camera(tmp_path):
 
 
 def test_the_picture_cannot_be_saved_once_its_upload_is_gone(album, tmp_path):
-    photos.forget(album.files, tmp_path / "uploads")
+    album.photo.path.unlink()
     with pytest.raises(images.ImageError, match="a.b.png is no longer here. Please choose it again."):
         photos.save_picture(album, STYLE, Settings(), tmp_path)
     with pytest.raises(images.ImageError, match="The photos are no longer here."):
