@@ -673,7 +673,7 @@ def operating_threshold(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> fl
         best = [scores.max(initial=0) for photo, _, scores in found
                 if photo.source == source and len(photo.boxes) + len(photo.ignore) == 0]  # fmt: skip
         if best:
-            least.append(float(np.quantile(best, 1 - FACELESS_ALLOWED)) + 1e-3)
+            least.append(float(np.quantile(best, 1 - FACELESS_ALLOWED, method="higher")) + 1e-3)
     return min(max(least), 0.99)
 
 
