@@ -38,6 +38,9 @@ from fkp.demo.site import Site
 from tests.filmed import film
 from tests.stand_in import TWO_FACES, FacesInColour
 
+REQUEST = SimpleNamespace(client=None, session_hash="a visitor", headers={})
+"""What is asked of a `gradio.Request`."""
+
 SITE = Site(FacesInColour(), Settings(), Path("uploads"), Path(__file__).parents[1])
 
 LOOKS = (["points", "contours"], 1)
@@ -100,7 +103,7 @@ class Visitor:
         """What is shown step by step. Gradio repeats the last one, which must be nothing."""
         extra = [gr.EventData(None, event)] if event else []
         if "request" in inspect.signature(self.functions[name]).parameters:
-            extra.append(gr.Request(session_hash="a visitor"))
+            extra.append(REQUEST)
         result = None
         for result in self.functions[name](self.kept, *given, *extra):
             yield result
@@ -483,9 +486,7 @@ def test_cancelling_a_clip_leaves_nothing_of_it(viewer, uploads):
 
 def test_a_visitor_who_goes_away_ends_the_work(viewer, uploads):
     viewer.take(film(uploads / "long.mp4", 400, size_wh=(160, 120)))
-    steps = viewer.functions["follow"](
-        viewer.kept, *CLIP_LOOKS, viewer.now, gr.Request(session_hash="a visitor")
-    )
+    steps = viewer.functions["follow"](viewer.kept, *CLIP_LOOKS, viewer.now, REQUEST)
     while viewer.kept.value.job is None:
         next(steps)
     steps.close()  # what Gradio does
