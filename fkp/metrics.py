@@ -6,7 +6,7 @@ challenge, https://ibug.doc.ic.ac.uk/media/uploads/documents/sagonas_2016_imavis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -29,6 +29,7 @@ class Summary(TypedDict):
     missed: int
     nme: float | None
     nme_inner: float | None
+    nme_box: float | None
     median: float | None
     fr8: float | None
     fr10: float | None
@@ -87,23 +88,32 @@ def roc_auc(positives: np.ndarray, negatives: np.ndarray) -> float:
     return float(wins / positives.size / negatives.size)
 
 
-def summary(errors: np.ndarray, inner_errors: np.ndarray) -> Summary:
-    """The figures of a test set from its faces' NMEs (n,) over 68 and over the inner 51 points, percent.
+def summary(errors: np.ndarray, inner_errors: np.ndarray, box_errors: np.ndarray) -> Summary:
+    """The figures of a test set from the NMEs (m,) over 68 and over the inner 51 points of its faces whose
+    outer eye corners have labels, and the NME_box (n,) of all its faces, percent.
 
-    NaN is a missed face: a failure in fr8, fr10 and auc8, left out of nme and median. A figure that no
-    face supports is None.
+    NaN is a missed face: a failure in fr8, fr10 and auc8, left out of the means. A figure that no face
+    supports is None.
     """
-    errors, inner_errors = np.asarray(errors, np.float64), np.asarray(inner_errors, np.float64)
-    found = errors[~np.isnan(errors)]
+    errors, inner_errors, box_errors = (np.asarray(e, np.float64) for e in (errors, inner_errors, box_errors))
+
+    def of_found(take: Callable[[np.ndarray], float], values: np.ndarray) -> float | None:
+        found = values[~np.isnan(values)]
+        return _rounded(take(found)) if len(found) else None
+
+    def of_all(take: Callable[[np.ndarray, float], float], limit: float) -> float | None:
+        return _rounded(take(errors, limit)) if len(errors) else None
+
     return Summary(
-        n=len(errors),
-        missed=len(errors) - len(found),
-        nme=_rounded(found.mean()) if len(found) else None,
-        nme_inner=_rounded(np.nanmean(inner_errors)) if len(found) else None,
-        median=_rounded(np.median(found)) if len(found) else None,
-        fr8=_rounded(failure_rate(errors, 8)) if len(errors) else None,
-        fr10=_rounded(failure_rate(errors, 10)) if len(errors) else None,
-        auc8=_rounded(auc(errors, 8)) if len(errors) else None,
+        n=len(box_errors),
+        missed=int(np.isnan(box_errors).sum()),
+        nme=of_found(np.mean, errors),
+        nme_inner=of_found(np.mean, inner_errors),
+        nme_box=of_found(np.mean, box_errors),
+        median=of_found(np.median, errors),
+        fr8=of_all(failure_rate, 8),
+        fr10=of_all(failure_rate, 10),
+        auc8=of_all(auc, 8),
     )
 
 
