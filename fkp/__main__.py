@@ -201,6 +201,10 @@ def _parser() -> argparse.ArgumentParser:
         "--hardware", metavar="NAME", default="zero-a10g",
         help="what it runs on, as cpu-basic (default: zero-a10g, a GPU that is lent when it is needed)",
     )  # fmt: skip
+    space.add_argument(
+        "--static", action="store_true",
+        help="a Static Space: the edition that runs wholly in the visitor's browser, hosted for free",
+    )
     space.add_argument("--private", action="store_true", help="for your eyes only, if it is a new one")
     space.add_argument("--out", metavar="DIR", type=Path, help="keep the folder there")
     space.add_argument("--dry-run", action="store_true", help="upload nothing, only show the files")
@@ -459,10 +463,10 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 _FIGURES = """\
 faces {n}, missed {missed}
-NME {nme} over 68 points, {nme_inner} over the inner 51, median {median}
+NME {nme} over the labelled points, {nme_inner} over those of the inner 51, median {median}
 FR@8 {fr8}, FR@10 {fr10}, AUC@8 {auc8}
 NME_box {nme_box}
-All in percent: of the distance between the outer eye corners, NME_box of the root of the box's area."""
+All in percent, errors of the distance between the outer eye corners, NME_box of the size of the face's box."""
 
 
 def _push(args: argparse.Namespace) -> int:
@@ -486,9 +490,18 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _space(args: argparse.Namespace) -> int:
+    from fkp import hub
     from fkp.demo import space
 
     try:
+        if args.static:
+            weights = hub.find(args.model, revision=args.revision)
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = args.out or Path(temporary)
+                _show_files(space.build_static(args.repo_id, folder, weights))
+                if not args.dry_run:
+                    print(space.push_static(args.repo_id, folder, private=args.private))
+            return 0
         wanted = space.Space(args.repo_id, args.model, args.revision, args.hardware)
         with tempfile.TemporaryDirectory() as temporary:
             folder = args.out or Path(temporary)

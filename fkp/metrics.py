@@ -6,7 +6,7 @@ challenge, https://ibug.doc.ic.ac.uk/media/uploads/documents/sagonas_2016_imavis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -23,7 +23,10 @@ FLAT = 0.001
 
 
 class Summary(TypedDict):
-    """`fr8`, `fr10`: share of faces with an NME over 8, 10 · `auc8`: area under the CED up to 8; percent."""
+    """`fr8`, `fr10`: share of faces with an NME over 8, 10 · `auc8`: area under the CED up to 8; percent.
+
+    `n` faces, those without labels of both outer eye corners included, which count in `nme_box` alone.
+    """
 
     n: int
     missed: int
@@ -89,31 +92,24 @@ def roc_auc(positives: np.ndarray, negatives: np.ndarray) -> float:
 
 
 def summary(errors: np.ndarray, inner_errors: np.ndarray, box_errors: np.ndarray) -> Summary:
-    """The figures of a test set from the NMEs (m,) over 68 and over the inner 51 points of its faces whose
-    outer eye corners have labels, and the NME_box (n,) of all its faces, percent.
+    """The figures of a test set from its faces' errors, percent: NMEs (n,) over 68 and over the inner 51 points
+    of the faces with both outer eye corners, and NME_box (m,) of all.
 
-    NaN is a missed face: a failure in fr8, fr10 and auc8, left out of the means. A figure that no face
-    supports is None.
+    NaN is a missed face: a failure in fr8, fr10 and auc8, left out of the means and the median. A figure
+    that no face supports is None.
     """
-    errors, inner_errors, box_errors = (np.asarray(e, np.float64) for e in (errors, inner_errors, box_errors))
-
-    def of_found(take: Callable[[np.ndarray], float], values: np.ndarray) -> float | None:
-        found = values[~np.isnan(values)]
-        return _rounded(take(found)) if len(found) else None
-
-    def of_all(take: Callable[[np.ndarray, float], float], limit: float) -> float | None:
-        return _rounded(take(errors, limit)) if len(errors) else None
-
+    errors, inner, boxes = (np.asarray(e, np.float64) for e in (errors, inner_errors, box_errors))
+    found, found_inner, found_boxes = (e[~np.isnan(e)] for e in (errors, inner, boxes))
     return Summary(
-        n=len(box_errors),
-        missed=int(np.isnan(box_errors).sum()),
-        nme=of_found(np.mean, errors),
-        nme_inner=of_found(np.mean, inner_errors),
-        nme_box=of_found(np.mean, box_errors),
-        median=of_found(np.median, errors),
-        fr8=of_all(failure_rate, 8),
-        fr10=of_all(failure_rate, 10),
-        auc8=of_all(auc, 8),
+        n=len(boxes),
+        missed=len(boxes) - len(found_boxes),
+        nme=_rounded(found.mean()) if len(found) else None,
+        nme_inner=_rounded(found_inner.mean()) if len(found_inner) else None,
+        nme_box=_rounded(found_boxes.mean()) if len(found_boxes) else None,
+        median=_rounded(np.median(found)) if len(found) else None,
+        fr8=_rounded(failure_rate(errors, 8)) if len(errors) else None,
+        fr10=_rounded(failure_rate(errors, 10)) if len(errors) else None,
+        auc8=_rounded(auc(errors, 8)) if len(errors) else None,
     )
 
 
