@@ -436,9 +436,10 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 _FIGURES = """\
 faces {n}, missed {missed}
-NME {nme} over 68 points, {nme_inner} over the inner 51, median {median}
+NME {nme} over the labelled points, {nme_inner} over those of the inner 51, median {median}
 FR@8 {fr8}, FR@10 {fr10}, AUC@8 {auc8}
-All in percent, errors of the distance between the outer eye corners."""
+NME_box {nme_box}
+All in percent, errors of the distance between the outer eye corners, NME_box of the size of the face's box."""
 
 
 def _push(args: argparse.Namespace) -> int:

@@ -62,8 +62,6 @@ _STRIP = 1 << 22
 # Bytes a pixel that decoding takes at most, besides the result: Pillow's own, and those of other libraries.
 _BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _BYTES_OF_KIND = {"WEBP": 12, "AVIF": 12, "HEIF": 12, "JPEG2000": 20}
-_COEFFICIENTS = 6
-"""The same of a progressive JPEG, whatever the size it is decoded at."""
 
 
 class ImageError(ValueError):
@@ -153,10 +151,12 @@ def bytes_needed(path: str | Path, reduction: int = 1) -> int:
         small = pixels // reduction**2
         per_pixel = _BYTES_OF_KIND.get(image.format or "", _BYTES.get(image.mode, 4))
         if image.format == "JPEG":
-            decoded = small * per_pixel + pixels * (_COEFFICIENTS if "progressive" in image.info else 0)
+            # A progressive one is held as coefficients, whatever the size it is decoded at.
+            layers = [h * v for _, h, v, _ in image.layer] if "progressive" in image.info else [0]  # type: ignore[attr-defined]
+            decoded = small * per_pixel + 2 * pixels * sum(layers) // max(*layers, 1)
         else:
             decoded = pixels * per_pixel
-        return decoded + 3 * small + 32 * min(pixels, _STRIP)
+        return decoded + 3 * small + 20 * min(pixels, _STRIP)
 
 
 def _path(image: object) -> str:

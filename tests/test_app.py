@@ -433,7 +433,7 @@ def test_a_clip_is_told_and_comes_back_with_its_faces(viewer, clip, uploads, mod
     assert "Found 2 faces</b> in holiday.mov." in viewer.told
     viewer("follow", ["mesh"], 2, 80, 1, viewer.now)
     assert model.calls > calls and "Found 1 face</b>" in viewer.told
-    viewer("stop", viewer.now)
+    viewer("stop", "Clear", viewer.now)
     assert [path for path in uploads.rglob("*") if path.is_file()] == [uploads / "holiday.jpg"]
     with pytest.raises(gr.Error, match="The clip is no longer here. Please choose it again."):
         viewer.fetch("Save clip")
@@ -457,12 +457,13 @@ def test_a_clip_that_breaks_off_is_told(viewer, uploads):
 
 
 @pytest.mark.slow
-def test_cancelling_a_clip_leaves_nothing_of_it(viewer, uploads, clip):
+def test_cancelling_a_clip_leaves_nothing_of_it(viewer, uploads):
+    clip = film(uploads / "holiday.mov", 300, size_wh=(160, 120))
     steps = viewer.take(clip).steps("follow", *CLIP_LOOKS, viewer.now)
     while "Cancel" not in str(viewer.shown["Clear"]):
         viewer.see(next(steps))
     job = viewer.kept.value.job
-    viewer("stop", viewer.now)
+    viewer("stop", "Cancel", viewer.now)
     for step in steps:
         viewer.see(step)
     assert "holiday.mov</b> is ready" in viewer.told and job.wait(20)
@@ -471,7 +472,7 @@ def test_cancelling_a_clip_leaves_nothing_of_it(viewer, uploads, clip):
     while any(path.is_dir() for path in uploads.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert sorted(path.name for path in uploads.iterdir()) == ["holiday.jpg", "holiday.mov"]
-    viewer("stop", viewer.now)
+    viewer("stop", "Clear", viewer.now)
     assert "Choose a clip" in viewer.told and [path.name for path in uploads.iterdir()] == ["holiday.jpg"]
 
 
@@ -504,7 +505,7 @@ def test_the_example_clip_runs_on_a_click(viewer):
     while viewer.kept.value.job is None:
         next(steps)
     assert viewer.kept.value.footage.path == example
-    viewer("stop", viewer.now)
+    viewer("stop", "Clear", viewer.now)
     assert example.is_file()
     with pytest.raises(gr.Error, match="There is no such example."):
         viewer("try_clip", *CLIP_LOOKS, index=7, moment=viewer.now)
@@ -514,7 +515,7 @@ def test_about_tells_the_figures_only_of_the_model_that_runs(page, model):
     (tell,) = [event.fn for event in page.fns.values() if event.name == "tell"]
     assert "came without figures" in tell() and "<img" not in tell() and "keypoints on nothing" in tell()
     assert "weights from" not in tell()  # it would tell a folder
-    model.source, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
+    model.weights.folder, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
     assert "<table>" in tell() and "<img" in tell()
 
 
@@ -807,7 +808,7 @@ def test_the_page_works_without_the_folders_beside_it(root, tmp_path, monkeypatc
     alone = module_from_spec(specification)
     specification.loader.exec_module(alone)
     model = FacesInColour()
-    model.source, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
+    model.weights.folder, model.metrics = hub.BUNDLED, json.loads((hub.BUNDLED / hub.METRICS).read_text())
 
     async def build():
         return alone.build(model)

@@ -268,7 +268,7 @@ def test_json_and_csv_hold_all_photos_that_could_be_read(album, tmp_path):
     np.testing.assert_allclose(records[0]["faces"][1]["keypoints"], album.photo.faces.keypoints[1], atol=0.01)
     saved = photos.save_csv(album, tmp_path)
     rows = list(csv.DictReader(io.StringIO(saved.read_text(encoding="utf-8"))))
-    assert saved.name == "keypoints.csv" and [row["face"] for row in rows] == ["0", "1"]
+    assert saved.name == "keypoints.csv" and [row["face"] for row in rows] == ["1", "2"]
     assert float(rows[1]["x8"]) == records[0]["faces"][1]["keypoints"][8][0]
 
 
