@@ -38,7 +38,14 @@ from typing import Any, Protocol
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-import torch
+
+try:
+    import matplotlib  # noqa: F401
+    import torch
+    import torchvision  # noqa: F401
+except ImportError as error:
+    sys.exit(f"train.py needs {error.name}: run 'pip install \"fkp[train]\"'")
+
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel

@@ -77,9 +77,10 @@ def clip(page: Page) -> None:
 
 
 def save(page: Page, path: Path, whole: bool = False) -> None:
-    """Few colours make a small file."""
+    """Three quarters of its size, in 256 colours: a small file."""
     picture = Image.open(io.BytesIO(page.screenshot(full_page=whole))).convert("RGB")
-    picture.quantize(80, dither=Image.Dither.NONE).save(path, optimize=True)
+    smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
+    smaller.quantize(256).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
