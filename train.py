@@ -15,8 +15,8 @@ which says how long they took:
     NARROW="--widths 16 32 64 112 --blocks 1 3 2 --top-down 64"
     python train.py keypoints $OPTIONS --start EARLIER $NARROW --teacher runs/wide/model
         --lr 1.5e-3 --muon-lr 0.02 --epochs 20 --name narrow
-    python train.py keypoints $OPTIONS --start runs/narrow/model $NARROW --augmentation 1 0.7 1 --repeats 3 2 1
-        --lr 6e-4 --muon-lr 0.008 --warmup 0.05 --ema 0.998 --epochs 4 --name last
+    python train.py keypoints $OPTIONS --start runs/narrow/model $NARROW --augmentation 1 0.7 1
+        --repeats 3 2 1 --lr 6e-4 --muon-lr 0.008 --warmup 0.05 --ema 0.998 --epochs 4 --name last
 
 DATA is a folder laid out as README.md says. Everything a run makes lies in runs/<name>/: log.csv, curve.png,
 preview.png (labels beside predictions), checkpoint.pt, and at the end model/ with config.json,
