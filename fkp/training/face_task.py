@@ -515,7 +515,7 @@ class FaceTask:
         for photos in self.training.values():
             for photo in photos[:: max(1, len(photos) // RANGE_PHOTOS)][:RANGE_PHOTOS]:
                 image = images.read(photo.path)
-                first, *_ = detector.scales(image.shape[0], image.shape[1], self.config)
+                _, first, *_ = detector.scales(image.shape[0], image.shape[1], self.config)
                 pictures.append(detector.fit(image, first)[0])
         return export.detector_activation_ranges(model, pictures)
 
@@ -526,7 +526,7 @@ class FaceTask:
     @cached_property
     def validation_subset(self) -> list[Photo]:
         """Held-out photos to validate on: a part of those that are many, none of the crops of profiles."""
-        steps = {"ytf": 4, "animals": 2}
+        steps = {"ytf": 4}
         by_source = {s: [p for p in self.validation if p.source == s] for s in SHARES if s != "merl"}
         return [p for source, some in by_source.items() for p in some[:: steps.get(source, 1)]]
 
