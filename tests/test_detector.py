@@ -120,8 +120,8 @@ def test_a_face_that_fills_the_picture_is_told_by_the_coarse_pass_alone() -> Non
         boxes = np.tile([0.1 * width, 0.1 * height, 0.9 * width, 0.9 * height], (len(at), 1))
         return logits, offsets(boxes - 0.5, at)
 
-    boxes, scores = finds(filled)(np.zeros((480, 640, 3), np.uint8))
-    np.testing.assert_allclose(boxes, [[63.5, 47.5, 575.5, 431.5]], atol=0.01)
+    boxes, scores = finds(filled)(np.zeros((640, 640, 3), np.uint8))
+    np.testing.assert_allclose(boxes, [[63.5, 63.5, 575.5, 575.5]], atol=0.01)
     assert scores == pytest.approx([1 / (1 + np.exp(-3.0))], abs=1e-5)
 
 
@@ -171,7 +171,7 @@ def test_the_same_face_told_twice_is_one_box() -> None:
     assert len(boxes) == 1 and scores[0] > 0.95
 
 
-@pytest.mark.parametrize(("min_score", "n"), [(None, 1), (0.94, 1), (0.96, 0), (0.0, 1)])
+@pytest.mark.parametrize(("min_score", "n"), [(None, 1), (0.94, 1), (0.96, 0), (0.001, 1)])
 def test_min_score(min_score: float | None, n: int) -> None:
     found = finds(one_face([50.0, 50.0, 120.0, 130.0], cell=5), replace(CONFIG, min_score=0.9))
     assert len(found(np.zeros((320, 320, 3), np.uint8), min_score=min_score)[0]) == n

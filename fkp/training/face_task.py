@@ -94,7 +94,7 @@ SMALLEST_FACE = 9.0
 FACE, IGNORE, NOTHING = 1, -1, 0
 """Kinds of box in a batch; NOTHING fills up the shorter lists."""
 
-FACELESS_ALLOWED = 0.025
+FACELESS_ALLOWED = 0.03
 """Share of the photos without a face in which there may be a box at the operating threshold."""
 
 RANGE_PHOTOS = 20
@@ -674,7 +674,7 @@ def operating_threshold(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> fl
         best = [scores.max(initial=0) for photo, _, scores in found
                 if photo.source == source and len(photo.boxes) + len(photo.ignore) == 0]  # fmt: skip
         if best:
-            least.append(float(np.quantile(best, 1 - FACELESS_ALLOWED, method="higher")) + 1e-3)
+            least.append(float(np.quantile(best, 1 - FACELESS_ALLOWED, method="higher")) + 5e-3)
     return min(max(least), 0.99)
 
 
