@@ -69,12 +69,14 @@ class DetectorConfig:
     """Channels of the three grids that the head reads."""
     least_size: int = 320
     """A picture whose longer side has fewer pixels is enlarged to this many."""
+    coarse_size: int = 192
+    """Every picture is seen at this size, so that a face that fills it is seen whole."""
     input_size: int = 640
-    """A picture whose longer side has more pixels is shrunk to this many for the first pass."""
+    """A picture whose longer side has more pixels is shrunk to this many for the pass after that."""
     fine_pixels: int = 4_320_000
-    """A bigger picture is looked at a second time, at up to this many pixels (2400×1800), for small faces."""
+    """A bigger picture gets a third pass, at up to this many pixels (2400×1800), for small faces."""
     enlargement: float = 1.5
-    """That second time it is enlarged so many times, where it has no more than `enlarged_pixels` then."""
+    """In that pass it is enlarged so many times, where it has no more than `enlarged_pixels` then."""
     enlarged_pixels: int = 1_000_000
     min_score: float = 0.5
     """Boxes below it are dropped, unless a call says otherwise."""
