@@ -47,6 +47,8 @@ from fkp.demo import (  # noqa: E402
 from fkp.demo.settings import Settings  # noqa: E402
 from fkp.demo.site import Site  # noqa: E402
 from fkp.demo.theme import THEME  # noqa: E402
+from fkp.demo.uploads import own_folder, room  # noqa: E402
+from fkp.outputs import printable, show_any_name  # noqa: E402
 from fkp.pipeline import FaceKeypoints  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -74,6 +76,8 @@ def launch(
         max_bytes=largest * 4 // 3 + 1_000_000,  # as a data: URL within JSON
         hosts=limits.hosts,
         at_home=host in ("127.0.0.1", "localhost", "::1"),
+        small_bytes=live.MAX_REQUEST,
+        room=lambda: room(uploads, limits.max_disk),
     )
     _, address, _ = blocks.queue(max_size=WAITING, api_open=False).launch(
         theme=THEME,
@@ -89,10 +93,11 @@ def launch(
         state_session_capacity=SESSIONS,
         app_kwargs={
             "lifespan": request_guard.guarded(data_retention.sweeping(uploads), rules),
-            "middleware": [Middleware(own_head.OwnHead), Middleware(live.SmallRequests)],
+            "middleware": [Middleware(own_head.OwnHead)],
         },
         **options,
     )
+    request_guard.impatient(blocks.server)
     return address
 
 
@@ -125,6 +130,7 @@ def ask_once(address: str) -> None:
 def main() -> None:
     began = time.perf_counter()
     data_retention.keep_memory_together()
+    show_any_name()
     parser = argparse.ArgumentParser(
         description="Open the face keypoints page in the browser.",
         epilog=f"environment:\n{settings.help_text()}",
@@ -145,16 +151,16 @@ def main() -> None:
         parser.exit(1, f"{parser.prog}: {error}\n")
     # A folder of its own, so that everything in it can go: after a while, and in the end all at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    within = os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()
-    os.makedirs(within, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fkp-", dir=within) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        blocks = build(model, limits, Path(folder))
+    if os.environ.get("SYSTEM") == "spaces":  # all comes by a proxy there, which says for whom
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
+    with own_folder(Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        blocks = build(model, limits, folder)
         try:
             address = launch(
                 blocks,
                 limits,
-                Path(folder),
+                folder,
                 server_name=args.host,
                 server_port=args.port,
                 inbrowser=not args.no_browser and _has_desktop(),
@@ -162,7 +168,11 @@ def main() -> None:
                 prevent_thread_lock=True,
             )
         except OSError as error:  # no such address, or the port is taken
-            parser.exit(1, f"{parser.prog}: {error}\n")
+            port = args.port or os.environ.get("GRADIO_SERVER_PORT")
+            advice = (
+                f". Choose another by --port, as --port {int(port) + 1}" if port else "; choose one by --port"
+            )
+            parser.exit(1, f"{parser.prog}: {printable(str(error))}{advice}\n")
         ask_once(address)
         print(f"Ready after {time.perf_counter() - began:.1f} s: {address} (Ctrl-C ends it)", flush=True)
         try:

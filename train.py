@@ -6,16 +6,14 @@
     torchrun --nproc-per-node 2 train.py keypoints --data DATA
     python train.py keypoints --csv labels.csv --images pictures --start fkp/weights --epochs 9   # your faces
 
-The bundled keypoint weights were made on two CPU cores by these four (LOG.md says how long they took):
+The bundled keypoint weights were made on a CPU core by these two; EARLIER is the third version of LOG.md,
+which says how long they took:
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 train.py keypoints --data DATA --precision bf16 --threads 1
-        --workers 0 --epochs 210 --validate-every 10 --name wide
-    python train.py keypoints --data DATA --precision bf16 --threads 1 --workers 0 --start runs/wide/model
-        --teacher runs/wide/model --widths 16 32 64 112 --augmentation 1 0.7 1 --lr 1e-3 --muon-lr 0.01
-        --epochs 85 --validate-every 5 --name narrow
-    the same without --augmentation, and with --epochs 75 --seed 1 --name another
-    python train.py keypoints --data DATA --start runs/narrow/model runs/another/model
-        --widths 16 32 64 112 --epochs 0 --name mean
+    OPTIONS="--data DATA --precision bf16 --threads 1 --workers 0 --start EARLIER --validate-every 2"
+    python train.py keypoints $OPTIONS --widths 16 64 128 256 --blocks 2 3 4 --top-down 96 --lr 1e-3
+        --muon-lr 0.015 --epochs 9 --name wide
+    python train.py keypoints $OPTIONS --widths 16 32 64 112 --blocks 1 3 2 --top-down 64 --lr 1.5e-3
+        --muon-lr 0.02 --epochs 20 --teacher runs/wide/model --name narrow
 
 DATA is a folder laid out as README.md says. Everything a run makes lies in runs/<name>/: log.csv, curve.png,
 preview.png (labels beside predictions), checkpoint.pt, and at the end model/ with config.json,
@@ -25,6 +23,7 @@ model.safetensors and metrics.json, which `FaceKeypoints.from_pretrained("runs/<
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import os
 import signal
@@ -39,20 +38,27 @@ from typing import Any, Protocol
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-import torch
+
+try:
+    import matplotlib  # noqa: F401
+    import torch
+    import torchvision  # noqa: F401
+except ImportError as error:
+    sys.exit(f"train.py needs {error.name}: run 'pip install \"fkp[train]\"'")
+
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from fkp import FaceKeypoints, __version__, detector, hub, runtime
+from fkp import FaceKeypoints, __version__, detector, hub, runtime, scheme
 from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig
 from fkp.hub import publish
 from fkp.networks import keypoint_net, state
 from fkp.training import distillation, face_task, keypoint_task, own_faces
 from fkp.training.muon import Muon
-from fkp.training.run_folder import RunFolder
+from fkp.training.run_folder import CheckpointError, RunFolder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,11 +79,12 @@ def main(arguments: list[str] | None = None) -> int:
     def autocast() -> AbstractContextManager[Any]:
         return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
-    run = RunFolder(args.runs / (args.name or args.what))
 
     # --- What: the data, the network, its loss and its validation ------------------------------------------
     torch.manual_seed(args.seed)  # the initial weights
     try:
+        run = RunFolder(args.runs / (args.name or args.what))
+        data_digest = digest_of_labels(args.data)
         if args.batch_size % world:
             raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
         if args.push_to and rank == 0:
@@ -108,15 +115,22 @@ def main(arguments: list[str] | None = None) -> int:
         if not run.checkpoint.is_file():
             print(f"train.py: nothing to resume: {run.checkpoint} does not exist", file=sys.stderr)
             return 1
-        checkpoint = run.load()
-        changed = [k for k, v in settings(args).items() if checkpoint["settings"].get(k) != v]
-        if changed:
-            print(f"train.py: the run was started with other settings: {', '.join(changed)}", file=sys.stderr)
+        try:
+            checkpoint = run.load()
+            changed = [k for k, v in settings(args).items() if checkpoint["settings"].get(k) != v]
+            if changed:
+                raise CheckpointError(f"the run was started with other settings: {', '.join(changed)}")
+            if checkpoint.get("data", data_digest) != data_digest:
+                raise CheckpointError(f"the CSVs in {args.data} have changed since {run.checkpoint}")
+            model.load_state_dict(checkpoint["model"])
+            average.load_state_dict(checkpoint["average"])
+            for optimizer, stored in zip(optimizers, checkpoint["optimizers"], strict=True):
+                optimizer.load_state_dict(stored)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            misfit = "" if isinstance(error, CheckpointError) else f"{run.checkpoint} does not fit: "
+            print(f"train.py: {misfit}{reason}", file=sys.stderr)
             return 1
-        model.load_state_dict(checkpoint["model"])
-        average.load_state_dict(checkpoint["average"])
-        for optimizer, stored in zip(optimizers, checkpoint["optimizers"], strict=True):
-            optimizer.load_state_dict(stored)
         step, history, sums = checkpoint["step"], checkpoint["history"], checkpoint["sums"]
     elif run.checkpoint.is_file() and not args.overwrite:
         print(f"train.py: {run.path} holds a run already: --resume it, --overwrite it or give a --name",
@@ -127,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         if rank == 0:
             run.save({
                 "settings": settings(args), "step": step, "history": history, "sums": sums,
-                "model": model.state_dict(), "average": average.state_dict(),
+                "data": data_digest, "model": model.state_dict(), "average": average.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             })  # fmt: skip
 
@@ -146,6 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     bar = tqdm(total=last, initial=step, unit="step", disable=rank > 0, dynamic_ncols=True)
     saved = time.monotonic()
     model.train()
+    broken = False
     with interruption:
         for batch in loader:
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -156,7 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
                     group["lr"] = lr * group["peak"]
             with autocast():
                 loss, parts = task.loss(trained, batch)
-            descend(loss, model, optimizers, args.clip)
+            if not descend(loss, model, optimizers, args.clip, world):
+                broken = True
+                break
             average.update_parameters(model)
             step += 1
 
@@ -192,6 +209,12 @@ def main(arguments: list[str] | None = None) -> int:
     bar.close()
     if world > 1:
         dist.destroy_process_group()
+    if broken:
+        if rank == 0:
+            kept = f"{run.checkpoint} is of before" if run.checkpoint.is_file() else "nothing was saved yet"
+            advice = "lower --lr, or look for labels that are off"
+            print(f"train.py: the loss of step {step + 1} is not finite; {kept}. {advice}", file=sys.stderr)
+        return 1
     if step < last:
         if rank == 0:
             print(
@@ -282,7 +305,7 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         )  # fmt: skip
     return keypoint_task.KeypointTask(
         args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
-        augmentation=augmentation, all_faces=args.all_faces,
+        augmentation=augmentation, all_faces=args.all_faces, repeats=args.repeats,
     )  # fmt: skip
 
 
@@ -398,14 +421,36 @@ def make_optimizers(
 
 
 def descend(
-    loss: torch.Tensor, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], clip: float
-) -> None:
-    """One backward pass and update; `clip` is the largest norm of the gradient."""
+    loss: torch.Tensor,
+    model: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    clip: float,
+    world: int = 1,
+) -> bool:
+    """One backward pass and update; `clip` is the largest norm of the gradient.
+
+    Where the loss or the gradient of any process is not finite, nothing is updated, and the answer is False.
+    """
     model.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    finite = (torch.isfinite(loss.detach()) & torch.isfinite(norm)).to(torch.int32)
+    if world > 1:
+        dist.all_reduce(finite, dist.ReduceOp.MIN)
+    if not finite:
+        return False
     for optimizer in optimizers:
         optimizer.step()
+    return True
+
+
+def digest_of_labels(folder: Path) -> str:
+    """SHA-256, in hex, of all CSVs in a data folder and the folders in it, with their names."""
+    sha256 = hashlib.sha256()
+    for path in sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv")]):
+        sha256.update(f"{path.relative_to(folder).as_posix()}\n".encode())
+        sha256.update(path.read_bytes())
+    return sha256.hexdigest()
 
 
 def settings(args: argparse.Namespace) -> dict[str, str]:
@@ -511,6 +556,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                           metavar=("TURN", "FRAMING", "PHOTOMETRY"),
                           help="keypoints: share of the turning, of the shifting and zooming, and of "
                                "the changes of pixels (default: 1 1 1)")  # fmt: skip
+    learning.add_argument("--repeats", type=int, nargs=3, default=keypoint_task.REPEATS,
+                          metavar=tuple(style.upper() for style in scheme.LABEL_STYLES),
+                          help="keypoints: how often an epoch shows the faces of each labelling style "
+                               "(default: 2 1 1)")  # fmt: skip
     learning.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights")
     learning.add_argument("--seed", type=int, default=0)
     machine = parser.add_argument_group("machine")

@@ -1,180 +1,275 @@
 """How surely faces are found, what is taken for one, and how long that takes; YuNet beside, given its file.
 
-    python benchmarks/detection.py --data DATA                                # prints the tables
-    python benchmarks/detection.py --data DATA --yunet FILE --haar PYTHON --write
-    python benchmarks/detection.py --data DATA --limit 20 --plots DIR         # a quick trial
-    python benchmarks/detection.py --data DATA --hard 20 DIR                  # hard cases, to look at
+    python benchmarks/detection.py --data DATA --yunet FILE             # prints the tables
+    python benchmarks/detection.py --data DATA --yunet FILE --write
+    python benchmarks/detection.py --data DATA --limit 20               # a quick trial
 
-A face is found when a box overlaps the tight box of its labels by IoU 0.5 or more, each box serving one face,
-best score first. A box that is no labelled face's is a false one, unless it lies where `face_boxes.csv` knows
-of a face without labels, or of what may be one. Two thirds of the photos without a face, scenes among them,
-are training photos of the bundled detector's, so the third held out is counted apart; no other photo here is.
+A face is found when a box overlaps its own by an IoU of 0.5 or more (WIDER FACE: 0.4, for its boxes are drawn
+otherwise and mapped), each box serving one face, best score first. A box that is no face's is a false one,
+unless it lies where `face_boxes.csv` knows of a face without labels, or of what may be one.
 
-`--write` puts the figures into the model's metrics.json, the tables into README.md and docs/detection.md and
-the plot into docs/. `--yunet` names face_detection_yunet_2023mar.onnx, `--haar` a Python whose OpenCV is 4.x.
-DATA is the folder that README.md describes.
+`--write` puts the figures into the model's metrics.json and the tables into README.md and docs/detection.md.
+`--yunet` names YuNet's file, e.g. face_detection_yunet_2023mar.onnx. DATA is the folder that README.md
+describes.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import (  # noqa: E402
-    collages,
-    detection_figures,
-    detection_plot,
-    detection_tables,
-    detector_speed,
-    hard,
-    photo_sets,
-    published,
-    speed,
+import numpy as np  # noqa: E402
+
+from benchmarks import speed  # noqa: E402
+from benchmarks.photo_sets import (  # noqa: E402
+    FACELESS,
+    LEAST_SCORE,
+    PhotoSet,
+    Seen,
+    detect,
+    false_scores,
+    read_sets,
+    recall,
 )
-from benchmarks.published import DOCS, arguments, publish  # noqa: E402
-from fkp import hub  # noqa: E402
+from benchmarks.published import arguments, publish  # noqa: E402
+from benchmarks.speed_tables import words_of_machine  # noqa: E402
+from benchmarks.tables import number, table  # noqa: E402
+from fkp import FaceKeypoints, hub, metrics  # noqa: E402
 from fkp.detectors import yunet  # noqa: E402
 from fkp.faces import FaceDetector  # noqa: E402
 
-COLLAGES, BIG, FILLED, FITTED = 150, 8, 20, 400
-"""How many group pictures, big pictures, faces that fill a frame, and training photos for the fits."""
-FRAMES = ((640, 480), (1920, 1080), (4000, 3000))
+SIZES = (12, 20, 32, 64)
+"""Where groups of faces begin, by the longer side of their box, pixels."""
+ALLOWED = (0.03, 0.1, 0.3)
+"""False boxes a photo at which detectors are compared on WIDER FACE."""
+FRAME = "640x480"
+"""The picture that detectors are timed on, among those of `speed.pictures`."""
+
+Found = Mapping[str, Mapping[str, Sequence[Seen]]]
+"""What was seen, by set and detector."""
 
 
-class Results(NamedTuple):
-    """`figures` as they go into metrics.json, and the finds that the plot needs besides.
-
-    `mapped` are those of every detector, by set, mapped by its fit.
-    """
-
-    figures: dict[str, Any]
-    mapped: detection_figures.Finds
+# --- Figures ------------------------------------------------------------------------------------------------
 
 
 def measure(
-    model: Path, folder: Path, yunet_file: Path | None = None, haar: str | None = None,
-    limit: int | None = None, seconds: float = detector_speed.SECONDS,
-) -> Results:  # fmt: skip
+    model: Path, folder: Path, yunet_file: Path | None = None, limit: int | None = None, seconds: float = 2.0
+) -> dict[str, Any]:
     """Everything that is measured, of the model in one folder on the data in another."""
-    stuff = collages.material(folder)
-    big = {name: photo_sets.spread(some, limit) for name, some in big_sets(stuff).items()}
-    # First of all, before this process has made the machine warm.
-    frames = {detector_speed.FRAME: speed.pictures()[detector_speed.FRAME]}
-    frames |= {name: some[0].read() for name, some in big.items() if some}
-    times = detector_speed.measure(model, frames, yunet_file, haar, seconds)
-
-    own = hub.load(model).face_detector
+    times = time_detectors(model, yunet_file, seconds)  # first, before this process has made the machine warm
+    own = FaceKeypoints.from_pretrained(model).face_detector
+    min_score = hub.load(model).detector.min_score
     detectors: dict[str, FaceDetector] = {"fkp": own}
     if yunet_file:
         detectors["YuNet"] = yunet.YuNet(yunet_file)
-    sets = all_sets(folder, stuff, limit)
-    seen = {name: photo_sets.detect(detectors, some.photos, some.title) for name, some in sets.items()}
-    seen |= {name: photo_sets.detect(detectors, some, name) for name, some in big.items()}
-    training = photo_sets.detect(detectors, photo_sets.training_photos(folder, limit or FITTED), "fits")
-    fits = {name: photo_sets.fit(some) for name, some in training.items()}
-    mapped = {
-        name: {detector: [fits[detector].of(each) for each in finds] for detector, finds in found.items()}
-        for name, found in seen.items()
-    }
-
-    raw, min_score = {name: found["fkp"] for name, found in seen.items()}, own.config.min_score
-    weights = {"fkp": detector_speed.weights_mb(model)}
-    if yunet_file:
-        weights["YuNet"] = round(yunet_file.stat().st_size / 1e6, 3)
-    figures = {
+    sets = read_sets(folder, limit)
+    found = {name: detect(detectors, photos) for name, photos in sets.items()}
+    return {
         "min_score": min_score,
-        "sets": {name: detection_figures.of_set(some, raw[name], min_score) for name, some in sets.items()},
-        **detection_figures.thresholds(raw, min_score),
-        "fits": {name: each._asdict() for name, each in fits.items()},
-        "beside": detection_figures.beside(mapped, {"fkp": min_score, "YuNet": yunet.MIN_SCORE}),
-        "collages": detection_figures.group_pictures(raw, mapped, min_score),
-        "big": [detection_figures.of_big(name, raw[name], min_score) for name in big],
+        "sets": {name: of_set(sets[name], found[name]["fkp"], min_score) for name in sets},
+        "wider": on_wider(found["wider"], min_score),
+        "reliability": reliability(found),
         "speed": times,
-        "weights_mb": weights,
-        "end_to_end": detection_figures.end_to_end(model, folder, limit),
+        "graphs_mb": sizes_mb(model, yunet_file),
     }
-    return Results(figures, mapped)
 
 
-def all_sets(folder: Path, stuff: collages.Material, limit: int | None) -> dict[str, photo_sets.PhotoSet]:
-    """The sets of real photos, and the group pictures, by name."""
-    groups = photo_sets.spread(collages.group_pictures(stuff, COLLAGES), limit)
-    title = photo_sets.TITLES["collages"]
-    return photo_sets.read_sets(folder, limit) | {"collages": photo_sets.PhotoSet("collages", title, groups)}
+def of_set(photos: PhotoSet, seen: Sequence[Seen], min_score: float) -> dict[str, Any]:
+    """A set, and what is found in it at a threshold.
+
+    `found`: percent of its faces · `false`, `false_held_out`: boxes on no face, in all photos and in those
+    held out of training · `fired`: photos with such a box.
+    """
+    false = np.array([(each.scores[each.false] >= min_score).sum() for each in seen], int)
+    held_out = np.array([each.photo.held_out for each in seen], bool)
+    share = recall(seen, min_score)
+    return {
+        "title": photos.title, "photos": len(seen), "held_out": int(held_out.sum()),
+        "faces": sum(len(each.photo.faces) for each in seen),
+        "found": None if share is None else round(share, 2), "false": int(false.sum()),
+        "false_held_out": int(false[held_out].sum()), "fired": int((false > 0).sum()),
+    }  # fmt: skip
 
 
-def big_sets(stuff: collages.Material) -> dict[str, list[collages.Collage]]:
-    """Pictures by what they show: small faces in big photos, and a face that fills the frame."""
-    width, height = collages.BIG_WH
-    sets = {f"{width}×{height}, faces of {collages.BIG_SIDE:g} px": collages.big_pictures(stuff, BIG)}
-    for width, height in FRAMES:
-        name = f"{width}×{height}, filled by one face"
-        sets[name] = collages.filled_frames(stuff, FILLED, (width, height))
-    return sets
+def on_wider(seen: Mapping[str, Sequence[Seen]], min_score: float) -> list[dict[str, Any]]:
+    """Recall (percent) by size of each detector where it leaves so many false boxes a photo, and fkp's own.
+
+    `allowed` is None for fkp at its own threshold; `sizes` are the shares found of `SIZES`, `faces` how many
+    there are.
+    """
+    rows = []
+    for allowed in (*ALLOWED, None):
+        for name, some in seen.items():
+            if allowed is None and name != "fkp":
+                continue
+            false = false_scores(some)
+            threshold = min_score if allowed is None else threshold_for(false, int(allowed * len(some)))
+            ranges = [*pairwise(SIZES), (SIZES[-1], np.inf)]
+            shares = [recall(some, threshold, sides) for sides in ranges]
+            faces = sum(len(each.photo.faces) for each in some)
+            rows.append({
+                "allowed": allowed, "detector": name, "threshold": round(threshold, 4), "faces": faces,
+                "sizes": [None if share is None else round(share, 1) for share in shares],
+                "false": int((false >= threshold).sum()), "photos": len(some),
+            })  # fmt: skip
+    return rows
+
+
+def threshold_for(false: np.ndarray, allowed: int) -> float:
+    """The least score that at most `allowed` false boxes reach, of their scores (n,)."""
+    return float(np.nextafter(np.sort(false)[::-1][allowed], 1)) if len(false) > allowed else LEAST_SCORE
+
+
+def reliability(found: Found) -> dict[str, Any]:
+    """Whether of boxes with score s a share s are faces, on the sets that no box was trained on.
+
+    `error`: mean distance of score and share in ten bins, weighted by their boxes · `bins`: mean score, share
+    and number of boxes of each.
+    """
+    sets = [seen["fkp"] for name, seen in found.items() if name != "close_ups"]
+    each = [one for seen in sets for one in seen if one.photo.held_out]
+    hits = [one.own[(one.own >= 0) | one.false] >= 0 for one in each]
+    scores = [one.scores[(one.own >= 0) | one.false] for one in each]
+    error, bins = metrics.reliability(np.concatenate(scores), np.concatenate(hits))
+    told = np.where(np.isfinite(bins), bins, 0).round(3).tolist()
+    return {"error": round(error, 3), "bins": told}
+
+
+def time_detectors(model: Path, yunet_file: Path | None, seconds: float) -> dict[str, Any]:
+    """The machine, and `rows`: milliseconds of each detector for FRAME, in a process and on a thread each."""
+    machine = speed.machine()  # and how busy it is before
+    with tempfile.TemporaryDirectory() as folder:
+        stored = Path(folder) / "pictures.npz"
+        frames: dict[str, Any] = {FRAME: speed.pictures()[FRAME]}
+        np.savez(stored, **frames)
+        order = {"subject": "detector", "pictures": str(stored), "tasks": [FRAME]}
+        orders = {"fkp": order | {"model": str(model.resolve())}}
+        if yunet_file:
+            orders["YuNet"] = order | {"file": str(yunet_file.resolve())}
+        subjects = [speed.Subject(name, one, 1, {"detector": name}, (FRAME,)) for name, one in orders.items()]
+        rows, _ = speed.time_all(subjects, seconds, "speed")
+    return {"machine": machine, "versions": speed.versions(), "rows": rows}
+
+
+def sizes_mb(model: Path, yunet_file: Path | None) -> dict[str, float]:
+    """Megabytes of the graphs that are run."""
+    graphs = {"fkp": model / "onnx/detector.onnx", "fkp, 8-bit integers": model / "onnx/detector.int8.onnx"}
+    files = graphs | ({"YuNet": yunet_file} if yunet_file else {})
+    return {name: round(file.stat().st_size / 1e6, 2) for name, file in files.items() if file.is_file()}
+
+
+# --- Tables -------------------------------------------------------------------------------------------------
+
+
+def short(figures: Mapping[str, Any]) -> str:
+    """README's tables, what goes with them, and the command that made them."""
+    return "\n\n".join([
+        _wider(figures, [0.1]), _sets(figures), _false(figures), _speed(figures),
+        f"Made by `{figures['command']}`.",
+    ])  # fmt: skip
+
+
+def pages(figures: Mapping[str, Any]) -> dict[str, str]:
+    """The tables of docs/detection.md by name."""
+    return {
+        "command": f"Every figure on this page: `{figures['command']}`.",
+        "wider": _wider(figures, [*ALLOWED, None]),
+        "sets": f"{_sets(figures)}\n\n{_false(figures)}",
+        "reliability": _reliability(figures),
+        "speed": f"{_speed(figures)}\n\n{words_of_machine(figures['speed'])}",
+    }
+
+
+def _wider(figures: Mapping[str, Any], points: Sequence[float | None]) -> str:
+    rows = []
+    for row in figures["wider"]:
+        if row["allowed"] in points:
+            at = "own threshold" if row["allowed"] is None else f"{row['allowed']:g}"
+            cells = [f"{row['threshold']:.3f}", *(number(share, 1) for share in row["sizes"])]
+            rows.append([row["detector"], at, *cells])
+    names = [f"{low} to {high} px" for low, high in pairwise(SIZES)] + [f"over {SIZES[-1]} px"]
+    head = ["faces found, %", "false boxes a photo", "threshold", *names]
+    one = figures["wider"][0]
+    what = f"{figures['sets']['wider']['title']}: {one['photos']} photos, {one['faces']} faces."
+    return f"{what}\n\n{table(head, rows, texts=2)}"
+
+
+def _sets(figures: Mapping[str, Any]) -> str:
+    rows = [
+        [of["title"], str(of["photos"]), str(of["faces"]), number(of["found"]), str(of["false"])]
+        for name, of in figures["sets"].items()
+        if of["faces"] and name != "wider"
+    ]
+    head = ["faces", "photos", "n", f"found at {figures['min_score']:g}, %", "false boxes"]
+    return table(head, rows)
+
+
+def _false(figures: Mapping[str, Any]) -> str:
+    told = []
+    for name in FACELESS:
+        of = figures["sets"][name]
+        share = f"{100 * of['fired'] / max(1, of['photos']):.1f} % of them"
+        if of["held_out"] < of["photos"]:
+            share += f", {of['false_held_out']} on the {of['held_out']} held out of training"
+        told.append(f"{of['false']} on {of['photos']} {of['title']} ({share})")
+    return f"False boxes at {figures['min_score']:g}: {'; '.join(told)}."
+
+
+def _reliability(figures: Mapping[str, Any]) -> str:
+    bins = figures["reliability"]["bins"]
+    rows = [[f"{i / 10:.1f} to {(i + 1) / 10:.1f}", f"{int(n)}", number(score, 3), number(share, 3)]
+            for i, (score, share, n) in enumerate(bins) if n]  # fmt: skip
+    text = f"Reliability error: {figures['reliability']['error']:.3f}."
+    return f"{table(['score', 'boxes', 'mean score', 'share of faces'], rows)}\n\n{text}"
+
+
+def _speed(figures: Mapping[str, Any]) -> str:
+    times = [f"{row['detector']} {row['ms']:.1f} ms" for row in figures["speed"]["rows"]]
+    sizes = [f"{name} {size:g} MB" for name, size in figures["graphs_mb"].items()]
+    frame = FRAME.replace("x", "×")
+    return f"A {frame} frame on one thread: {', '.join(times)}; files: {', '.join(sizes)}."
 
 
 # --- The command line ---------------------------------------------------------------------------------------
-
-
-def command(args: argparse.Namespace) -> str:
-    """The command that made the figures, without anyone's folders."""
-    words = "python benchmarks/detection.py --data DATA"
-    words += " --yunet FILE" * bool(args.yunet) + " --haar PYTHON" * bool(args.haar)
-    return words + " --write"
 
 
 def parse(given: list[str] | None) -> argparse.Namespace:
     """The command line; a wrong one ends the program with status 2 and a sentence."""
     parser = arguments(str(__doc__))
     parser.add_argument("--yunet", metavar="FILE", type=Path, help="YuNet's file, to measure it as well")
-    parser.add_argument("--haar", metavar="PYTHON", help="a Python with OpenCV 4.x, to time Haar cascades")
-    parser.add_argument("--hard", metavar=("N", "DIR"), nargs=2, help="instead: sheets of N hard cases")
-    args = published.parse(parser, given, sheets="hard")
+    args = parser.parse_args(given)
     if args.yunet and not args.yunet.is_file():
         parser.error(f"--yunet: there is no file {args.yunet}")
-    if args.haar and shutil.which(args.haar) is None:
-        parser.error(f"--haar: {args.haar} is no program that can be started")
+    if args.limit is not None and args.limit < 2:
+        parser.error("--limit needs two pictures or more")
+    if args.write and args.limit is not None:
+        parser.error("--write with --limit: figures of a part of the pictures are not published")
     return args
 
 
 def main(given: list[str] | None = None) -> int:
     args = parse(given)
     try:
-        if args.hard:
-            return show_hard(args)
-        results = measure(Path(args.model), args.data, args.yunet, args.haar, args.limit)
+        figures = measure(Path(args.model), args.data, args.yunet, args.limit)
     except (hub.WeightsError, ValueError, OSError) as error:
         print(f"detection.py: {error}", file=sys.stderr)
         return 1
-    figures = {"command": command(args), **results.figures}
-    pages = detection_tables.pages(figures)
-    print("\n\n".join([detection_tables.short(figures), *pages.values()]))
-    if args.plots or args.write:
-        detection_plot.write(args.plots or DOCS, figures, results.mapped)
+    words = "python benchmarks/detection.py --data DATA" + " --yunet FILE" * bool(args.yunet) + " --write"
+    figures = {"command": words, **figures}
+    print("\n\n".join([short(figures), *pages(figures).values()]))
     if args.write:
-        publish(Path(args.model), "detection", figures, detection_tables.short(figures), pages)
-    return 0
-
-
-def show_hard(args: argparse.Namespace) -> int:
-    """Write sheets of hard cases and a list of them; the paths go to stdout."""
-    count, folder = args.hard
-    own = hub.load(args.model).face_detector
-    seen = {}
-    for name, some in all_sets(args.data, collages.material(args.data), args.limit).items():
-        finds = photo_sets.detect({"fkp": own}, some.photos, some.title)["fkp"]
-        seen[name] = [each.above(own.config.min_score) for each in finds]
-    for path in hard.write_sheets(folder, seen, count):
-        print(path)
+        publish(Path(args.model), "detection", figures, short(figures), pages(figures))
     return 0
 
 

@@ -1,7 +1,6 @@
 """How the page holds out: many programs that call /detect at once, for minutes, with pictures of all kinds.
 
     python benchmarks/load.py --write       # two minutes of 32 clients and what is left of them; docs/load.md
-    python benchmarks/load.py --bad-inputs --write      # what is answered to bad input; docs/load.md
     python benchmarks/load.py --clients 8 --seconds 10 --requests 0         # a first look
     python benchmarks/load.py --address http://127.0.0.1:7860/ --pid 1234   # a page that runs already
 
@@ -37,7 +36,7 @@ import httpx  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from benchmarks import bad_inputs, rest  # noqa: E402
+from benchmarks import rest  # noqa: E402
 from benchmarks.published import DOCS, between_marks  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 
@@ -93,24 +92,17 @@ def main() -> None:
     parser.add_argument("--crowd", type=int, default=128, help="clients for the full queue (default: 128)")
     parser.add_argument("--address", help="of a page that runs already")
     parser.add_argument("--pid", type=int, help="its process, to look at its memory")
-    parser.add_argument(
-        "--bad-inputs", action="store_true", help="what is answered to bad input, nothing else"
-    )
     parser.add_argument("--write", action="store_true", help="write the tables of docs/load.md")
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder, page(args.address, args.pid, Path(folder)) as served:
         command = f"made by `{' '.join(['python benchmarks/load.py', *sys.argv[1:]])}`."
-        if args.bad_inputs:
-            answers = bad_inputs.as_table(served.address)
-            name, text = "load.bad_inputs", f"{answers}\n\nThis table was {command}"
-        else:
-            rows = asyncio.run(load(served, args))
-            name, text = "load", f"{table(('what', ''), rows)}\n\n{machine()}; {command}"
+        rows = asyncio.run(load(served, args))
+        text = f"{table(('what', ''), rows)}\n\n{machine()}; {command}"
     print(text)
     if args.write:
         target = DOCS / "load.md"
-        target.write_text(between_marks(target, "load", {name: text}))
+        target.write_text(between_marks(target, "load", {"load": text}))
 
 
 # --- The page -------------------------------------------------------------------------------------------

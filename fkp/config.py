@@ -72,10 +72,18 @@ class DetectorConfig:
     input_size: int = 640
     """A picture whose longer side has more pixels is shrunk to this many for the first pass."""
     fine_pixels: int = 4_320_000
-    """A big picture gets a second pass, at up to this many pixels (2400×1800), for small faces."""
+    """A bigger picture is looked at a second time, at up to this many pixels (2400×1800), for small faces."""
+    enlargement: float = 1.5
+    """That second time it is enlarged so many times, where it has no more than `enlarged_pixels` then."""
+    enlarged_pixels: int = 1_000_000
     min_score: float = 0.5
     """Boxes below it are dropped, unless a call says otherwise."""
     max_iou: float = 0.4
     """Of two boxes that overlap more than this, the lower scored is dropped."""
     bias: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """By how much the network's boxes are off on the whole, which is taken away: see `box_errors`."""
+    calibration: tuple[float, float] = (1.0, 0.0)
+    """Slope and intercept that make the network's logits those of a calibrated probability (Platt scaling):
+    of boxes with score s a share s are faces, on validation photos. `min_score` is on that scale."""
+    activation_ranges: tuple[tuple[str, float, float], ...] = ()
+    """As `KeypointConfig.activation_ranges`, seen in training photos."""

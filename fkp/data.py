@@ -82,22 +82,28 @@ def _read(csv: Path, folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
     """Names, keypoints (n,68,2) and a sentence for every fault of one CSV."""
     none = np.empty((0, scheme.COUNT, 2), np.float32)
     try:
-        with open(csv, newline="", encoding="utf-8") as file:
-            header, *rows = list(reader(file)) or [[]]
+        text = csv.read_bytes()
+        marked = text.startswith((b"\xff\xfe", b"\xfe\xff"))
+        rows, comma = _cells(text.decode("utf-16" if marked else "utf-8-sig"))
     except FileNotFoundError:
         return [], none, [f"{csv}: there is no such file"]
-    except (CsvError, UnicodeDecodeError, OSError) as error:
+    except (CsvError, UnicodeError, OSError) as error:
         return [], none, [f"{csv}: not a CSV of keypoints ({error})"]
-    if len(header) != COLUMNS + 1:
+    if not rows or len(rows[0][1]) != COLUMNS + 1:
         what = f"a CSV of keypoints has {COLUMNS + 1}: the picture's name and {scheme.COUNT} points"
-        found = f"its first row has {len(header)} columns" if header else "it is empty"
+        found = f"its first row has {len(rows[0][1])} columns" if rows else "it is empty"
         return [], none, [f"{csv}: {found}; {what}"]
-    rows, problems = [row for row in rows if row], []
+    if _is_header(rows[0][1], folder):
+        rows = rows[1:]
+    problems: list[str] = []
+    lines, rows = [line for line, _ in rows], [row for _, row in rows]
     names = [row[0] for row in rows]
     numbers = np.full((len(rows), COLUMNS), np.nan, np.float32)
     sizes: dict[str, tuple[int, int] | str] = {}
     for row, (name, *cells) in enumerate(rows):
-        where = f"{csv}, row {row + 2} ({name or 'no picture named'})"
+        where = f"{csv}, row {lines[row]} ({name or 'no picture named'})"
+        if comma:
+            cells = [cell.replace(",", ".") for cell in cells]
         if len(cells) != COLUMNS:
             more = "more than " if len(cells) > COLUMNS else f"{len(cells)} of "
             problems.append(f"{where}: {more}{COLUMNS} numbers")
@@ -109,6 +115,9 @@ def _read(csv: Path, folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
         if isinstance(size, str):
             problems.append(f"{where}: {size}")
             continue
+        if len(cells) == COLUMNS and (fault := _unlikely(numbers[row].reshape(-1, 2), size)):
+            problems.append(f"{where}: {fault}")
+            continue
         x, y = numbers[row, 0::2], numbers[row, 1::2]
         beyond = np.maximum.reduce([-x, x - (size[0] - 1), -y, y - (size[1] - 1)])
         if np.fmax.reduce(beyond) > FAR_OUTSIDE * max(size):
@@ -118,6 +127,41 @@ def _read(csv: Path, folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
                 f"the {size[0]}×{size[1]} picture"
             )
     return names, numbers.reshape(-1, scheme.COUNT, 2), problems
+
+
+def _cells(text: str) -> tuple[list[tuple[int, list[str]]], bool]:
+    """The rows of a CSV that are not empty, with their numbers from 1; and whether decimals may have a comma.
+
+    Cells are apart by comma, semicolon or tab, whichever the first row has most of.
+    """
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    lines = reader(text.splitlines(), delimiter=delimiter)
+    return [(lines.line_num, row) for row in lines if row], delimiter != ","
+
+
+def _is_header(row: list[str], folder: Path) -> bool:
+    """Whether a first row names columns: 0, 1, 2 … or words, and no picture that is there."""
+    if row[1:] == [str(column) for column in range(COLUMNS)]:
+        return True
+    numbers = sum(bool(re.fullmatch(r"-?[0-9]+([.,][0-9]*)?([eE][-+]?[0-9]+)?", cell)) for cell in row[1:])
+    return numbers < COLUMNS / 2 and not (row[0] and (folder / row[0]).is_file())
+
+
+def _unlikely(points: np.ndarray, size_wh: tuple[int, int]) -> str | None:
+    """What in other conventions points (68,2) would mean, where they cannot mean pixels; None else."""
+    labelled = points[np.isfinite(points).all(axis=1)]
+    if len(labelled) < 2:
+        return None
+    missing = np.flatnonzero((points == -1).all(axis=1) | (points == 0).all(axis=1))
+    if len(missing):
+        x, y = points[missing[0]]
+        return f"point {missing[0]} is at ({x:g}, {y:g}): leave the cells empty of a point without a label"
+    if (labelled == labelled[0]).all():
+        return f"all its points are at ({labelled[0, 0]:g}, {labelled[0, 1]:g})"
+    if labelled.min() >= 0 and labelled.max() <= 1.5 and max(size_wh) > 8:
+        return "its coordinates go from 0 to 1, where pixels of the picture are needed"
+    return None
 
 
 def _fill(numbers: np.ndarray, cells: list[str]) -> str | None:

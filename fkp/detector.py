@@ -103,7 +103,7 @@ class Detector:
         """
         picture, scale_xy = fit(image, scale)
         logits, offsets = (output[0] for output in self.runner(picture[None]))
-        scores = 1 / (1 + np.exp(-logits))
+        scores = calibrated(logits, self.config.calibration)
         keep = np.flatnonzero(scores >= min_score)
         if len(keep) > MOST_BOXES:
             keep = np.sort(keep[np.argpartition(-scores[keep], MOST_BOXES)[:MOST_BOXES]])
@@ -113,6 +113,12 @@ class Detector:
         # Edges at −½: the inverse of how `fit` placed the picture.
         boxes = (boxes[fits] + np.float32(0.5)) / np.tile(scale_xy, 2).astype(np.float32) - np.float32(0.5)
         return boxes, scores[fits]
+
+
+def calibrated(logits: np.ndarray, calibration: tuple[float, float]) -> np.ndarray:
+    """Scores (...), 0..1, of logits (...), by the slope and the intercept of a calibration."""
+    slope, intercept = calibration
+    return 1 / (1 + np.exp(-slope * logits - intercept))
 
 
 def voted(boxes: np.ndarray, scores: np.ndarray, best: np.ndarray) -> np.ndarray:
@@ -154,9 +160,12 @@ def _centre_and_size(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def scales(height: int, width: int, config: DetectorConfig) -> list[float]:
     """The scales at which a picture is looked at: one, or two for a big one, the smaller first."""
-    longer = max(height, width)
+    longer, pixels = max(height, width), height * width
     first = min(max(longer, config.least_size), config.input_size) / longer
-    fine = min(1.0, math.sqrt(config.fine_pixels / (height * width)))
+    if longer <= config.input_size:
+        return [first]
+    enlarged = min(config.enlargement, math.sqrt(config.enlarged_pixels / pixels))
+    fine = max(enlarged, min(1.0, math.sqrt(config.fine_pixels / pixels)))
     # A little more is not worth the time.
     return [first, fine] if fine >= 1.15 * first else [first]
 

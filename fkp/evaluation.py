@@ -77,4 +77,7 @@ def match(truth: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[tupl
 
 def summarise(keypoints: np.ndarray, truth: np.ndarray) -> metrics.Summary:
     """The figures of predicted keypoints (n,68,2), NaN where missed, against the labelled ones."""
-    return metrics.summary(metrics.nme(keypoints, truth), metrics.nme(keypoints, truth, scheme.INNER))
+    corners = [scheme.RIGHT_EYE_OUTER_CORNER, scheme.LEFT_EYE_OUTER_CORNER]
+    eyes = np.isfinite(truth[:, corners]).all(axis=(1, 2))
+    errors, inner = (metrics.nme(keypoints[eyes], truth[eyes], points) for points in (None, scheme.INNER))
+    return metrics.summary(errors, inner, metrics.nme_box(keypoints, truth))

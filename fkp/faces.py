@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -66,7 +66,8 @@ class Faces:
         pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
         return all(np.array_equal(one, two, equal_nan=True) for one, two in pairs)
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash((type(self), len(self)))
 
     def __getitem__(self, index: Any) -> Self:
         """A subset by anything that indexes an array's first axis; `faces[0]` holds one face."""
@@ -98,7 +99,7 @@ class Faces:
         """(n,) float32: how far the mouth is open, `measures.mouth_openness`."""
         return measures.mouth_openness(self.keypoints)
 
-    _picture: ClassVar[Callable[[], Any]] = staticmethod(lambda: None)
+    _picture: ClassVar[Any] = staticmethod(lambda: None)
 
     def seen_in(self, picture: Any) -> Self:
         """The same faces, which a notebook shows on this picture: a path, a PIL image or an array.

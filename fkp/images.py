@@ -62,8 +62,6 @@ _STRIP = 1 << 22
 # Bytes a pixel that decoding takes at most, besides the result: Pillow's own, and those of other libraries.
 _BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _BYTES_OF_KIND = {"WEBP": 12, "AVIF": 12, "HEIF": 12, "JPEG2000": 20}
-_COEFFICIENTS = 6
-"""The same of a progressive JPEG, whatever the size it is decoded at."""
 
 
 class ImageError(ValueError):
@@ -153,10 +151,12 @@ def bytes_needed(path: str | Path, reduction: int = 1) -> int:
         small = pixels // reduction**2
         per_pixel = _BYTES_OF_KIND.get(image.format or "", _BYTES.get(image.mode, 4))
         if image.format == "JPEG":
-            decoded = small * per_pixel + pixels * (_COEFFICIENTS if "progressive" in image.info else 0)
+            # A progressive one is held as coefficients, whatever the size it is decoded at.
+            layers = [h * v for _, h, v, _ in image.layer] if "progressive" in image.info else [0]  # type: ignore[attr-defined]
+            decoded = small * per_pixel + 2 * pixels * sum(layers) // max(*layers, 1)
         else:
             decoded = pixels * per_pixel
-        return decoded + 3 * small + 32 * min(pixels, _STRIP)
+        return decoded + 3 * small + 20 * min(pixels, _STRIP)
 
 
 def _path(image: object) -> str:
@@ -207,6 +207,12 @@ def open_file(name: str, kind: str = "picture") -> BinaryIO:
     raise ImageError(f"{name}: is a {what}, not a {kind} file")
 
 
+def _accepts(kind: str, prefix: bytes) -> bool:
+    """Whether a plugin of Pillow that is loaded takes a file that begins so."""
+    _, accepts = Image.OPEN.get(kind, (None, None))  # None where Pillow was built without it
+    return accepts is not None and accepts(prefix) is True
+
+
 def _identify(stream: BinaryIO, name: str) -> Image.Image:
     """The picture in a file; its header is read, its pixels are not."""
     prefix = stream.read(16)
@@ -216,12 +222,14 @@ def _identify(stream: BinaryIO, name: str) -> Image.Image:
         stream = _without_text(stream)
     # Pillow's plugins, but not Image.open: that has a limit of its own, global to the process, which warns
     # from 89 and refuses from 179 million pixels.
-    Image.init()
+    Image.preinit()
+    if not any(_accepts(kind, prefix) for kind in _FORMATS):
+        Image.init()  # all of them, which takes longer than to read a photo
     damaged: tuple[str, Exception] | None = None
     for kind in _FORMATS:
-        plugin, accepts = Image.OPEN.get(kind, (None, None))  # None where Pillow was built without it
-        if plugin is None or accepts is None or accepts(prefix) is not True:
+        if not _accepts(kind, prefix):
             continue
+        plugin = Image.OPEN[kind][0]
         try:
             stream.seek(0)
             image = plugin(stream, name)

@@ -23,12 +23,16 @@ FLAT = 0.001
 
 
 class Summary(TypedDict):
-    """`fr8`, `fr10`: share of faces with an NME over 8, 10 · `auc8`: area under the CED up to 8; percent."""
+    """`fr8`, `fr10`: share of faces with an NME over 8, 10 · `auc8`: area under the CED up to 8; percent.
+
+    `n` faces, those without labels of both outer eye corners included, which count in `nme_box` alone.
+    """
 
     n: int
     missed: int
     nme: float | None
     nme_inner: float | None
+    nme_box: float | None
     median: float | None
     fr8: float | None
     fr10: float | None
@@ -87,19 +91,21 @@ def roc_auc(positives: np.ndarray, negatives: np.ndarray) -> float:
     return float(wins / positives.size / negatives.size)
 
 
-def summary(errors: np.ndarray, inner_errors: np.ndarray) -> Summary:
-    """The figures of a test set from its faces' NMEs (n,) over 68 and over the inner 51 points, percent.
+def summary(errors: np.ndarray, inner_errors: np.ndarray, box_errors: np.ndarray) -> Summary:
+    """The figures of a test set from its faces' errors, percent: NMEs (n,) over 68 and over the inner 51 points
+    of the faces with both outer eye corners, and NME_box (m,) of all.
 
-    NaN is a missed face: a failure in fr8, fr10 and auc8, left out of nme and median. A figure that no
-    face supports is None.
+    NaN is a missed face: a failure in fr8, fr10 and auc8, left out of the means and the median. A figure
+    that no face supports is None.
     """
-    errors, inner_errors = np.asarray(errors, np.float64), np.asarray(inner_errors, np.float64)
-    found = errors[~np.isnan(errors)]
+    errors, inner, boxes = (np.asarray(e, np.float64) for e in (errors, inner_errors, box_errors))
+    found, found_inner, found_boxes = (e[~np.isnan(e)] for e in (errors, inner, boxes))
     return Summary(
-        n=len(errors),
-        missed=len(errors) - len(found),
+        n=len(boxes),
+        missed=len(boxes) - len(found_boxes),
         nme=_rounded(found.mean()) if len(found) else None,
-        nme_inner=_rounded(np.nanmean(inner_errors)) if len(found) else None,
+        nme_inner=_rounded(found_inner.mean()) if len(found_inner) else None,
+        nme_box=_rounded(found_boxes.mean()) if len(found_boxes) else None,
         median=_rounded(np.median(found)) if len(found) else None,
         fr8=_rounded(failure_rate(errors, 8)) if len(errors) else None,
         fr10=_rounded(failure_rate(errors, 10)) if len(errors) else None,

@@ -62,11 +62,32 @@ def data_folder(folder: Path, faces: int = 24) -> Path:
             rows[name] = keypoints.ravel().round(2)
             boxes.append([f"{images}/{name}", *geometry.tight_boxes(keypoints).round(1), "labelled", ""])
         pd.DataFrame.from_dict(rows, orient="index").to_csv(folder / csv)
-    for images in ("no_faces", "scenes"):
-        (folder / images).mkdir()
+    _merl(folder, faces, rng)
+    for images in ("no_faces", "scenes", "animals", "wider/train", "masks"):
+        (folder / images).mkdir(parents=True)
         for i in range(6):
             pixels = rng.integers(0, 255, (100, 140, 3)).astype(np.uint8)
             cv2.imwrite(str(folder / images / f"{i:03d}.jpg"), pixels)
     columns = ["image", "x1", "y1", "x2", "y2", "kind", "score"]
     pd.DataFrame(boxes, columns=columns).to_csv(folder / "face_boxes.csv", index=False)
     return folder
+
+
+def _merl(folder: Path, faces: int, rng: np.random.Generator) -> None:
+    """Tight crops as in merl/: every second face in half-profile, without labels of the jaw's far side."""
+    (folder / "merl/aflw_train").mkdir(parents=True)
+    rows, flags = {}, {}
+    for i in range(faces):
+        name = f"image{i:05d}.jpg"
+        keypoints = face(rng.uniform(80, 90), (60, 55)) + rng.normal(0, 0.5, (68, 2))
+        cv2.imwrite(str(folder / "merl/aflw_train" / name), picture(keypoints, (120, 120), seed=i)[..., ::-1])
+        seen = np.ones(scheme.COUNT, int)
+        seen[20:22] = 2  # covered, so guessed
+        if i % 2:
+            seen[:6] = 0
+            keypoints[:6] = np.nan
+        rows[name], flags[name] = keypoints.ravel().round(2), ["lefthalf" if i % 2 else "frontal", *seen]
+    pd.DataFrame.from_dict(rows, orient="index").to_csv(folder / "merl/aflw_train.csv")
+    columns = ["group", *map(str, range(scheme.COUNT))]
+    table = pd.DataFrame.from_dict(flags, orient="index", columns=columns)
+    table.to_csv(folder / "merl/aflw_train_visibility.csv", index_label="image")

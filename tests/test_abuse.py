@@ -1,6 +1,6 @@
 """Bad input through the API and the page's own events: a clear answer, nothing leaks, and the page goes on.
 
-What is sent, and what is to be answered, stands in benchmarks/bad_inputs.py.
+What is sent, and what is to be answered, stands in bad_inputs.py.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import gradio
 import httpx
 import pytest
 
-from benchmarks import bad_inputs
-from benchmarks.bad_inputs import Sender
+from tests import bad_inputs
+from tests.bad_inputs import Sender
 
 CASES = list(bad_inputs.cases())
 LIMITS = {"FKP_MAX_PIXELS": "50000000", "FKP_MAX_CLIP_SIZE": "1mb"}

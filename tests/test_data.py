@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fkp import data
+from fkp import data, geometry
+from tests import synthetic
 
 
 def face(width: int = 60, height: int = 50, seed: int = 0) -> np.ndarray:
@@ -57,27 +58,47 @@ def test_png_with_alpha_under_a_jpg_name(tmp_path):
 
 
 def test_every_fault_is_named_at_once(tmp_path):
-    good, far, hole = face(), face(), face()
+    good, far, half = face(), face(), face()
     far[7] = [500, 10]
-    hole[3, 1] = np.nan
-    rows = [("good.png", good), ("far.png", far), ("hole.png", hole), ("gone.png", good), ("text.png", good)]
+    half[3, 1] = np.nan
+    rows = [("good.png", good), ("far.png", far), ("half.png", half), ("gone.png", good), ("text.png", good)]
     csv = write(tmp_path, rows)
     (tmp_path / "gone.png").unlink()
     (tmp_path / "text.png").write_text("no picture")
     with open(csv, "a") as file:
         file.write("good.png,1,2,3\n")
         file.write("good.png," + ",".join(["1"] * 140) + "\n")
+        file.write("good.png," + ",".join(["1"] * 5 + ["x"] + ["1"] * 130) + "\n")
+        file.write("good.png," + "," * 135 + "\n")
     with pytest.raises(data.DataError) as caught:
         data.FacialKeypointsDataset(csv, tmp_path)
     lines = str(caught.value).splitlines()
-    assert len(lines) == 6 and all(str(csv) in line for line in lines)
+    assert len(lines) == 8 and all(str(csv) in line for line in lines)
     text = str(caught.value)
     assert "row 3 (far.png): point 7 at (500, 10) is far outside the 60×50 picture" in text
-    assert "row 4 (hole.png): point 3 has one coordinate only" in text
+    assert "row 4 (half.png): point 3 has one coordinate only" in text
     assert "row 5 (gone.png): there is no picture" in text
     assert "row 6 (text.png)" in text and "text.png: is no picture" in text
     assert "row 7 (good.png): 3 of 136 numbers" in text
     assert "row 8 (good.png): more than 136 numbers" in text
+    assert "row 9 (good.png): no number in column 5: 'x'" in text
+    assert "row 10 (good.png): fewer than two points have a label" in text
+
+
+def test_empty_cells_are_points_without_a_label(tmp_path):
+    points = face()
+    points[[0, 1, 67]] = np.nan
+    faces = data.FacialKeypointsDataset(write(tmp_path, [("a.png", points)]), tmp_path)
+    np.testing.assert_allclose(faces[0]["keypoints"], points, atol=1e-4)
+    box = geometry.tight_boxes(faces.keypoints)[0]
+    np.testing.assert_allclose(box, [*np.nanmin(points, axis=0), *np.nanmax(points, axis=0)], atol=1e-4)
+
+
+def test_visibility_of_made_up_faces(tmp_path):
+    folder = synthetic.data_folder(tmp_path, faces=2)
+    names, groups, flags = data.read_visibility(folder / data.MERL.visibility)
+    assert names == ["image00000.jpg", "image00001.jpg"] and groups == ["frontal", "lefthalf"]
+    assert flags.shape == (2, 68) and flags[1, :7].tolist() == [0] * 6 + [1] and flags[0, 20] == 2
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,16 @@ def test_detected_faces_are_matched_and_missed_ones_are_nan(dataset):
     assert figures["fr8"] == pytest.approx(100 / 3, abs=0.01)
 
 
+def test_a_face_without_an_eye_corner_counts_in_nme_box_alone():
+    truth = np.stack([synthetic.face(60)] * 2)
+    truth[1, 36] = np.nan
+    figures = evaluation.summarise(np.stack([synthetic.face(60)] * 2) + [0, 1], truth)
+    assert figures["n"] == 2 and figures["missed"] == 0 and figures["fr8"] == 0
+    assert figures["nme"] == pytest.approx(100 / (0.68 * 60), abs=0.01)
+    width, height = np.nanmax(truth[0], axis=0) - np.nanmin(truth[0], axis=0)
+    assert figures["nme_box"] == pytest.approx(100 / np.sqrt(width * height), abs=0.01)
+
+
 def test_true_boxes_miss_nothing(dataset):
     keypoints, scores = evaluation.predict(Known({}), dataset, "truth", [2, 0])
     assert keypoints.shape == (2, 68, 2) and (scores == 0.5).all()

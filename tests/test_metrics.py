@@ -12,8 +12,10 @@ def labelled(n: int = 3) -> np.ndarray:
 
 
 def test_nothing_to_measure():
-    empty = metrics.summary(np.empty(0), np.empty(0))
-    assert empty == dict(n=0, missed=0, nme=None, nme_inner=None, median=None, fr8=None, fr10=None, auc8=None)
+    empty = metrics.summary(np.empty(0), np.empty(0), np.empty(0))
+    assert empty.pop("n") == empty.pop("missed") == 0
+    assert set(empty) == {"nme", "nme_inner", "nme_box", "median", "fr8", "fr10", "auc8"}
+    assert not any(value is not None for value in empty.values())
     assert metrics.nme(np.empty((0, 68, 2)), np.empty((0, 68, 2))).shape == (0,)
 
 
@@ -27,12 +29,35 @@ def test_nme_of_one_moved_point():
 
 
 def test_summary_with_a_missed_face():
-    figures = metrics.summary(np.array([2.0, 4.0, 9.0, np.nan]), np.array([1.0, 2.0, 3.0, np.nan]))
-    assert figures["n"] == 4 and figures["missed"] == 1
+    errors = np.array([2.0, 4.0, 9.0, np.nan])
+    inner, of_boxes = np.array([1.0, 2.0, 3.0, np.nan]), np.array([1.0, 1.5, 2.0, np.nan, 3.5])
+    figures = metrics.summary(errors, inner, of_boxes)
+    assert figures["n"] == 5 and figures["missed"] == 1 and figures["nme_box"] == 2
     assert figures["nme"] == 5 and figures["median"] == 4 and figures["nme_inner"] == 2
     assert figures["fr8"] == 50 and figures["fr10"] == 25
     # Under the curve: (8−2) + (8−4) of 4·8.
     assert figures["auc8"] == pytest.approx(100 * 10 / 32)
+
+
+def test_points_without_a_label_count_nowhere():
+    truth = labelled(2)
+    predicted = truth.copy()
+    predicted[:, 20] += [3, 4]
+    truth[1, 22:27] = np.nan
+    assert metrics.nme(predicted, truth) == pytest.approx([10 / 68, 10 / 63])
+    x, y = np.nanmax(truth, axis=1).T - np.nanmin(truth, axis=1).T
+    assert metrics.nme_box(predicted, truth) == pytest.approx(100 * 5 / np.array([68, 63]) / np.sqrt(x * y))
+    predicted[0] = np.nan  # missed
+    assert np.isnan(metrics.nme(predicted, truth)).tolist() == [True, False]
+    assert np.isnan(metrics.nme_box(predicted, truth)).tolist() == [True, False]
+    truth[1, 36] = np.nan  # an outer eye corner: no distance to measure by
+    assert np.isnan(metrics.nme(predicted, truth)[1]) and metrics.nme_box(predicted, truth)[1] > 0
+
+
+def test_roc_auc_is_how_often_a_positive_has_the_higher_score():
+    assert metrics.roc_auc(np.array([3, 2]), np.array([1, 0])) == 1
+    assert metrics.roc_auc(np.array([1, 2]), np.array([1.5, 2])) == pytest.approx(0.375)  # 0, 0, 1 and a half
+    assert np.isnan(metrics.roc_auc(np.empty(0), np.ones(3)))
 
 
 def test_auc_is_the_area_under_the_ced():
@@ -42,7 +67,7 @@ def test_auc_is_the_area_under_the_ced():
 
 
 def test_all_missed():
-    figures = metrics.summary(np.array([np.nan]), np.array([np.nan]))
+    figures = metrics.summary(*[np.array([np.nan])] * 3)
     assert (
         figures["missed"] == 1 and figures["nme"] is None and figures["fr8"] == 100 and figures["auc8"] == 0
     )

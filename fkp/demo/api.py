@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from fkp import draw, images, report, scheme
-from fkp.demo import clip_jobs, components, options, photos
+from fkp.demo import clip_jobs, components, options, photos, visitors
 from fkp.demo.events import AT_ONCE
 from fkp.demo.site import Site
 from fkp.faces import Faces
@@ -23,8 +25,9 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
     model, limits = site.model, site.settings
 
     def detect(
-        picture: Path, min_score: float, max_faces: float, passes: str, label_style: str
-    ) -> dict[str, Any]:
+        picture: Path, min_score: float, max_faces: float, passes: str, label_style: str,
+        request: gr.Request,
+    ) -> dict[str, Any]:  # fmt: skip
         """Find faces in a picture and 68 keypoints on each.
 
         Args:
@@ -40,12 +43,12 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
             "eye_openness", "mouth_openness"}]}, in pixels of the picture, largest face first; scores are 0 to
             1.
         """
-        pixels, faces = look(picture, min_score, max_faces, passes, label_style)
-        return report.record(picture.name, pixels.shape, faces)
+        with look(picture, min_score, max_faces, passes, label_style, request) as (opened, faces):
+            return report.record(picture.name, opened.size_wh[::-1], photos.in_file(opened, faces))
 
     def annotate(
         picture: Path, min_score: float, max_faces: float, passes: str, label_style: str,
-        show: list[str], point_size: float,
+        show: list[str], point_size: float, request: gr.Request,
     ) -> str:  # fmt: skip
         """Draw the 68 keypoints of every face on a copy of a picture.
 
@@ -61,11 +64,11 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
         Returns:
             The same picture with its faces drawn on it, as PNG.
         """
-        pixels, faces = look(picture, min_score, max_faces, passes, label_style)
-        drawn = draw.draw(pixels, faces, options.style(show, point_size))
+        with look(picture, min_score, max_faces, passes, label_style, request) as (opened, faces):
+            drawn = draw.draw(opened.image, faces, options.style(show, point_size))
         return str(photos.write_png(site.uploads, f"{picture.stem}_keypoints.png", drawn))
 
-    def track(clip: Path, min_score: float, max_faces: float) -> dict[str, Any]:
+    def track(clip: Path, min_score: float, max_faces: float, request: gr.Request) -> dict[str, Any]:
         """Follow the faces of a clip, with 68 keypoints on each in every frame.
 
         Args:
@@ -85,7 +88,7 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
             max_faces=round(max_faces), min_score=min_score, drawn=False,
         )  # fmt: skip
         try:
-            job = workshop.begin(order)
+            job = workshop.begin(order, visitors.name(request))
         except clip_jobs.BusyError as error:
             raise gr.Error(str(error), print_exception=False) from None
         try:
@@ -98,19 +101,20 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
         finally:
             job.forget()
 
+    @contextmanager
     def look(
-        picture: Path, min_score: float, max_faces: float, passes: str, label_style: str
-    ) -> tuple[Any, Faces]:
-        try:
-            pixels = photos.read(picture, limits)
-        except images.ImageError as error:
-            raise components.error(error) from None
+        picture: Path, min_score: float, max_faces: float, passes: str, label_style: str, request: gr.Request
+    ) -> Iterator[tuple[images.Reduced, Faces]]:
         chosen = model.with_options(
             passes=int(passes) if passes.isdecimal() else passes,
             label_style=None if label_style == NO_STYLE else label_style,
         )
         least = options.least_score(model, round(100 * min_score, 6))
-        return pixels, photos.find(chosen, pixels, round(max_faces), least)[0]
+        try:
+            with photos.held(picture, limits, visitors.name(request)) as opened:
+                yield opened, photos.find(chosen, opened.image, round(max_faces), least)[0]
+        except images.ImageError as error:
+            raise components.error(error) from None
 
     usual = options.usual_confidence(model) / 100
     with gr.Column(visible=False):

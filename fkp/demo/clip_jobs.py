@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import contextvars
 import json
+import math
 import shutil
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import cv2
 
 from fkp import draw, video
+from fkp.demo import uploads
 from fkp.demo.settings import Settings
 from fkp.video.clip_io import Clip, ClipError, Frame, Limits
 
@@ -33,6 +36,8 @@ MAX_PIXELS = 3840 * 2160
 """Pixels a frame may have."""
 LINE = 8
 """Clips that wait at most, besides those that are worked on."""
+OF_ONE = 3
+"""Clips that one visitor may have there at the same time."""
 
 
 class BusyError(RuntimeError):
@@ -89,7 +94,7 @@ class Order:
 
 def limits(settings: Settings) -> Limits:
     """What a clip may have."""
-    return Limits(settings.max_clip_seconds, MAX_PIXELS, settings.max_clip_size)
+    return Limits(settings.max_clip_seconds, MAX_PIXELS, settings.max_clip_size, settings.max_clip_frames)
 
 
 def look(path: Path, settings: Settings) -> Footage:
@@ -134,7 +139,7 @@ def order(
     return new
 
 
-def annotate(model: FaceKeypoints, order: Order) -> Generator[video.Progress]:
+def annotate(model: FaceKeypoints, order: Order) -> Generator[video.Progress, Any]:
     """Fulfil an order, as `video.annotate` does."""
     return video.annotate(
         order.clip,
@@ -178,14 +183,18 @@ def timeline(order: Order) -> list[tuple[float, float, int]]:
     return stretches
 
 
+Work = Callable[[Order], Generator[video.Progress, Any]]
+"""What fulfils an order, step by step."""
+
+
 class Job:
     """An order in a workshop; `order` says where its files are when it is `done`.
 
     `progress` is the newest, None until it begins; `problem` is a sentence when it has failed.
     """
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
+    def __init__(self, order: Order, visitor: str = "") -> None:
+        self.order, self.visitor = order, visitor
         self.progress: video.Progress | None = None
         self.problem = ""
         self.done = self.stopped = False
@@ -210,12 +219,17 @@ class Job:
         if self.ended:
             shutil.rmtree(self.order.folder, ignore_errors=True)
 
-    def run(self, work: Callable[[Order], Generator[video.Progress]]) -> None:
-        """Do it, unless it is stopped; raises nothing."""
+    def run(self, work: Work, seconds: float = math.inf) -> None:
+        """Do it, unless it is stopped, or takes longer than so many seconds; raises nothing."""
+        ends = time.monotonic() + seconds
         try:
             with closing(work(self.order)) as steps:
                 for self.progress in steps:
                     if self.stopped:
+                        return
+                    if time.monotonic() > ends:
+                        longer = f"takes longer than the {seconds:g} s that are worked on a clip here"
+                        self.problem = f"{self.order.clip.name}: {longer}. Please choose a shorter one."
                         return
             self.done = True
         except ClipError as error:
@@ -234,10 +248,13 @@ class Job:
 
 
 class Workshop:
-    """Does orders by `work`, `at_once` of them at the same time and the others in the order they came."""
+    """Does orders by `work`, `at_once` of them at the same time and none for longer than `seconds`.
 
-    def __init__(self, work: Callable[[Order], Generator[video.Progress]], at_once: int = 1) -> None:
-        self._work, self._at_once = work, at_once
+    The others wait, the first of every visitor before the second of any.
+    """
+
+    def __init__(self, work: Work, at_once: int = 1, seconds: float = math.inf) -> None:
+        self._work, self._at_once, self._seconds = work, at_once, seconds
         self._jobs: list[Job] = []
         self._changed = threading.Condition()
         _open.add(self)
@@ -247,14 +264,27 @@ class Workshop:
         """How many orders it holds, those in the line as well."""
         return self._at_once + LINE
 
-    def begin(self, order: Order) -> Job:
-        """Put an order in the line. Raises BusyError if that is full."""
-        job = Job(order)
+    def begin(self, order: Order, visitor: str = "") -> Job:
+        """Put an order of a visitor in the line.
+
+        Raises BusyError if that is full, or has enough of this visitor; without a name none has enough.
+        """
+        job = Job(order, visitor)
         with self._changed:
-            if len(self._jobs) >= self.room:
+            own = sum(each.visitor == visitor for each in self._jobs) if visitor else 0
+            if len(self._jobs) >= self.room or own >= OF_ONE:
                 shutil.rmtree(order.folder, ignore_errors=True)
-                raise BusyError("Too many clips are being worked on. Please try again in a few minutes.")
+                which = f"{own} of your clips" if own >= OF_ONE else "Too many clips"
+                raise BusyError(f"{which} are being worked on. Please try again in a few minutes.")
             self._jobs.append(job)
+            working, waiting = self._jobs[: self._at_once], self._jobs[self._at_once :]
+            before = {each: i for i, each in enumerate(self._jobs)}
+            rank = {
+                each: sum(o.visitor == each.visitor and before[o] < before[each] for o in self._jobs)
+                if each.visitor else 0
+                for each in waiting
+            }  # fmt: skip
+            self._jobs = working + sorted(waiting, key=rank.__getitem__)
         # In the visitor's context, for a GPU that is lent is counted as theirs.
         run = contextvars.copy_context().run
         threading.Thread(target=run, args=[self._serve, job], daemon=True, name="fkp-clip").start()
@@ -282,7 +312,7 @@ class Workshop:
                 with self._changed:
                     self._changed.wait(0.2)
             if not job.stopped:
-                job.run(self._work)
+                job.run(self._work, self._seconds)
         finally:
             with self._changed:
                 self._jobs.remove(job)
@@ -317,8 +347,8 @@ class Reel:
         """
         if self.job is not None:
             self.job.forget()
-        if self.path and self.path != but and self.path.resolve().is_relative_to(folder.resolve()):
-            self.path.unlink(missing_ok=True)
+        if self.path and self.path != but:
+            uploads.forget([self.path], folder)
 
 
 def _problem(path: Path, error: ClipError) -> str:

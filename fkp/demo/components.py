@@ -15,7 +15,7 @@ from gradio.processing_utils import save_base64_to_cache
 from starlette.responses import JSONResponse
 
 from fkp import draw, images
-from fkp.demo import clip_jobs, live, photos, view
+from fkp.demo import clip_jobs, live, photos, uploads, view, visitors
 from fkp.demo.settings import Settings
 
 WEB = Path(__file__).parent / "static"
@@ -67,7 +67,8 @@ def _to_try(told: str, examples: list[Path], picture: Callable[[Path], bytes], m
 
 def clip_upload(examples: list[Path], settings: Settings, **options: Any) -> gr.HTML:
     """Where a clip is given: chosen, dropped or pasted, or an example. Value and events as of `upload`."""
-    limit = f"Up to {view.duration(settings.max_clip_seconds)} and {settings.max_clip_size / 1e6:g} MB, "
+    limit = f"Up to {view.duration(settings.max_clip_seconds)} or {settings.max_clip_frames} frames, "
+    limit += f"{settings.max_clip_size / 1e6:g} MB, "
     limit += f"frames of up to {clip_jobs.MAX_PIXELS / 1e6:.1f} million pixels (4K)."
     return gr.HTML(
         None,
@@ -122,7 +123,7 @@ UPLOAD = """
 
 
 def sent(value: Any, folder: Path, max_files: int) -> tuple[list[Path], int, Any]:
-    """What the upload's value says: files in the folder of uploads, how many more there were, and when.
+    """What the upload's value says: this visitor's copies of the files, how many more there were, and when.
 
     Raises images.ImageError for anything else.
     """
@@ -130,7 +131,7 @@ def sent(value: Any, folder: Path, max_files: int) -> tuple[list[Path], int, Any
     if not isinstance(names, list) or not names:
         raise images.ImageError("What was sent is no list of uploaded files.")
     left_out = value.get("left_out")
-    paths = [photos.uploaded(name, folder) for name in names[:max_files]]
+    paths = uploads.claimed([uploads.uploaded(name, folder) for name in names[:max_files]], folder)
     return paths, left_out if isinstance(left_out, int) else 0, value.get("moment")
 
 
@@ -183,8 +184,8 @@ def camera(viewers: live.Viewers, least: int, **options: Any) -> gr.HTML:
     """
 
     # Gradio would look at every number of an answer before it sends it; a response it sends as it is.
-    async def enter(_: Any) -> JSONResponse:
-        return JSONResponse(await viewers.enter())
+    async def enter(_: Any, request: gr.Request) -> JSONResponse:
+        return JSONResponse(await viewers.enter(visitors.address(request)))
 
     async def look(sent: Any) -> JSONResponse:
         return JSONResponse(await viewers.look(sent))
@@ -240,7 +241,7 @@ class PictureFile(gr.Image, metaclass=_WithoutStub):
         if payload is None or not payload.path:
             raise gr.Error("A picture is needed.", print_exception=False)
         try:
-            return photos.uploaded(payload.path, Path(self.GRADIO_CACHE))
+            return uploads.uploaded(payload.path, Path(self.GRADIO_CACHE))
         except images.ImageError as reason:
             raise error(reason) from None
 
@@ -255,7 +256,7 @@ class ClipFile(gr.File, metaclass=_WithoutStub):
         if payload is None or not getattr(payload, "path", None):
             raise gr.Error("A clip is needed.", print_exception=False)
         try:
-            return photos.uploaded(payload.path, Path(self.GRADIO_CACHE))
+            return uploads.uploaded(payload.path, Path(self.GRADIO_CACHE))
         except images.ImageError as reason:
             raise error(reason) from None
 

@@ -1,30 +1,34 @@
 """What visitors leave on the server, and how it is forgotten: files in one folder, sessions in memory.
 
-Gradio deletes the files that it knows of by itself (`delete_cache`). It does not delete those that it has
-lost sight of, as when an upload breaks off, nor the folders around them, nor what a session holds in memory
-besides `gr.State`: the values last shown, which here are pictures. And where many upload at once it gives up:
-"Set changed size during iteration" ends its task.
+Gradio deletes the files that it knows of by itself (`delete_cache`), but not those it has lost sight of, as
+when an upload breaks off, nor what a session holds besides `gr.State`; where many upload at once it stops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from gradio.state_holder import StateHolder
+
+from fkp.demo import uploads
 
 KEPT_SECONDS = 3600
 """How long, at most, anything of a visitor stays on the server after it came or was last used."""
 SWEEP_SECONDS = 60
 """How often what has stayed that long is looked for; sessions that hold no state go as soon as that."""
-
-
 UNFETCHED_SECONDS = 60
 """How long the answer to a call waits to be fetched when its session is gone."""
+
+log = logging.getLogger(__name__)
 
 
 def sweeping(folder: Path) -> Callable[[Any], AbstractAsyncContextManager[None]]:
@@ -32,6 +36,7 @@ def sweeping(folder: Path) -> Callable[[Any], AbstractAsyncContextManager[None]]
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
+        app.state_holder.__class__ = Sessions
         task = asyncio.create_task(_sweep_now_and_then(folder, app.state_holder))
         try:
             yield
@@ -45,32 +50,55 @@ def sweeping(folder: Path) -> Callable[[Any], AbstractAsyncContextManager[None]]
 
 async def _sweep_now_and_then(folder: Path, sessions: Any) -> None:
     orphans: dict[str, float] = {}
+    in_threads = (partial(uploads.forget_old, folder, KEPT_SECONDS), give_memory_back)
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        await asyncio.to_thread(forget_files, folder, KEPT_SECONDS)
-        forget_sessions(sessions, KEPT_SECONDS, SWEEP_SECONDS)
-        forget_calls(sessions, min(KEPT_SECONDS, UNFETCHED_SECONDS), orphans)
-        await asyncio.to_thread(give_memory_back)
+        # Each by itself: what fails in one must not keep the others.
+        for step in in_threads:
+            with logged(step):
+                await asyncio.to_thread(step)
+        with logged(forget_sessions):
+            forget_sessions(sessions, KEPT_SECONDS, SWEEP_SECONDS)
+        with logged(forget_calls):
+            forget_calls(sessions, min(KEPT_SECONDS, UNFETCHED_SECONDS), orphans)
 
 
-def forget_files(folder: Path, seconds: float) -> None:
-    """Delete every file in a folder, however deep, that came more than so many seconds ago.
+class logged(suppress):
+    """Errors are logged, and nothing ends."""
 
-    So are folders that are empty, and links, which are not followed.
-    """
-    oldest = time.time() - seconds
-    for parent, folders, files in os.walk(folder, topdown=False):
-        for path in [os.path.join(parent, name) for name in files + folders]:
-            with suppress(OSError):  # gone already, or a folder that is not empty
-                if os.path.isdir(path) and not os.path.islink(path):
-                    if os.lstat(path).st_ctime < oldest:
-                        os.rmdir(path)
-                elif os.lstat(path).st_ctime < oldest:
-                    os.unlink(path)
+    def __init__(self, what: Any) -> None:
+        super().__init__(Exception)
+        self.what = what
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:  # type: ignore[override]
+        if kind is not None and issubclass(kind, Exception):
+            log.error("%s failed, and will be tried again", self.what, exc_info=error)
+        return super().__exit__(kind, error, trace)
+
+
+class Sessions(StateHolder):
+    """Gradio's sessions; those without state make room first: calls of the API push out no visitor."""
+
+    def update(self, session_id: str) -> None:
+        with self.lock:
+            if session_id in self.session_data:
+                self.session_data.move_to_end(session_id)
+            while len(self.session_data) > self.capacity:
+                oldest_first = [name for name in self.session_data if name != session_id]
+                stateless = (name for name in oldest_first if not self.session_data[name].state_data)
+                self.drop(next(stateless, oldest_first[0]))
+
+    def drop(self, session_id: str) -> None:
+        """Forget a session, and do what is to be done when its state goes."""
+        try:
+            self.delete_state(session_id)
+        finally:
+            self.session_data.pop(session_id, None)
+            self.time_last_used.pop(session_id, None)
 
 
 def forget_sessions(sessions: Any, seconds: float, stateless_seconds: float) -> None:
-    """Drop the sessions (a `gradio.state_holder.StateHolder`) that nobody has used for so many seconds.
+    """Drop the `Sessions` that nobody has used for so many seconds.
 
     Those that hold no state, as of calls of the API, go after `stateless_seconds`.
     """
@@ -79,21 +107,18 @@ def forget_sessions(sessions: Any, seconds: float, stateless_seconds: float) -> 
         session = sessions.session_data.get(name)
         limit = seconds if session is not None and session.state_data else stateless_seconds
         if now - last_used.timestamp() > limit:
-            sessions.delete_state(name)  # calls what is to be done when a state goes
-            sessions.session_data.pop(name, None)
-            sessions.time_last_used.pop(name, None)
+            with logged(f"forgetting session {name}"):
+                sessions.drop(name)
 
 
 def forget_calls(sessions: Any, seconds: float, orphans: dict[str, float]) -> None:
-    """Drop what the server has noted of sessions that are gone: answers that nobody fetched, names of files.
+    """Drop what Gradio notes as long as it runs: answers that nobody fetched, names of files that are gone.
 
-    Gradio keeps these notes as long as it runs. `orphans` remembers from call to call when a session was
-    first missed. To be called in the server's event loop.
+    `orphans` remembers from call to call when a session was first missed. To be called in the event loop.
     """
-    page = sessions.blocks
-    queue = page._queue
-    at_work = {event.session_hash for event in queue.event_ids_to_events.values()}
+    queue = sessions.blocks._queue
     notes = (queue.pending_messages_per_session, queue.pending_event_ids_session)
+    at_work = {event.session_hash for event in queue.event_ids_to_events.values()}
     missing = set(notes[0]).union(notes[1]) - at_work - set(sessions.session_data)
     now = time.monotonic()
     for name in orphans.keys() - missing:
@@ -103,7 +128,7 @@ def forget_calls(sessions: Any, seconds: float, orphans: dict[str, float]) -> No
             del orphans[name]
             for each in notes:
                 each.pop(name, None)
-    for files in page.temp_file_sets:
+    for files in sessions.blocks.temp_file_sets:
         files.difference_update([path for path in list(files) if not os.path.exists(path)])
 
 
@@ -113,8 +138,7 @@ _M_ARENA_MAX = -8  # from glibc's malloc.h
 def keep_memory_together() -> bool:
     """Let all threads take memory from two heaps instead of several a core; whether that could be asked for.
 
-    Each heap keeps what it once had for a large picture: with many threads the process grows for thousands of
-    requests, although no more of it is in use. To be called before there are threads.
+    Each heap keeps what it once had for a large picture. To be called before there are threads.
     """
     mallopt = _glibc("mallopt")
     return mallopt is not None and mallopt(_M_ARENA_MAX, 2) == 1

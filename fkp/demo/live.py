@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PIL import JpegImagePlugin
-from starlette.responses import JSONResponse
 
 from fkp import images, report
 from fkp.tracking import Tracker
@@ -72,8 +71,9 @@ class _Viewer:
 
     tracker: Tracker
     seen: float
-    """When it last sent something or was answered."""
+    """When it entered, or a frame of it was last looked at: what is none keeps no place."""
     counted: float
+    address: str = ""
     left: float = BURST
     """Frames that it might have sent at once at the time `counted`."""
     sent: float = -math.inf
@@ -102,13 +102,19 @@ class Viewers:
         """Places that are taken."""
         return len(self._viewers)
 
-    async def enter(self) -> Answer:
-        """A place, {"viewer": a name that nobody can guess}, or {"refused": why} while all are taken."""
+    async def enter(self, address: str = "") -> Answer:
+        """A place, {"viewer": a name that nobody can guess}, or {"refused": why} while all are taken.
+
+        An `address`, if it is known, may have half of them at most.
+        """
         if len(self._viewers) >= self.max_viewers:
             places = "The only place is" if self.max_viewers == 1 else f"All {self.max_viewers} places are"
             return {"refused": f"{places} taken at the moment."}
+        most = (self.max_viewers + 1) // 2
+        if address and sum(viewer.address == address for viewer in self._viewers.values()) >= most:
+            return {"refused": f"More than {most} of the places cannot be had from one network."}
         name, now = secrets.token_urlsafe(18), time.monotonic()
-        self._viewers[name] = _Viewer(Tracker(self.model, max_faces=MAX_FACES), now, now)
+        self._viewers[name] = _Viewer(Tracker(self.model, max_faces=MAX_FACES), now, now, address)
         self._forget_later(name, self.idle_seconds)
         return {"viewer": name}
 
@@ -135,7 +141,7 @@ class Viewers:
             return {"gone": True}
         now = time.monotonic()
         viewer.left = min(BURST, viewer.left + MAX_RATE * (now - viewer.counted))
-        viewer.seen = viewer.counted = now
+        viewer.counted = now
         if viewer.left < 1:
             return {"skipped": f"No more than {MAX_RATE} frames a second are looked at."}
         viewer.left -= 1
@@ -173,7 +179,8 @@ class Viewers:
     def _done(self, viewer: _Viewer, done: asyncio.Future[Answer]) -> None:
         frame, viewer.working = viewer.working, None
         assert frame is not None
-        viewer.seen = time.monotonic()
+        if not done.cancelled() and not done.exception() and "faces" in done.result():
+            viewer.seen = time.monotonic()
         if done.cancelled():
             frame.answer.cancel()
         elif error := done.exception():
@@ -201,39 +208,6 @@ class Viewers:
         if viewer and viewer.waiting:
             _tell(viewer.waiting, {"gone": True})
             viewer.waiting = None
-
-
-class SmallRequests:
-    """ASGI middleware: what comes for a page's own functions is small, or refused before all of it is read.
-
-    Gradio itself would take a request of any size into memory there, and files that come with one to disk.
-    """
-
-    def __init__(self, app: Any, max_bytes: int = MAX_REQUEST) -> None:
-        self.app, self.max_bytes = app, max_bytes
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or not scope["path"].rstrip("/").endswith("/component_server"):
-            return await self.app(scope, receive, send)
-        headers = {name.lower(): value.strip().lower() for name, value in scope["headers"]}
-        length = headers.get(b"content-length", b"0")
-        body, more = b"", length.isdigit() and int(length) <= self.max_bytes
-        fits = more and not headers.get(b"content-type", b"").startswith(b"multipart/")
-        while fits and more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return  # the browser is gone
-            body += message.get("body", b"")
-            fits, more = len(body) <= self.max_bytes, message.get("more_body", False)
-        if not fits:
-            told = {"detail": f"No more than {self.max_bytes / 1e6:g} MB are taken here."}
-            return await JSONResponse(told, 413)(scope, receive, send)
-        parts = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-        async def read_again() -> Any:
-            return next(parts, None) or await receive()
-
-        await self.app(scope, read_again, send)
 
 
 def _look(tracker: Tracker, frame: _Frame) -> Answer:

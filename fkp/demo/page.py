@@ -21,7 +21,7 @@ from fkp.demo.site import Site
 def build(site: Site) -> gr.Blocks:
     """The page around a model."""
     work = zerogpu.lent(clip_jobs.annotate, site.model, seconds=lambda order: 60)
-    workshop = clip_jobs.Workshop(work, site.settings.clips_at_once)
+    workshop = clip_jobs.Workshop(work, site.settings.clips_at_once, site.settings.max_clip_work)
     with components.Page(
         title="Face keypoints",
         analytics_enabled=False,

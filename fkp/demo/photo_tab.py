@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from fkp import draw, images
-from fkp.demo import components, data_retention, options, photos, view, zerogpu
+from fkp.demo import components, data_retention, options, photos, uploads, view, visitors, zerogpu
 from fkp.demo.events import DOWNLOAD, NOW, PRIVATE, QUICK, SCROLL, TO_FACE, Shown, ending_with
 from fkp.demo.latest_action import Turns
 from fkp.demo.photos import Album
@@ -26,7 +26,7 @@ def build(site: Site) -> None:
     kept = gr.State(
         Turns(Album()),
         time_to_live=data_retention.KEPT_SECONDS,
-        delete_callback=lambda kept: photos.forget(kept.value.files, site.uploads),
+        delete_callback=lambda kept: uploads.forget(kept.value.files, site.uploads),
     )
     moment = gr.Number(visible=False)
     with gr.Row(elem_classes="sides"):
@@ -74,8 +74,9 @@ def build(site: Site) -> None:
 
     @ending_with(kept)
     def find(
-        album: Turns[Album], sent: Any, shown: list[str], size: float, least: float, most: float
-    ) -> Shown:
+        album: Turns[Album], sent: Any, shown: list[str], size: float, least: float, most: float,
+        request: gr.Request,
+    ) -> Shown:  # fmt: skip
         """Look at what was sent, one after the other, and show the first as soon as it is done."""
         try:
             paths, left_out, moment = components.sent(sent, site.uploads, MAX_FILES)
@@ -84,18 +85,19 @@ def build(site: Site) -> None:
         album.begin(moment)
         with album.sending(moment) as goes_on:
             if not goes_on:
-                photos.forget(paths, site.uploads, but=album.value.files)
+                uploads.forget(paths, site.uploads)
                 return
-            photos.forget(album.value.files, site.uploads, but=paths)
+            uploads.forget(album.value.files, site.uploads)
             album.value = Album(files=tuple(paths))
             yield {answer: view.say("Looking for faces …")}
-        yield from look_at(album, paths, shown, size, least, most, moment, left_out)
+        who = visitors.name(request)
+        yield from look_at(album, paths, shown, size, least, most, moment, left_out, who)
 
     def look_at(
         album: Turns[Album], paths: list[Path], shown: list[str], size: float, least: float, most: float,
-        moment: Any, left_out: int = 0,
+        moment: Any, left_out: int = 0, visitor: str = "",
     ) -> Shown:  # fmt: skip
-        wanted = limits, round(most), options.least_score(model, least)
+        wanted = limits, round(most), options.least_score(model, least), visitor
         found: Iterable[photos.Photo] = (
             look_at_many(paths, *wanted) if len(paths) > 1 else photos.looks(model, paths, *wanted)
         )
@@ -144,7 +146,7 @@ def build(site: Site) -> None:
         """Another album, perhaps an empty one, in the place of what is there; work that is going on ends."""
         with album.sending(moment) as goes_on:
             if goes_on:
-                photos.forget(album.value.files, site.uploads)
+                uploads.forget(album.value.files, site.uploads)
                 album.value = other
                 yield everything(other, shown, size)
 
@@ -187,6 +189,8 @@ def build(site: Site) -> None:
         def save(album: Turns[Album], shown: list[str], size: float) -> str:
             if album.value.photo is None:
                 raise gr.Error("There is no photo any more. Please choose it again.", print_exception=False)
+            if uploads.room(site.uploads, limits.max_disk) <= 0:
+                raise gr.Error(uploads.FULL, print_exception=False)
             try:
                 return str(write(album.value, options.style(shown, size)))
             except images.ImageError as error:

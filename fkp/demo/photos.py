@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import tempfile
 import zipfile
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from fkp import draw, geometry, images, report
+from fkp.demo import fair_share, uploads
 from fkp.demo.settings import Settings
 from fkp.faces import Faces
 from fkp.pipeline import FaceKeypoints
@@ -31,6 +34,16 @@ FACE_SIDE = 480
 """Pixels of an enlarged face; and the part of it around the face's tight box, as `margin` has it."""
 FACE_MARGIN = 1.5
 THUMBNAIL_SIDE = 96
+FULL_PIXELS = 40_000_000
+"""A photo with more pixels is looked at, and saved, at a half or a quarter of its width and height."""
+MAX_BYTES = 400_000_000
+"""Memory that one photo may take while it is decoded and looked at."""
+ALL_BYTES = 800_000_000
+"""The same of all photos together: as many are let in at once as that is enough for."""
+ALBUM_BYTES = 60_000_000
+"""What the pictures of one visitor's album may take; of the photos beyond, no face is shown enlarged."""
+
+_memory = fair_share.FairShare(ALL_BYTES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +77,12 @@ class Photo:
         return self.path.name
 
     @property
+    def bytes(self) -> int:
+        """Of its pictures in memory."""
+        faces = sum(len(face.picture) + len(face.thumbnail) for face in self.enlarged)
+        return len(self.shown) + len(self.thumbnail) + faces
+
+    @property
     def shown_wh(self) -> tuple[int, int]:
         """Width and height of the picture for the screen."""
         return _fitted(self.size_wh, min(SHOWN_SIDE, max(self.size_wh)))
@@ -80,6 +99,8 @@ class Album:
     at: int = 0
     face: int | None = None
     files: tuple[Path, ...] = ()
+    key: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Of the last file that was saved of it: there is never more than one."""
 
     @property
     def photo(self) -> Photo | None:
@@ -87,6 +108,8 @@ class Album:
 
     def with_photo(self, photo: Photo) -> Album:
         """With one more photo; the first is looked at."""
+        if sum(each.bytes for each in self.photos) + photo.bytes > ALBUM_BYTES:
+            photo = replace(photo, enlarged=())
         album = replace(self, photos=(*self.photos, photo))
         return album.go_to(0) if len(album.photos) == 1 else album
 
@@ -94,23 +117,23 @@ class Album:
         """At another photo and its first face; as it is for what is no photo's number."""
         if not is_index(at, len(self.photos)):
             return self
-        return replace(self, at=at, face=0 if len(self.photos[at].faces) else None)
+        return replace(self, at=at, face=0 if self.photos[at].enlarged else None)
 
     def without(self, face: Any) -> Album:
         """Without a face of the photo; as it is for what is no face's number."""
         if self.photo is None or not is_index(face, len(self.photo.faces)):
             return self
         keep = [i for i in range(len(self.photo.faces)) if i != face]
-        enlarged = tuple(self.photo.enlarged[i] for i in keep)
+        enlarged = tuple(self.photo.enlarged[i] for i in keep if self.photo.enlarged)
         photo = replace(self.photo, faces=self.photo.faces[keep], enlarged=enlarged)
         chosen = self.face or 0
         chosen = min(chosen - (face < chosen), len(keep) - 1)
         rest = (*self.photos[: self.at], photo, *self.photos[self.at + 1 :])
-        return replace(self, photos=rest, face=chosen if keep else None)
+        return replace(self, photos=rest, face=chosen if enlarged else None)
 
     def choose(self, face: Any) -> Album:
         """At another face of the photo; as it is for what is no face's number."""
-        if self.photo is None or not is_index(face, len(self.photo.faces)):
+        if self.photo is None or not is_index(face, len(self.photo.enlarged)):
             return self
         return replace(self, face=face)
 
@@ -120,18 +143,8 @@ def is_index(number: Any, length: int) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < length
 
 
-def uploaded(name: Any, folder: Path) -> Path:
-    """The path within the folder of uploads that a browser, or another caller, says it has uploaded to.
-
-    Raises images.ImageError for what lies elsewhere or is no path: they may send anything.
-    """
-    if not isinstance(name, str) or "\0" in name or not Path(name).resolve().is_relative_to(folder.resolve()):
-        raise images.ImageError("What was sent is no uploaded file.")
-    return Path(name)
-
-
-def read(path: Path, settings: Settings) -> np.ndarray:
-    """A photo's pixels (H,W,3) uint8 RGB, within the limits of the settings.
+def read(path: Path, settings: Settings) -> images.Reduced:
+    """A photo's pixels (H,W,3) uint8 RGB, within the limits of the settings; large ones at a half or less.
 
     Raises images.ImageError with a sentence that begins with the photo's name and knows no folder.
     """
@@ -140,14 +153,55 @@ def read(path: Path, settings: Settings) -> np.ndarray:
     try:
         if path.stat().st_size > settings.max_file_size:
             raise images.ImageError(f"{path}: is larger than {settings.max_file_size / 1e6:g} MB")
-        width, height = images.size_wh(path)
-        if width * height > settings.max_pixels:
+        size_wh = images.size_wh(path)
+        pixels = size_wh[0] * size_wh[1]
+        if pixels > settings.max_pixels:
             most = f"the most that are read here are {settings.max_pixels / 1e6:g} million"
-            raise images.ImageError(f"{path}: has {width * height / 1e6:.0f} million pixels, {most}")
-        return images.read(path, max_pixels=settings.max_pixels)
+            raise images.ImageError(f"{path}: has {pixels / 1e6:.0f} million pixels, {most}")
+        reduction = _reduction(pixels)
+        if images.bytes_needed(path, reduction) > MAX_BYTES:
+            what = (
+                f"{pixels / 1e6:.0f} million pixels in a kind of file that takes much memory; JPEG takes less"
+            )
+            raise images.ImageError(f"{path}: has {what}")
+        image = images.read(path, max_pixels=settings.max_pixels, reduction=reduction)
+        return images.Reduced(image, size_wh)
     except images.ImageError as error:
         reason = str(error).replace(str(path), path.name).removeprefix(f"{path.name}: ")
         raise images.ImageError(f"{path.name} {reason}. Please choose another photo.") from None
+
+
+@contextmanager
+def held(path: Path, settings: Settings, visitor: str = "") -> Iterator[images.Reduced]:
+    """What `read` gives, once there is memory for it; that is taken up as long as the picture is held."""
+    try:
+        width, height = images.size_wh(path)
+        needed = images.bytes_needed(path, _reduction(width * height))
+    except images.ImageError:
+        needed = 0  # `read` says why
+    with _memory.taken(needed, visitor):
+        yield read(path, settings)
+
+
+def _reduction(pixels: int) -> int:
+    """By how much a photo is made smaller while it is decoded."""
+    return next((factor for factor in (1, 2, 4) if pixels <= factor**2 * FULL_PIXELS), 8)
+
+
+def in_file(picture: images.Reduced, faces: Faces) -> Faces:
+    """Faces of a picture that may have been made smaller, in the pixels of its file."""
+    if picture.image.shape[1::-1] == picture.size_wh:
+        return faces
+    scale = np.array(picture.scale_xy)
+    return moved(faces, np.column_stack([np.diag(scale), (scale - 1) / 2]))
+
+
+def in_picture(picture: images.Reduced, faces: Faces) -> Faces:
+    """Faces of a file in the pixels of its picture, which may have been made smaller."""
+    if picture.image.shape[1::-1] == picture.size_wh:
+        return faces
+    scale = 1 / np.array(picture.scale_xy)
+    return moved(faces, np.column_stack([np.diag(scale), (scale - 1) / 2]))
 
 
 def find(
@@ -164,24 +218,32 @@ def look(
     settings: Settings,
     most: int | None = None,
     min_score: float | None = None,
+    visitor: str = "",
 ) -> Photo:
     """Everything about one photo; what cannot be read becomes its `problem`.
 
     `most` faces at most, by default as many as the settings say, of at least `min_score`.
     """
+    most = min(most or settings.max_faces, settings.max_faces)
     try:
-        pixels = read(path, settings)
+        with held(path, settings, visitor) as picture:
+            return _look(model, Photo(path, "", picture.size_wh), picture, most, min_score)
     except images.ImageError as error:
         return Photo(path, problem=str(error).removeprefix(f"{path.name} "))
-    height, width = pixels.shape[:2]
-    photo = Photo(path, "", (width, height))
+
+
+def _look(
+    model: FaceKeypoints, photo: Photo, picture: images.Reduced, most: int, min_score: float | None
+) -> Photo:
+    pixels = picture.image
     with ThreadPoolExecutor(1) as beside:  # while the networks run; on two cores it takes no time
-        for_screen = beside.submit(_for_screen, pixels, photo.shown_wh)
-        faces, more_faces = find(
-            model, pixels, min(most or settings.max_faces, settings.max_faces), min_score
+        for_screen = beside.submit(
+            _for_screen, pixels, _fitted(photo.size_wh, min(SHOWN_SIDE, max(pixels.shape[:2])))
         )
+        faces, more_faces = find(model, pixels, most, min_score)
         enlarged = tuple(_enlarged(pixels, face) for face in faces)
         shown, small = for_screen.result()
+    faces = in_file(picture, faces)
     return replace(photo, faces=faces, more_faces=more_faces, shown=shown, thumbnail=small, enlarged=enlarged)
 
 
@@ -191,10 +253,11 @@ def looks(
     settings: Settings,
     most: int | None = None,
     min_score: float | None = None,
+    visitor: str = "",
 ) -> Generator[Photo]:
     """Everything about several photos, one by one."""
     for path in paths:
-        yield look(model, path, settings, most, min_score)
+        yield look(model, path, settings, most, min_score, visitor)
 
 
 def thumbnail(path: Path) -> bytes:
@@ -261,7 +324,7 @@ def save_picture(
     """
     assert album.photo is not None
     name = Path(_png_name(album.photo)).with_suffix(f".{kind}").name
-    return _write(folder, name, _full_size(album.photo, style, settings, kind))
+    return _write(folder, name, _full_size(album.photo, style, settings, kind), album.key)
 
 
 def save_pictures(album: Album, style: draw.Style, settings: Settings, folder: Path) -> Path:
@@ -269,7 +332,7 @@ def save_pictures(album: Album, style: draw.Style, settings: Settings, folder: P
 
     Raises images.ImageError when none is left.
     """
-    target = _place(folder, "keypoints.zip")
+    target = uploads.new_file(folder, "keypoints.zip", album.key)
     readable = [photo for photo in album.photos if not photo.problem]
     names = _all_different([_png_name(photo) for photo in readable])
     done = 0
@@ -288,14 +351,14 @@ def save_pictures(album: Album, style: draw.Style, settings: Settings, folder: P
 
 def save_json(album: Album, folder: Path) -> Path:
     """What was found in all photos, as `fkp predict --json` writes it."""
-    return _write(folder, _file_name(album, "json"), report.to_json(_records(album)).encode())
+    return _write(folder, _file_name(album, "json"), report.to_json(_records(album)).encode(), album.key)
 
 
 def save_csv(album: Album, folder: Path) -> Path:
     """What was found in all photos, as `fkp predict --csv` writes it."""
     text = io.StringIO(newline="")
     report.write_csv(text, _records(album))
-    return _write(folder, _file_name(album, "csv"), text.getvalue().encode())
+    return _write(folder, _file_name(album, "csv"), text.getvalue().encode(), album.key)
 
 
 def write_png(folder: Path, name: str, pixels: np.ndarray) -> Path:
@@ -303,18 +366,9 @@ def write_png(folder: Path, name: str, pixels: np.ndarray) -> Path:
     return _write(folder, name, _png(pixels))
 
 
-def forget(files: Iterable[Path], folder: Path, but: Iterable[Path] = ()) -> None:
-    """Delete uploaded files, but not those named besides: Gradio names equal files alike.
-
-    Those that lie elsewhere, the examples, stay.
-    """
-    for path in set(files).difference(but):
-        if path.resolve().is_relative_to(folder.resolve()):
-            path.unlink(missing_ok=True)
-
-
 def _full_size(photo: Photo, style: draw.Style, settings: Settings, kind: str = "png") -> bytes:
-    drawn = draw.draw(read(photo.path, settings), photo.faces, style)
+    with held(photo.path, settings) as picture:
+        drawn = draw.draw(picture.image, in_picture(picture, photo.faces), style)
     return _png(drawn) if kind == "png" else _jpeg(drawn, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 
 
@@ -347,16 +401,10 @@ def _all_different(names: Iterable[str]) -> list[str]:
     return different
 
 
-def _write(folder: Path, name: str, content: bytes) -> Path:
-    path = _place(folder, name)
+def _write(folder: Path, name: str, content: bytes, key: str | None = None) -> Path:
+    path = uploads.new_file(folder, name, key)
     path.write_bytes(content)
     return path
-
-
-def _place(folder: Path, name: str) -> Path:
-    """A path for a new file in a new folder, so that no two visitors' files meet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=folder)) / name
 
 
 # --- Pixels ---------------------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ from urllib.parse import quote
 import gradio as gr
 
 from fkp import images
-from fkp.demo import clip_jobs, components, data_retention, options, photos, view
+from fkp.demo import clip_jobs, components, data_retention, options, photos, uploads, view, visitors
 from fkp.demo.clip_jobs import Footage, Reel
 from fkp.demo.events import DOWNLOAD, JUST_SCROLL, NOW, NOW_AND_SCROLL, PRIVATE, QUICK, Shown, ending_with
 from fkp.demo.latest_action import Turns
 from fkp.demo.site import Site
+from fkp.video import Progress
 
 TELL_SECONDS = 0.5
 """How often it is told how far the work on a clip is."""
@@ -83,22 +84,26 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
 
     @ending_with(kept)
     def try_clip(
-        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, event: gr.EventData
-    ) -> Shown:
+        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, event: gr.EventData,
+        request: gr.Request,
+    ) -> Shown:  # fmt: skip
         if not photos.is_index(event.index, len(site.clips)):
             raise gr.Error("There is no such example.", print_exception=False)
         clip = clip_jobs.look(site.clips[event.index], limits)
-        yield from work_on(reel, clip, shown, size, least, most, getattr(event, "moment", None))
+        moment = getattr(event, "moment", None)
+        yield from work_on(reel, clip, shown, size, least, most, moment, visitors.name(request))
 
     @ending_with(kept)
     def follow(
-        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, moment: float
-    ) -> Shown:
-        yield from work_on(reel, reel.value.footage, shown, size, least, most, moment)
+        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, moment: float,
+        request: gr.Request,
+    ) -> Shown:  # fmt: skip
+        clip = reel.value.footage
+        yield from work_on(reel, clip, shown, size, least, most, moment, visitors.name(request))
 
     def work_on(
         reel: Turns[Reel], clip: Footage | None, shown: list[str], size: float, least: float, most: float,
-        moment: Any,
+        moment: Any, visitor: str,
     ) -> Shown:  # fmt: skip
         """Annotate a clip, and tell how far it is until it is done, or something else was begun.
 
@@ -113,6 +118,9 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
                 "max_faces": round(most), "min_score": options.least_score(model, least),
             }  # fmt: skip
             known = job.order if job and job.done and is_same(job.order, clip, wanted) else None
+            if uploads.room(site.uploads, limits.max_disk) <= 0:
+                yield everything(view.say(uploads.FULL, "problem"), ready=True)
+                return
             try:
                 numbers = "face_numbers" in shown
                 order = clip_jobs.order(
@@ -121,7 +129,7 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
                 reel.value.forget(site.uploads, but=clip.path)
                 reel.value = Reel(clip)
                 before = preview(clip)
-                job = workshop.begin(order)
+                job = workshop.begin(order, visitor)
             except clip_jobs.BusyError as error:
                 yield everything(view.say(str(error), "problem") + before, ready=True)
                 return
@@ -130,19 +138,14 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
             outputs = everything(view.going_on(None, before), busy=True)
             while True:
                 ended = job.ended
-                if ended and job.done and job.progress:
-                    stretches = clip_jobs.timeline(order)
-                    progress = job.progress
-                    if order.recorded:  # then nobody has counted
-                        progress = replace(progress, faces=clip_jobs.faces_seen(order))
-                    outputs = everything(
-                        view.film(address_of(order.film), clip, progress, stretches), done=True
-                    )
-                elif ended:
-                    outputs = everything(view.say(html.escape(job.problem), "problem") + before, ready=True)
-                with reel.sending(moment) as goes_on:
+                with reel.sending(moment) as goes_on:  # as long as it does, its files are there
                     if not goes_on:
                         return
+                    if ended and job.done and job.progress:
+                        outputs = everything(result(clip, order, job.progress), done=True)
+                    elif ended:
+                        problem = view.say(html.escape(job.problem), "problem")
+                        outputs = everything(problem + before, ready=True)
                     yield outputs
                 if ended:
                     return
@@ -153,20 +156,28 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
             if not job.ended:  # the visitor has gone, or has begun something else
                 job.stop()
 
+    def result(clip: Footage, order: clip_jobs.Order, progress: Progress) -> str:
+        if order.recorded:  # then nobody has counted
+            progress = replace(progress, faces=clip_jobs.faces_seen(order))
+        return view.film(address_of(order.film), clip, progress, clip_jobs.timeline(order))
+
     def is_same(order: clip_jobs.Order, clip: Footage, wanted: dict[str, Any]) -> bool:
         most = min(wanted["max_faces"], limits.max_faces)
         return (order.clip, order.max_faces, order.min_score) == (clip.path, most, wanted["min_score"])
 
     @ending_with(kept)
-    def stop(reel: Turns[Reel], moment: float) -> Shown:
+    def stop(reel: Turns[Reel], pressed: str, moment: float) -> Shown:
         """Cancel: the work ends and the clip is ready as before; Clear: it goes."""
+        job, clip = reel.value.job, reel.value.footage
+        if pressed == "Cancel" and job is not None and job.done:
+            return  # it was done just before
         reel.begin(moment)
         with reel.sending(moment) as goes_on:
             if not goes_on:
                 return
-            job, clip = reel.value.job, reel.value.footage
-            if job is not None and not job.ended and clip is not None:
-                job.forget()
+            if pressed == "Cancel" and clip is not None:
+                if job is not None:
+                    job.forget()
                 reel.value = Reel(clip)
                 yield everything(view.clip_answer(clip, preview(clip)), ready=True)
             else:
@@ -216,7 +227,7 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
     wanted = [shown, size, least, most]
     given.select(try_clip, [kept, *wanted], all_shown, js=JUST_SCROLL, **telling)
     start.click(follow, [kept, *wanted, moment], all_shown, js=NOW_AND_SCROLL, **telling)
-    stopped = clear.click(stop, [kept, moment], all_shown, js=NOW, **quick)
+    stopped = clear.click(stop, [kept, clear, moment], all_shown, js=NOW, **quick)
     stopped.then(settle, kept, clear, **quick)
     for option in (shown, size):
         option.change(restyle, [kept, shown, size], [legend, start], **PRIVATE, show_progress="hidden")

@@ -218,11 +218,13 @@ def _ask(
 def _cached(repo_id: str, revision: str | None, required: Sequence[str], cache_dir: Any) -> Path | None:
     """The cache's folder of a revision, if all of the required files are in it; without any request."""
     # With local_files_only too, the download functions of huggingface_hub 2.4 make a request once a day.
+    folder = None
     for name in required:
         path = huggingface_hub.try_to_load_from_cache(repo_id, name, cache_dir, revision)
         if not isinstance(path, str):
             return None
-    return Path(path).parents[name.count("/")]
+        folder = Path(path).parents[name.count("/")]
+    return folder
 
 
 def _damaged(folder: Path) -> list[Path]:

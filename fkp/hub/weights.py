@@ -244,6 +244,11 @@ def _make_graphs(folder: Path, weights: Weights, network: str) -> None:
         else:
             config = asdict(weights.detector)
             export.write_detector_onnx(weights.module(network), config, path, weights.digest(network))
+            if weights.detector.activation_ranges:
+                small = folder / GRAPHS[network]["onnxruntime-int8"]
+                export.write_detector_int8_onnx(
+                    weights.module(network), config, small, weights.digest(network)
+                )
     except Exception as error:  # whatever the exporter of some version raises
         _write_or_remove(path, None)
         reason = str(error).strip().splitlines()[0]

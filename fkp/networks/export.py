@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from fkp import __version__, detector, runtime, scheme
-from fkp.networks import keypoint_net, quantisation, state
+from fkp.networks import face_net, keypoint_net, quantisation, state
 
 if TYPE_CHECKING:
     import onnx
 
 KEYPOINT_HEADS = ("network.heatmaps",)
+DETECTOR_HEADS = ("heads.",)
 """What reads the last features: too exact for 8 bits (`quantisation`)."""
 
 LEAST_HALVED = 256
@@ -107,17 +108,51 @@ def write_detector_onnx(
     h and w are free multiples of 32, the outputs are those of `face_net.Grids`; fitting the picture, decoding
     and the choice among overlapping boxes are not in the file. Metadata and errors as for `write_onnx`.
     """
+    _write(detector_model(face_network, config, digest), path)
+
+
+def write_detector_int8_onnx(
+    face_network: nn.Module, config: dict[str, Any], path: str | Path, digest: str | None = None
+) -> None:
+    """Write the detector's network as ONNX with 8-bit integers, by the `activation_ranges` of its config.
+
+    In and out as `write_detector_onnx`. Raises ExportError as it does, and where there are no ranges of this
+    network.
+    """
+    ranges = {name: (low, high) for name, low, high in config["activation_ranges"]}
+    model = detector_model(face_network, config, digest, folded=True)
+    try:
+        model = quantisation.quantised(model, ranges, DETECTOR_HEADS)
+    except ValueError as error:
+        raise ExportError(f"no graph of 8-bit integers: {error}") from error
+    _write(quantisation.with_blocks_of_bytes(model, face_net.BLOCK), path)
+
+
+def detector_activation_ranges(
+    face_network: nn.Module, pictures: list[np.ndarray]
+) -> tuple[tuple[str, float, float], ...]:
+    """What `DetectorConfig.activation_ranges` is to hold, as seen in pictures (h,w,3) uint8 RGB."""
+    model = detector_model(face_network, {}, folded=True)
+    feeds = [{"pictures": np.ascontiguousarray(picture.transpose(2, 0, 1))[None]} for picture in pictures]
+    ranges = quantisation.activation_ranges(model, feeds, DETECTOR_HEADS)
+    return tuple((name, round(low, 4), round(high, 4)) for name, (low, high) in ranges.items())
+
+
+def detector_model(
+    face_network: nn.Module, config: dict[str, Any], digest: str | None = None, folded: bool = False
+) -> onnx.ModelProto:
+    """The graph that `write_detector_onnx` writes; `folded`, normalisations are part of the convolutions."""
     side = detector.STRIDES[-1]
     h, w = (torch.export.Dim(name, min=1, max=256) for name in "hw")
-    model = _graph(
+    return _graph(
         face_network,
         {"pictures": torch.zeros(1, 3, 3 * side, 5 * side, dtype=torch.uint8)},
         ["logits", "offsets"],
         {"pictures": {2: side * h, 3: side * w}},
         config,
         digest or runtime.digest(state.arrays(face_network), {}),
+        folded,
     )
-    _write(model, path)
 
 
 def _graph(
@@ -134,7 +169,8 @@ def _graph(
         raise ExportError("exporting needs onnx and onnxscript: run 'pip install \"fkp[export]\"'")
     from onnxscript import optimizer
 
-    with warnings.catch_warnings():
+    # A trainer's autocast would write casts to bfloat16 into the graph.
+    with warnings.catch_warnings(), torch.autocast("cpu", enabled=False):
         warnings.simplefilter("ignore")  # the exporter's own, about its insides
         program = torch.onnx.export(
             state.folded(module) if folded else module.eval(),

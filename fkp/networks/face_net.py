@@ -18,6 +18,9 @@ from torch.nn import functional as F
 from fkp.config import DetectorConfig
 from fkp.detector import GREY, PRIOR, STRIDES
 
+BLOCK = 4
+"""Side of the blocks of pixels that the network's first convolution takes."""
+
 
 class Grids(NamedTuple):
     """What the network says, cell by cell, the grids of `STRIDES` one after the other.
@@ -107,25 +110,24 @@ class DetectorNetwork(nn.Module):
         super().__init__()
         w4, *widths = config.widths
         neck = config.neck_width
-        self.stem = nn.Sequential(ConvNorm(3 * 4 * 4, w4, 3), nn.ReLU())
+        self.stem = nn.Sequential(ConvNorm(3 * BLOCK * BLOCK, w4, 3), nn.ReLU())
         self.stages = nn.ModuleList(
             stage(n_in, n_out, depth)
             for (n_in, n_out), depth in zip(pairwise(config.widths), config.depths, strict=True)
         )
         self.lateral = nn.ModuleList(ConvNorm(w, neck, 1) for w in widths)
         self.smooth = nn.ModuleList(ConvNorm(neck, neck, 3) for _ in STRIDES)
-        self.score = nn.ModuleList(nn.Conv2d(neck, 1, 1) for _ in STRIDES)
-        self.box = nn.ModuleList(nn.Conv2d(neck, 4, 1) for _ in STRIDES)
-        for score, box in zip(self.score, self.box, strict=True):
+        self.heads = nn.ModuleList(nn.Conv2d(neck, 5, 1) for _ in STRIDES)  # a score and four offsets
+        for head in self.heads:
             # Nearly every cell holds no face: start there, or the first steps are spent on learning it
             # (Lin et al., https://arxiv.org/abs/1708.02002, section 4.1).
-            assert isinstance(score.bias, Tensor) and isinstance(box.bias, Tensor)
-            nn.init.constant_(score.bias, -4.6)
-            nn.init.zeros_(box.bias)
+            assert isinstance(head.bias, Tensor)
+            nn.init.zeros_(head.bias)
+            nn.init.constant_(head.bias[0], -4.6)
 
     def forward(self, pictures: Tensor) -> Grids:
         """Grids for pictures (n,3,h,w), RGB 0..255 of any dtype, h and w multiples of 32."""
-        blocks = space_to_depth(pictures, 4)
+        blocks = space_to_depth(pictures, BLOCK)
         x = self.stem(blocks.to(next(self.parameters()).dtype) - GREY)  # normalised after the convolution
         levels = []
         for one in self.stages:
@@ -138,6 +140,6 @@ class DetectorNetwork(nn.Module):
             if necks:
                 y = y + F.interpolate(necks[-1], scale_factor=2.0)
             necks.append(F.relu(smooth(F.relu(y))))
-        logits = [score(x).flatten(1) for score, x in zip(self.score, necks[::-1], strict=True)]
-        offsets = [box(x).flatten(2).transpose(1, 2) for box, x in zip(self.box, necks[::-1], strict=True)]
-        return Grids(torch.cat(logits, 1).float(), torch.cat(offsets, 1).float())
+        cells = [head(x).flatten(2) for head, x in zip(self.heads, necks[::-1], strict=True)]
+        told = torch.cat(cells, 2).float()
+        return Grids(told[:, 0], told[:, 1:].transpose(1, 2))

@@ -27,7 +27,7 @@ from fkp import data as facial_keypoints
 from fkp import detector, geometry, images, metrics, runtime
 from fkp.config import DetectorConfig
 from fkp.detector import STRIDES, Detector
-from fkp.networks import face_net
+from fkp.networks import export, face_net
 from fkp.networks.face_net import DetectorNetwork
 from fkp.training import augmentation
 
@@ -93,6 +93,12 @@ SMALLEST_FACE = 9.0
 
 FACE, IGNORE, NOTHING = 1, -1, 0
 """Kinds of box in a batch; NOTHING fills up the shorter lists."""
+
+FACELESS_ALLOWED = 0.025
+"""Share of the photos without a face in which there may be a box at the operating threshold."""
+
+RANGE_PHOTOS = 20
+"""Training photos of each source in which the ranges of activations are seen."""
 
 OCCLUSION = 0.15
 """Share of the faces a part of which is covered, as by a hand or a hat."""
@@ -160,7 +166,7 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
                 _, *rows = reader(file)
             for name, *cells in rows:
                 keypoints = np.array([cell or "nan" for cell in cells], np.float64).reshape(68, 2)
-                seen = np.isfinite(keypoints).all(axis=1)
+                seen = np.asarray(np.isfinite(keypoints).all(axis=1))
                 labelled.setdefault(name, []).append(np.where(seen[:, None], keypoints, keypoints[seen][0]))
             names = sorted(labelled)
         else:
@@ -362,7 +368,7 @@ class FaceTask:
     def hidden_kernels(self) -> list[nn.Parameter]:
         """What Muon trains: kernels that mix channels, but for the first and for those that put out boxes."""
         mixing = [p for p in self.network.parameters() if p.ndim == 4]
-        heads = {id(head.weight) for head in (*self.network.score, *self.network.box)}
+        heads = {id(head.weight) for head in self.network.heads}
         return [p for p in mixing[1:] if id(p) not in heads]
 
     @property
@@ -484,13 +490,34 @@ class FaceTask:
         return measure(self._found(running(self.config, model)))
 
     def finish(self, model: DetectorNetwork) -> tuple[DetectorConfig, DetectorNetwork]:
-        """The detector to ship: these weights, and the bias and operating threshold that validation gives."""
+        """The detector to ship: these weights, and what validation photos say of how to read them.
+
+        That are the bias of its boxes, the calibration of its scores and its operating threshold. Training
+        photos give the ranges of its activations, where they can be had (`fkp[export]`).
+        """
         found = self._found(running(self.config, model))
         off = bias(found)
         unbiased = [(photo, detector.corrected(boxes, off), scores) for photo, boxes, scores in found]
+        slope, intercept = calibration(unbiased)
         # Rounded down: the box whose score is the threshold is to be found.
-        min_score = math.floor(1000 * measure(unbiased)["min_score"]) / 1000
-        return replace(self.config, bias=off, min_score=min_score), model
+        least = detector.calibrated(logit(np.array(operating_threshold(unbiased))), (slope, intercept))
+        config = replace(
+            self.config, bias=off, calibration=(slope, intercept),
+            min_score=math.floor(1000 * float(least)) / 1000, activation_ranges=self._ranges(model),
+        )  # fmt: skip
+        return config, model
+
+    def _ranges(self, model: DetectorNetwork) -> tuple[tuple[str, float, float], ...]:
+        """The ranges of the activations in some training photos of every source, as they are looked at."""
+        if not export.is_possible():
+            return ()
+        pictures = []
+        for photos in self.training.values():
+            for photo in photos[:: max(1, len(photos) // RANGE_PHOTOS)][:RANGE_PHOTOS]:
+                image = images.read(photo.path)
+                first, *_ = detector.scales(image.shape[0], image.shape[1], self.config)
+                pictures.append(detector.fit(image, first)[0])
+        return export.detector_activation_ranges(model, pictures)
 
     def _found(self, face_detector: Detector) -> list[tuple[Photo, np.ndarray, np.ndarray]]:
         """Held-out photos with the boxes (n,4) found at a very low threshold, and their scores (n,)."""
@@ -612,6 +639,45 @@ def bias(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> tuple[float, floa
     return x, y, width, height
 
 
+def logit(scores: np.ndarray) -> np.ndarray:
+    """The inverse of the logistic function."""
+    return np.log(scores / (1 - scores))
+
+
+def calibration(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """Slope and intercept that make the logits of boxes found in photos those of a probability.
+
+    Platt scaling (1999): logistic regression, by Newton's method, of whether a box is a face's on its logit.
+    One face and one that is none are added, which keeps it finite.
+    """
+    matches = [match(*one) for one in found]
+    scores = np.concatenate([m.scores for m in matches] or [np.empty(0)])
+    hits = np.concatenate([m.overlaps > 0 for m in matches] or [np.empty(0, bool)])
+    x = np.concatenate([logit(scores.clip(1e-4, 1 - 1e-4)), [-3.0, 3.0]])
+    y = np.concatenate([hits, [0, 1]])
+    inputs, weights = np.column_stack([x, np.ones_like(x)]), np.array([1.0, 0.0])
+    for _ in range(30):
+        p = 1 / (1 + np.exp(-inputs @ weights))
+        curvature = inputs.T @ (inputs * (p * (1 - p))[:, None]) + 1e-6 * np.eye(2)
+        weights = weights + np.linalg.solve(curvature, inputs.T @ (y - p))
+    slope, intercept = weights.round(4).tolist()
+    return slope, intercept
+
+
+def operating_threshold(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> float:
+    """The score that serves best, by F1, but at least so high that photos without a face stay empty.
+
+    All but FACELESS_ALLOWED of those of every kind.
+    """
+    least = [metrics.operating_threshold([match(*one) for one in found])]
+    for source in FACELESS:
+        best = [scores.max(initial=0) for photo, _, scores in found
+                if photo.source == source and len(photo.boxes) + len(photo.ignore) == 0]  # fmt: skip
+        if best:
+            least.append(float(np.quantile(best, 1 - FACELESS_ALLOWED, method="higher")) + 1e-3)
+    return min(max(least), 0.99)
+
+
 def measure(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> dict[str, float]:
     """How good boxes (n,4) with scores (n,), found in photos at a very low threshold, are; in percent.
 
@@ -623,7 +689,7 @@ def measure(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> dict[str, floa
     """
     matches = [match(*one) for one in found]
     precisions = [100 * metrics.average_precision(matches, least) for least in (0.5, 0.6, 0.7, 0.8)]
-    min_score = metrics.operating_threshold(matches)
+    min_score = operating_threshold(found)
     sizes = crowd_recall([one for one in found if one[0].source == "wider"])
     result = {"crowd": float(np.mean(sizes))}
     result |= {f"crowd_{int(least)}": share for least, share in zip(CROWD_SIZES, sizes, strict=False)}

@@ -11,6 +11,15 @@ import cv2
 import numpy as np
 import torch
 
+from fkp import outputs
+
+KEYS = frozenset(("settings", "step", "history", "sums", "model", "average", "optimizers"))
+"""What a checkpoint holds."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be gone on from: one sentence with its name and the reason."""
+
 
 class RunFolder:
     """`runs/<name>/`: log.csv, curve.png, preview.png, checkpoint.pt."""
@@ -23,12 +32,21 @@ class RunFolder:
     def save(self, state: dict[str, Any]) -> None:
         """Write a checkpoint; an interruption leaves the one before it whole."""
         unfinished = self.checkpoint.with_suffix(".unfinished")
-        torch.save(state, unfinished)
+        with outputs.naming(unfinished):
+            torch.save(state, unfinished)
         os.replace(unfinished, self.checkpoint)
 
     def load(self) -> dict[str, Any]:
-        """The last checkpoint. Raises FileNotFoundError where there is none."""
-        return torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        """The last checkpoint. Raises CheckpointError where it is none that `save` wrote."""
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises a class of its own for each kind of damage
+            reason = str(error).strip().partition("\n")[0]
+            raise CheckpointError(f"{self.checkpoint} is damaged, or no checkpoint ({reason})") from error
+        lacking = KEYS - state.keys() if isinstance(state, dict) else KEYS
+        if lacking:
+            raise CheckpointError(f"{self.checkpoint} is no checkpoint of a run: it lacks {min(lacking)}")
+        return state
 
     def write_log(self, rows: list[dict[str, float]]) -> None:
         """log.csv, one row an epoch."""

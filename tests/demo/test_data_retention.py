@@ -12,9 +12,8 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from gradio.state_holder import StateHolder
 
-from fkp.demo import data_retention
+from fkp.demo import data_retention, uploads
 
 
 @pytest.fixture
@@ -28,18 +27,18 @@ def folder(tmp_path):
 
 
 def test_what_is_young_stays(folder):
-    data_retention.forget_files(folder, seconds=60)
+    uploads.forget_old(folder, seconds=60)
     assert len([path for path in folder.rglob("*") if path.is_file()]) == 2
 
 
 def test_what_is_old_goes_with_its_folders_but_the_folder_itself_stays(folder):
-    data_retention.forget_files(folder, seconds=-1)
-    data_retention.forget_files(folder, seconds=-1)  # what has just become empty is as young as that
+    uploads.forget_old(folder, seconds=-1)
+    uploads.forget_old(folder, seconds=-1)  # what has just become empty is as young as that
     assert folder.is_dir() and list(folder.iterdir()) == []
 
 
 def test_a_folder_that_is_not_there_is_no_error(tmp_path):
-    data_retention.forget_files(tmp_path / "none", seconds=0)
+    uploads.forget_old(tmp_path / "none", seconds=0)
 
 
 def test_links_are_not_followed(folder, tmp_path):
@@ -48,7 +47,7 @@ def test_links_are_not_followed(folder, tmp_path):
     (elsewhere / "kept.txt").write_text("kept")
     os.symlink(elsewhere, folder / "link")
     os.symlink(elsewhere / "kept.txt", folder / "a" / "link.txt")
-    data_retention.forget_files(folder, seconds=-1)
+    uploads.forget_old(folder, seconds=-1)
     assert (elsewhere / "kept.txt").read_text() == "kept"
     assert not (folder / "link").exists() and not (folder / "a").exists()
 
@@ -65,7 +64,7 @@ def sessions():
     deleted: list = []
     page, state = asyncio.run(build())
     page.state_session_capacity = 10
-    holder = StateHolder()
+    holder = data_retention.Sessions()
     holder.set_blocks(page)
     holder["visitor"][state._id] = "photos"
     holder["caller"]
@@ -137,11 +136,59 @@ def test_sweeping_goes_on_as_long_as_the_app_runs(folder, sessions, monkeypatch)
     assert [path.name for path in folder.iterdir()] == ["later"] and deleted == ["photos"]
 
 
+def test_sweeping_goes_on_after_anything_that_fails(folder, sessions, monkeypatch, caplog):
+    """Each step by itself, and each session by itself; what failed is logged."""
+    holder, deleted = sessions
+    age(holder, 4000)
+    monkeypatch.setattr(data_retention, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(data_retention, "KEPT_SECONDS", 0)
+    original = data_retention.Sessions.delete_state
+
+    def delete_state(self, name, expired_only=False):
+        original(self, name, expired_only)
+        raise OSError(f"no {name}")
+
+    def refuse(*_):
+        raise IsADirectoryError("a folder")
+
+    monkeypatch.setattr(data_retention.Sessions, "delete_state", delete_state)
+    monkeypatch.setattr(data_retention, "give_memory_back", refuse)
+    monkeypatch.setattr(data_retention, "forget_calls", refuse)
+
+    async def run():
+        async with data_retention.sweeping(folder)(SimpleNamespace(state_holder=holder)):
+            for _ in range(500):
+                await asyncio.sleep(0.01)
+                if not list(folder.iterdir()) and not holder.session_data:
+                    break
+
+    asyncio.run(run())
+    assert list(folder.iterdir()) == [] and not holder.session_data and deleted == ["photos"]
+    told = caplog.text
+    assert "no visitor" in told and "no caller" in told and "a folder" in told
+
+
+def test_calls_push_out_no_visitor(sessions):
+    """1005 of them once took every visitor's photos away."""
+    holder, deleted = sessions
+    for number in range(1005):
+        holder[f"call {number}"]
+    assert "visitor" in holder.session_data and len(holder.session_data) == 10 and deleted == []
+
+
+def test_where_all_hold_state_the_longest_away_goes_with_what_it_holds(sessions):
+    holder, deleted = sessions
+    (state,) = holder["visitor"].state_data
+    for number in range(12):
+        holder[f"visitor {number}"][state] = number
+    assert "visitor" not in holder.session_data and deleted[0] == "photos"
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to give memory back")
 def test_memory_that_is_no_longer_in_use_goes_back_to_the_system() -> None:
     code = """
 import ctypes
-from fkp import forgetting
+from fkp.demo import data_retention
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fkp import config as configs
 from fkp import scheme
+from fkp.config import BASELINE, KEYPOINTNET
 from fkp.networks import keypoint_net
 
-CONFIGS = {"keypointnet": configs.KEYPOINTNET, "baseline": configs.BASELINE}
+CONFIGS = {"keypointnet": KEYPOINTNET, "baseline": BASELINE}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -19,10 +19,10 @@ def test_one_interface(name, count):
     crops = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
     with torch.inference_mode():
         prediction = model.predict(crops)
-    assert prediction.keypoints.shape == (count, 68, 2)
-    assert prediction.sigmas.shape == prediction.visibility.shape == (count, 68)
+    assert prediction.keypoints.shape == (count, 68, 2) and prediction.sigmas.shape == (count, 68)
     assert prediction.keypoints.isfinite().all() and (prediction.sigmas > 0).all()
-    assert ((0 < prediction.visibility) & (prediction.visibility < 1)).all()
+    assert prediction.visibility.shape == (count, 68)
+    assert ((prediction.visibility > 0) & (prediction.visibility < 1)).all()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -50,7 +50,7 @@ def test_labelling_styles_differ_once_learnt():
     crops = torch.randint(0, 256, (1, 3, 112, 112), dtype=torch.uint8)
     with torch.inference_mode():
         said = [model.predict(crops, style).keypoints for style in (None, *scheme.LABEL_STYLES)]
-    assert not any(torch.allclose(said[0], other, atol=0.1) for other in said[1:])
+    assert not any(torch.allclose(said[i], said[j]) for i in range(4) for j in range(i))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_labelling_styles_differ_once_learnt():
 )
 def test_unknown_names_are_refused(change, reason):
     with pytest.raises(ValueError, match=reason):
-        keypoint_net.build(dataclasses.replace(configs.KeypointConfig(), **change))
+        keypoint_net.build(dataclasses.replace(keypoint_net.KeypointConfig(), **change))
 
 
 def test_the_shipped_network_is_small():
@@ -71,27 +71,31 @@ def test_the_shipped_network_is_small():
     assert parameters * 4 < 5e6
 
 
-def test_corrections_of_a_style() -> None:
-    """Annotation offset and temperature are those of the style, the visibility is calibrated."""
-    config = configs.KeypointConfig(
-        crop_size=100, margin=1.25, temperatures=(1.0, 2.0, 3.0, 4.0), visibility_calibration=(2.0, 1.0),
-        annotation_offsets=(0.0, 0.0, 0.01, 0.02, -0.03, 0.05, 0.0, 0.0),
+def test_what_is_corrected_in_the_decoded_output():
+    """Points by the style's annotation offset, sigmas by its temperature, visibility by its calibration."""
+    plain = dataclasses.replace(CONFIGS["keypointnet"], annotation_offsets=(0.0,) * 8)
+    corrected = dataclasses.replace(
+        plain, crop_size=112, margin=1.4, temperatures=(1.0, 1.5, 1.0, 2.0),
+        annotation_offsets=(0.0, 0.0, 0.01, 0.02, 0.0, 0.0, -0.03, 0.05), visibility_calibration=(2.0, -1.0),
     )  # fmt: skip
-    np.testing.assert_allclose(config.annotation_offset("300w"), [0.8, 1.6], rtol=1e-6)
-    np.testing.assert_allclose(config.annotation_offset("ytf"), [-2.4, 4.0], rtol=1e-6)
-    assert not config.annotation_offset(None).any()
-    model = keypoint_net.build(config)
-    raw = keypoint_net.RawOutput(torch.zeros(1, 68, 25, 25), torch.zeros(1, 68), torch.full((1, 68), 0.5))
-    for style in (None, "300w", "ytf"):
-        number = scheme.style_index(style)
-        said = model.decode(raw, torch.tensor([number]))
-        expected = 49.5 + config.annotation_offset(style)
-        np.testing.assert_allclose(said.keypoints[0, 7], expected, rtol=1e-5)
-        assert said.sigmas.unique().tolist() == [config.temperatures[number]]
-        assert said.visibility[0, 0].item() == pytest.approx(1 / (1 + np.exp(-2)))
+    before, after = (keypoint_net.build(config).eval() for config in (plain, corrected))
+    after.load_state_dict(before.state_dict())
+    crops = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)
+    for style, offset, temperature in ((None, (0, 0), 1), ("300w", (0.8, 1.6), 1.5), ("merl", (-2.4, 4), 2)):
+        with torch.inference_mode():
+            was, now = before.predict(crops, style), after.predict(crops, style)
+            decoded = keypoint_net.Decoded(after)(crops, torch.tensor([scheme.style_index(style)]))
+        away = torch.tensor(offset, dtype=torch.float32).expand(2, 68, 2)
+        torch.testing.assert_close(now.keypoints - was.keypoints, away, atol=1e-3, rtol=0)
+        torch.testing.assert_close(now.sigmas, was.sigmas * temperature)
+        logits = torch.logit(was.visibility.double())
+        torch.testing.assert_close(now.visibility.double(), torch.sigmoid(2 * logits - 1), atol=1e-5, rtol=0)
+        np.testing.assert_allclose(corrected.annotation_offset(style), offset, atol=1e-6)
+        for ours, theirs in zip(decoded, now, strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
-def trained_by_chance(config: configs.KeypointConfig) -> keypoint_net.KeypointNet:
+def trained_by_chance(config: keypoint_net.KeypointConfig) -> keypoint_net.KeypointNet:
     """A network whose normalisations and styles are not as they begin."""
     model = keypoint_net.build(config).eval()
     assert isinstance(model, keypoint_net.KeypointNet)
@@ -132,10 +136,27 @@ def test_a_narrowed_network_keeps_the_channels_that_matter():
         ours, theirs = narrow.eval().predict(crops, "ytf"), wide.predict(crops, "ytf")
     torch.testing.assert_close(ours.keypoints, theirs.keypoints, atol=1e-3, rtol=0)
     torch.testing.assert_close(ours.sigmas, theirs.sigmas, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(ours.visibility, theirs.visibility, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("change", [{"widths": (16, 32, 64, 192)}, {"depths": (1, 2, 3)}])
-def test_nothing_is_narrowed_to_more(change):
+@pytest.mark.parametrize(
+    "bigger", [{"widths": (16, 48, 64, 192)}, {"depths": (2, 2, 4)}, {"top_down_width": 64}]
+)
+def test_a_widened_network_says_the_same(bigger):
+    small = trained_by_chance(dataclasses.replace(CONFIGS["keypointnet"], widths=(8, 32, 40, 96)))
+    config = dataclasses.replace(small.config, **bigger)
+    wide = keypoint_net.resized(small, config)
+    assert wide.config == config
+    crops = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)
+    with torch.inference_mode():
+        ours, theirs = wide.eval().predict(crops, "ytf"), small.predict(crops, "ytf")
+    for now, was in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(now, was, atol=2e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="smaller than"):
+        keypoint_net.widened(wide, dataclasses.replace(config, widths=(8, 16, 64, 256)))
+
+
+def test_another_architecture_is_not_resized():
     wide = keypoint_net.build(CONFIGS["keypointnet"])
-    assert keypoint_net.narrowed(wide, dataclasses.replace(wide.config, **change)) is wide
-    assert keypoint_net.narrowed(wide, CONFIGS["baseline"]) is wide
+    assert keypoint_net.resized(wide, wide.config) is wide
+    assert keypoint_net.resized(wide, CONFIGS["baseline"]) is wide
