@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import base64
 import inspect
@@ -743,14 +742,16 @@ def test_the_tools_of_the_mcp_server(served, photo):
             async with ClientSession(read, write) as session:
                 await session.initialize()
                 tools = (await session.list_tools()).tools
+                names = [tool.name for tool in tools]
+                assert sorted(names) == ["annotate", "detect", "track"]
+                tools = [tool for tool in tools if tool.name != "track"]
                 calls = [await session.call_tool(tool.name, {"picture": encoded}) for tool in tools]
                 return [(tool, result) for tool, result in zip(tools, calls, strict=True)]
 
     results = {tool.name: result for tool, result in asyncio.run(run())}
     assert results.keys() == {"detect", "annotate"}
     assert not any(result.isError for result in results.values())
-    # Gradio writes what a tool returns as Python does, not as JSON.
-    assert len(ast.literal_eval(results["detect"].content[0].text)["faces"]) == 2
+    assert len(json.loads(results["detect"].content[0].text)["faces"]) == 2
     assert results["annotate"].content[0].mimeType == "image/png"
 
 
