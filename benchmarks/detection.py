@@ -151,7 +151,8 @@ def time_detectors(model: Path, yunet_file: Path | None, seconds: float) -> dict
     machine = speed.machine()  # and how busy it is before
     with tempfile.TemporaryDirectory() as folder:
         stored = Path(folder) / "pictures.npz"
-        np.savez(stored, **{FRAME: speed.pictures()[FRAME]})
+        frames: dict[str, Any] = {FRAME: speed.pictures()[FRAME]}
+        np.savez(stored, **frames)
         order = {"subject": "detector", "pictures": str(stored), "tasks": [FRAME]}
         orders = {"fkp": order | {"model": str(model.resolve())}}
         if yunet_file:

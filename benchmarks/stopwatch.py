@@ -10,7 +10,6 @@ Only what a subject needs is imported, so that start-up is measured and peers ne
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -148,24 +147,6 @@ def face_detector(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task
     return {"version": f"OpenCV {cv2.__version__}"}, tasks
 
 
-def haar(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task]]:
-    """OpenCV's Haar cascade for frontal faces as it comes, on pictures by name; OpenCV 5 has none."""
-    cv2: Any = importlib.import_module("cv2")  # of another version than the one that types are checked with
-    import numpy as np
-
-    cv2.setNumThreads(order["threads"])
-    if not hasattr(cv2, "CascadeClassifier"):
-        raise RuntimeError(f"OpenCV {cv2.__version__} has no Haar cascades, 4.x has")
-    cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml")
-    stored = np.load(order["pictures"])
-
-    def find(picture: Any) -> Any:
-        return cascade.detectMultiScale(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
-
-    tasks = {name: repeat(partial(find, stored[name])) for name in order["tasks"]}
-    return {"version": f"OpenCV {cv2.__version__}"}, tasks
-
-
 def training(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task]]:
     """`train.py keypoints` with its defaults: the loader alone, the network alone, and both."""
     import torch
@@ -213,7 +194,6 @@ def training(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task]]:
 SUBJECTS: dict[str, Callable[[dict[str, Any]], tuple[dict[str, Any], dict[str, Task]]]]
 SUBJECTS = {
     "start": start, "model": pretrained, "peer": peer, "training": training, "detector": face_detector,
-    "haar": haar,
 }  # fmt: skip
 
 

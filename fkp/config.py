@@ -115,7 +115,10 @@ class DetectorConfig:
     input_size: int = 640
     """A picture whose longer side has more pixels is shrunk to this many for the first pass."""
     fine_pixels: int = 4_320_000
-    """A big picture gets a second pass, at up to this many pixels (2400×1800), for small faces."""
+    """A bigger picture is looked at a second time, at up to this many pixels (2400×1800), for small faces."""
+    enlargement: float = 1.5
+    """That second time it is enlarged so many times, where it has no more than `enlarged_pixels` then."""
+    enlarged_pixels: int = 1_000_000
     min_score: float = 0.5
     """Boxes below it are dropped, unless a call says otherwise."""
     max_iou: float = 0.4

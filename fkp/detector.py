@@ -160,9 +160,12 @@ def _centre_and_size(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def scales(height: int, width: int, config: DetectorConfig) -> list[float]:
     """The scales at which a picture is looked at: one, or two for a big one, the smaller first."""
-    longer = max(height, width)
+    longer, pixels = max(height, width), height * width
     first = min(max(longer, config.least_size), config.input_size) / longer
-    fine = min(1.0, math.sqrt(config.fine_pixels / (height * width)))
+    if longer <= config.input_size:
+        return [first]
+    enlarged = min(config.enlargement, math.sqrt(config.enlarged_pixels / pixels))
+    fine = max(enlarged, min(1.0, math.sqrt(config.fine_pixels / pixels)))
     # A little more is not worth the time.
     return [first, fine] if fine >= 1.15 * first else [first]
 

@@ -63,8 +63,8 @@ def data_folder(folder: Path, faces: int = 24) -> Path:
             boxes.append([f"{images}/{name}", *geometry.tight_boxes(keypoints).round(1), "labelled", ""])
         pd.DataFrame.from_dict(rows, orient="index").to_csv(folder / csv)
     _merl(folder, faces, rng)
-    for images in ("no_faces", "scenes"):
-        (folder / images).mkdir()
+    for images in ("no_faces", "scenes", "animals", "wider/train", "masks"):
+        (folder / images).mkdir(parents=True)
         for i in range(6):
             pixels = rng.integers(0, 255, (100, 140, 3)).astype(np.uint8)
             cv2.imwrite(str(folder / images / f"{i:03d}.jpg"), pixels)

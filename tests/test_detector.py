@@ -52,6 +52,12 @@ def test_cells_are_centred_on_their_pixels() -> None:
     assert at[-1].tolist() == [79.5, 47.5, 32]
 
 
+def test_calibrated_scores() -> None:
+    logits = np.array([-1.0, 0.0, 2.0])
+    np.testing.assert_allclose(detector.calibrated(logits, (1.0, 0.0)), 1 / (1 + np.exp(-logits)))
+    np.testing.assert_allclose(detector.calibrated(np.array([0.5]), (2.0, -1.0)), [0.5])
+
+
 @pytest.mark.parametrize("shape_hw", [(480, 640), (640, 480), (90, 90), (1, 700), (2000, 37)])
 def test_fit_scales_and_pads(shape_hw: tuple[int, int]) -> None:
     image = np.zeros((*shape_hw, 3), np.uint8)
@@ -70,8 +76,8 @@ def test_fit_scales_and_pads(shape_hw: tuple[int, int]) -> None:
         ((1, 1), [320]),  # enlarged
         ((120, 160), [2]),
         ((480, 640), [1]),
-        ((520, 700), [64 / 70]),  # a second pass would add little
-        ((576, 768), [5 / 6, 1]),
+        ((600, 800), [0.8, math.sqrt(1 / 0.48)]),  # enlarged, to a million pixels
+        ((400, 800), [0.8, 1.5]),
         ((960, 1280), [0.5, 1]),
         ((3000, 4000), [0.16, 0.6]),
         ((1000, 7500), [0.64 / 7.5, math.sqrt(4.32 / 7.5)]),  # a panorama, by its pixels

@@ -33,7 +33,6 @@ ZERO_GPU = "zero-a10g"
 # https://huggingface.co/docs/hub/spaces-zerogpu
 _INSTEAD = {
     "torch": "torch>=2.8,<=2.11.0",
-    "torchvision": "torchvision>=0.23,<=0.26.0",
     "gradio": "gradio=={gradio}",
 }
 _BESIDES = ("spaces",)
@@ -116,7 +115,7 @@ def build(space: Space, folder: str | Path, checkout: Path = CHECKOUT) -> dict[s
     folder = _empty(Path(folder))
     for path in _files(checkout):
         _copy(checkout / path, folder / path)
-    requirements = _requirements((checkout / "requirements.txt").read_text(encoding="utf-8"))
+    requirements = _requirements((checkout / "requirements.txt").read_text(encoding="utf-8"), space.hardware)
     (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
     (folder / "README.md").write_text(readme(space), encoding="utf-8")
     return _sizes(folder)
@@ -299,11 +298,15 @@ def _files(checkout: Path) -> Iterator[Path]:
                 yield path.relative_to(checkout)
 
 
-def _requirements(project: str) -> str:
-    """A Space's requirements.txt: the project's, with the versions that run there."""
+def _requirements(project: str, hardware: str) -> str:
+    """A Space's requirements.txt: the project's without what trains, with the versions that run there.
+
+    On a CPU torch is not needed.
+    """
+    without = {"torchvision", "matplotlib"} | ({"torch"} if hardware.startswith("cpu") else set())
     lines = []
     for line in project.splitlines():
         name = re.match(r"[\w-]*", line)
-        if name and name[0]:
+        if name and name[0] and name[0] not in without:
             lines.append(_INSTEAD.get(name[0], line).format(gradio=metadata.version("gradio")))
     return "\n".join(["# Made by `fkp space`.", *lines, *_BESIDES]) + "\n"

@@ -166,15 +166,18 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
         return (order.clip, order.max_faces, order.min_score) == (clip.path, most, wanted["min_score"])
 
     @ending_with(kept)
-    def stop(reel: Turns[Reel], moment: float) -> Shown:
+    def stop(reel: Turns[Reel], pressed: str, moment: float) -> Shown:
         """Cancel: the work ends and the clip is ready as before; Clear: it goes."""
+        job, clip = reel.value.job, reel.value.footage
+        if pressed == "Cancel" and job is not None and job.done:
+            return  # it was done just before
         reel.begin(moment)
         with reel.sending(moment) as goes_on:
             if not goes_on:
                 return
-            job, clip = reel.value.job, reel.value.footage
-            if job is not None and not job.ended and clip is not None:
-                job.forget()
+            if pressed == "Cancel" and clip is not None:
+                if job is not None:
+                    job.forget()
                 reel.value = Reel(clip)
                 yield everything(view.clip_answer(clip, preview(clip)), ready=True)
             else:
@@ -224,7 +227,7 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
     wanted = [shown, size, least, most]
     given.select(try_clip, [kept, *wanted], all_shown, js=JUST_SCROLL, **telling)
     start.click(follow, [kept, *wanted, moment], all_shown, js=NOW_AND_SCROLL, **telling)
-    stopped = clear.click(stop, [kept, moment], all_shown, js=NOW, **quick)
+    stopped = clear.click(stop, [kept, clear, moment], all_shown, js=NOW, **quick)
     stopped.then(settle, kept, clear, **quick)
     for option in (shown, size):
         option.change(restyle, [kept, shown, size], [legend, start], **PRIVATE, show_progress="hidden")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from fkp import draw, images, scheme
+from fkp import images, scheme
 from fkp.faces import Faces
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def points_figure() -> bytes:
     sheet = np.full((940, 960, 3), 38, np.uint8)
     box = np.concatenate([face.min(axis=0), face.max(axis=0)])
     faces = Faces(box[None], np.ones(1), face[None], np.ones((1, len(face))))
+    from fkp import draw
+
     picture = draw.draw(sheet, faces, numbers=True)
     return _encoded(picture, "png", colours=64)
 
@@ -121,6 +123,8 @@ def example(model: Callable[..., Faces]) -> bytes | None:
     faces = model(picture, max_faces=4)
     if len(faces) == 0 or not np.isfinite(faces.keypoints).all():
         return None
+    from fkp import draw  # which loading does not need
+
     return _encoded(draw.draw(picture, faces), "jpeg")
 
 
@@ -264,22 +268,19 @@ of the scores were fitted as well:"""
 
 
 def _detection(found: Mapping[str, Any]) -> Iterator[str]:
-    at = min(found["thresholds"], key=lambda row: abs(row["threshold"] - found["min_score"]))
-    # Of group pictures, only the larger faces are counted at thresholds: those have a table of their own.
-    sets = {name: of for name, of in found["sets"].items() if name in at and name != "collages"}
+    sets = found["sets"]
     yield (
         f"The face detector at its threshold of {found['min_score']:g}. Found means an IoU of 0.5 with the "
-        "tight box of the labels, AP is over IoU from 0.5 to 0.8, AP50 at 0.5; all in percent."
+        "tight box of the labels (WIDER FACE: 0.4 with its boxes, mapped); in percent."
     )
-    rows = [
-        [of["title"], str(of["faces"]), *(_number(value) for value in (at[name], of["ap"], of["ap50"]))]
-        for name, of in sets.items()
-        if of["faces"]
-    ]
-    yield _table(["faces", "n", "found", "AP", "AP50"], rows)
-    false = [f"{at[name]} on {of['photos']} {of['title']}" for name, of in sets.items() if not of["faces"]]
-    yield f"False boxes: {' and '.join(false) or 'not counted'}. Made by `{found['command']}`."
+    rows = [[of["title"], str(of["faces"]), _number(of["found"])] for of in sets.values() if of["faces"]]
+    yield _table(["faces", "n", "found"], rows)
+    false = [f"{of['false']} on {of['photos']} {of['title']}" for of in sets.values() if not of["faces"]]
+    yield f"False boxes: {'; '.join(false) or 'not counted'}. Made by `{found['command']}`."
 
+
+SIZES = ("12 to 20 px", "20 to 32 px", "32 to 64 px", "over 64 px")
+"""What benchmarks/detection.py groups faces by."""
 
 CONDITIONS = {
     "none": ("as they are", ""),
@@ -301,8 +302,8 @@ def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
 
     changed = [row for row in accuracy.get("robustness", []) if row["n"]]
     rows = [
-        [title + (", `passes=2`" if row["passes"] == 2 else ""), level.format(row["level"]), str(row["n"]),
-         *(_number(row[key]) for key in keys)]
+        [title + ("" if row["passes"] == 1 else f", `passes={row['passes']!r}`"),
+         level.format(row["level"]), str(row["n"]), *(_number(row[key]) for key in keys)]
         for name, (title, level) in CONDITIONS.items()
         for row in changed if row["condition"] == name
     ]  # fmt: skip
@@ -326,15 +327,11 @@ def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield "By the pose and size that faces have in the test split of YouTube Faces:"
         yield _table(head, rows, texts=2)
 
-    sides = metrics.get("detection", {}).get("collages", {}).get("rows", [])
-    found = [
-        [f"{row['from']:g} px and more" if row["to"] is None else f"{row['from']:g} to {row['to']:g} px",
-         str(row["faces"]), _number(row["fkp"])]
-        for row in sides if row["by"] == "side"
-    ]  # fmt: skip
+    own = [row for row in metrics.get("detection", {}).get("wider", []) if row["allowed"] is None]
+    found = [[size, _number(share)] for row in own for size, share in zip(SIZES, row["sizes"], strict=True)]
     if found:
-        yield "Faces that the detector finds in group pictures, by their size, in percent:"
-        yield _table(["side of the face's box", "n", "found"], found)
+        yield "Faces that the detector finds in photos of WIDER FACE, by their size, in percent:"
+        yield _table(["side of the face's box", "found"], found)
     if not (changed or groups or found):
         yield "How size, pose and blur change what these weights do was not measured."
 

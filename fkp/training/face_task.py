@@ -166,7 +166,7 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
                 _, *rows = reader(file)
             for name, *cells in rows:
                 keypoints = np.array([cell or "nan" for cell in cells], np.float64).reshape(68, 2)
-                seen = np.isfinite(keypoints).all(axis=1)
+                seen = np.asarray(np.isfinite(keypoints).all(axis=1))
                 labelled.setdefault(name, []).append(np.where(seen[:, None], keypoints, keypoints[seen][0]))
             names = sorted(labelled)
         else:
@@ -515,7 +515,8 @@ class FaceTask:
         for photos in self.training.values():
             for photo in photos[:: max(1, len(photos) // RANGE_PHOTOS)][:RANGE_PHOTOS]:
                 image = images.read(photo.path)
-                pictures.append(detector.fit(image, detector.scales(*image.shape[:2], self.config)[0])[0])
+                first, *_ = detector.scales(image.shape[0], image.shape[1], self.config)
+                pictures.append(detector.fit(image, first)[0])
         return export.detector_activation_ranges(model, pictures)
 
     def _found(self, face_detector: Detector) -> list[tuple[Photo, np.ndarray, np.ndarray]]:
@@ -673,7 +674,7 @@ def operating_threshold(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> fl
         best = [scores.max(initial=0) for photo, _, scores in found
                 if photo.source == source and len(photo.boxes) + len(photo.ignore) == 0]  # fmt: skip
         if best:
-            least.append(float(np.quantile(best, 1 - FACELESS_ALLOWED)) + 1e-3)
+            least.append(float(np.quantile(best, 1 - FACELESS_ALLOWED, method="higher")) + 1e-3)
     return min(max(least), 0.99)
 
 

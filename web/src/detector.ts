@@ -4,8 +4,11 @@ import { type Box, height, iou, longerSide, suppress, width } from "./geometry";
 import { type Picture, resize, roundEven } from "./pixels";
 
 /** The section `detector` of config.json; the same names, meanings and units as in Python. */
-export type DetectorConfig = Record<"least_size" | "input_size" | "fine_pixels" | "min_score" | "max_iou", number> &
-  { bias: [number, number, number, number] };
+type Numbers = "least_size" | "input_size" | "fine_pixels" | "enlargement" | "enlarged_pixels" | "min_score" | "max_iou";
+export type DetectorConfig = Record<Numbers, number> & {
+  bias: [number, number, number, number];
+  calibration: [number, number];
+};
 
 /** What a network gives for planes (n, 3, h, w): its outputs by name. */
 export type Network = (planes: Uint8Array, dims: number[]) => Promise<Record<string, Float32Array>>;
@@ -25,10 +28,10 @@ const GREY = 128;
 /** Tight boxes in pixels of the picture, and their scores, best first; `minScore` by default as configured. */
 export async function detect(picture: Picture, network: Network, config: DetectorConfig, minScore = config.min_score): Promise<Detections> {
   const [first, ...fine] = scales(picture, config), voting = VOTE_SCORE * minScore;
-  const all = await look(picture, network, first!, voting, Infinity);
+  const all = await look(picture, network, config, first!, voting, Infinity);
   for (const scale of fine) {
     // What is large here, the first look sees whole, and better.
-    const { boxes, scores } = await look(picture, network, scale, voting, config.input_size / 2);
+    const { boxes, scores } = await look(picture, network, config, scale, voting, config.input_size / 2);
     all.boxes.push(...boxes);
     all.scores.push(...scores);
   }
@@ -43,20 +46,25 @@ export async function detect(picture: Picture, network: Network, config: Detecto
 
 /** The scales at which a picture is looked at: one, or two for a big one, the smaller first. */
 export function scales({ width, height }: Picture, config: DetectorConfig): number[] {
-  const longer = Math.max(height, width);
+  const longer = Math.max(height, width), pixels = height * width;
   const first = Math.min(Math.max(longer, config.least_size), config.input_size) / longer;
-  const fine = Math.min(1, Math.sqrt(config.fine_pixels / (height * width)));
+  if (longer <= config.input_size) return [first];
+  const enlarged = Math.min(config.enlargement, Math.sqrt(config.enlarged_pixels / pixels));
+  const fine = Math.max(enlarged, Math.min(1, Math.sqrt(config.fine_pixels / pixels)));
   return fine >= 1.15 * first ? [first, fine] : [first];
 }
 
-async function look(picture: Picture, network: Network, scale: number, minScore: number, largest: number): Promise<Detections> {
+async function look(
+  picture: Picture, network: Network, config: DetectorConfig, scale: number, minScore: number, largest: number,
+): Promise<Detections> {
+  const [slope, intercept] = config.calibration;
   const { planes, dims, scaleX, scaleY } = fit(picture, scale);
   const { logits, offsets } = await network(planes, dims);
   let sure: { score: number; cell: number; x: number; y: number; stride: number }[] = [], cell = 0;
   for (const stride of STRIDES) {
     for (let y = 0; y < dims[2]! / stride; y++) {
       for (let x = 0; x < dims[3]! / stride; x++, cell++) {
-        const score = 1 / (1 + Math.exp(-logits![cell]!));
+        const score = 1 / (1 + Math.exp(-slope * logits![cell]! - intercept));
         if (score >= minScore) sure.push({ score, cell, x, y, stride });
       }
     }
