@@ -4,11 +4,8 @@ import { type Box, height, iou, longerSide, suppress, width } from "./geometry";
 import { type Picture, resize, roundEven } from "./pixels";
 
 /** The section `detector` of config.json; the same names, meanings and units as in Python. */
-type Numbers = "least_size" | "input_size" | "fine_pixels" | "enlargement" | "enlarged_pixels" | "min_score" | "max_iou";
-export type DetectorConfig = Record<Numbers, number> & {
-  bias: [number, number, number, number];
-  calibration: [number, number];
-};
+export type DetectorConfig = Record<"least_size" | "input_size" | "fine_pixels" | "min_score" | "max_iou", number> &
+  { bias: [number, number, number, number]; enlargement?: number; enlarged_pixels?: number; calibration?: [number, number] };
 
 /** What a network gives for planes (n, 3, h, w): its outputs by name. */
 export type Network = (planes: Uint8Array, dims: number[]) => Promise<Record<string, Float32Array>>;
@@ -49,15 +46,13 @@ export function scales({ width, height }: Picture, config: DetectorConfig): numb
   const longer = Math.max(height, width), pixels = height * width;
   const first = Math.min(Math.max(longer, config.least_size), config.input_size) / longer;
   if (longer <= config.input_size) return [first];
-  const enlarged = Math.min(config.enlargement, Math.sqrt(config.enlarged_pixels / pixels));
+  const enlarged = Math.min(config.enlargement ?? 1.5, Math.sqrt((config.enlarged_pixels ?? 1e6) / pixels));
   const fine = Math.max(enlarged, Math.min(1, Math.sqrt(config.fine_pixels / pixels)));
   return fine >= 1.15 * first ? [first, fine] : [first];
 }
 
-async function look(
-  picture: Picture, network: Network, config: DetectorConfig, scale: number, minScore: number, largest: number,
-): Promise<Detections> {
-  const [slope, intercept] = config.calibration;
+async function look(picture: Picture, network: Network, config: DetectorConfig, scale: number, minScore: number, largest: number): Promise<Detections> {
+  const [slope, intercept] = config.calibration ?? [1, 0];
   const { planes, dims, scaleX, scaleY } = fit(picture, scale);
   const { logits, offsets } = await network(planes, dims);
   let sure: { score: number; cell: number; x: number; y: number; stride: number }[] = [], cell = 0;
