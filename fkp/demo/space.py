@@ -191,9 +191,7 @@ def push_static(repo_id: str, folder: str | Path, *, private: bool = False, toke
     publish.check_push(repo_id, token)
     try:
         api = huggingface_hub.HfApi(token=token)
-        made = api.create_repo(
-            repo_id, repo_type="space", space_sdk="static", private=private, exist_ok=True
-        )
+        made = api.create_repo(repo_id, repo_type="space", space_sdk="static", private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id,
             repo_type="space",
