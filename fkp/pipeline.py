@@ -145,13 +145,14 @@ class FaceKeypoints:
             raise ValueError(f"there is no detector {detector!r}: choose one of {names}, or give your own")
         weights = hub.load(hub.find(source, revision=revision, **hub_options))
         found_by: FaceDetector | None = None if isinstance(detector, str) else detector
-        if detector == "yunet":
+        if isinstance(detector, str) and detector == "yunet":
             found_by = yunet.YuNet(yunet.find(**hub_options))
         model = cls(
             weights, found_by, label_style=label_style, backend=backend, device=device, threads=threads,
             mirrored=mirrored, passes=passes,
         )  # fmt: skip
-        return model.with_detector(single_face.SingleFace(model)) if detector == "whole" else model
+        whole = isinstance(detector, str) and detector == "whole"
+        return model.with_detector(single_face.SingleFace(model)) if whole else model
 
     def with_detector(self, face_detector: FaceDetector) -> FaceKeypoints:
         """The same model with another face detector."""
@@ -343,6 +344,8 @@ class FaceKeypoints:
         n, width = crops.shape[0], crops.shape[2]
         keypoints, *others = self._run(np.concatenate([crops, crops[:, :, ::-1]]))
         back = geometry.mirror(keypoints[n:], width)
+        # The offset of the style's labels is to the right in either picture.
+        back[..., 0] += 2 * self.config.annotation_offset(self.label_style)[0]
         sigmas, visibility = ((o[:n] + o[n:][:, list(scheme.FLIP)]) / 2 for o in others)
         return (keypoints[:n] + back) / 2, sigmas, visibility
 

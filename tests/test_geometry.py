@@ -8,6 +8,7 @@ import pytest
 
 from fkp import geometry, scheme
 from fkp.geometry import CropTransform
+from tests import synthetic
 
 
 def two_faces() -> np.ndarray:
@@ -282,9 +283,10 @@ def test_upright_crop_shows_a_turned_face_as_the_upright_one(angle: float) -> No
     ours, theirs = (geometry.upright(points, 112, 1.3) for points in (turned, face))
     assert ours is not None and theirs is not None and ours.size_wh == (112, 112)
     np.testing.assert_allclose(ours.to_crop(turned), theirs.to_crop(face), atol=1e-6)
-    mean = geometry.upright(np.array(scheme.MEAN_FACE, float), 112, 1.3)
+    points = np.array(scheme.MEAN_FACE, float)
+    mean = geometry.upright(points, 112, 1.3)
+    framed = CropTransform.around_box(geometry.tight_boxes(points), 112, 1.3)
     assert mean is not None
-    framed = geometry.CropTransform.around_box(geometry.tight_boxes(np.array(scheme.MEAN_FACE, float)), 112, 1.3)
     np.testing.assert_allclose(mean.image_to_crop, framed.image_to_crop, atol=1e-6)
 
 

@@ -15,8 +15,9 @@ for name in ("torch", "torchvision", "gradio", "pandas", "matplotlib", "av", "on
 
 def run(code: str, root: Path, *arguments: object, status: int = 0) -> subprocess.CompletedProcess:
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=root, capture_output=True, text=True, timeout=400
-    )
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=root, capture_output=True, text=True,
+        timeout=400,
+    )  # fmt: skip
     assert done.returncode == status, done.stderr
     return done
 
