@@ -124,7 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
             if changed:
                 raise CheckpointError(f"the run was started with other settings: {', '.join(changed)}")
             if checkpoint.get("data", data_digest) != data_digest:
-                raise CheckpointError(f"the CSVs of {args.csv or args.data} have changed since {run.checkpoint}")
+                labels = args.csv or args.data
+                raise CheckpointError(f"the CSVs of {labels} have changed since {run.checkpoint}")
             model.load_state_dict(checkpoint["model"])
             average.load_state_dict(checkpoint["average"])
             for optimizer, stored in zip(optimizers, checkpoint["optimizers"], strict=True):
