@@ -92,8 +92,8 @@ def roc_auc(positives: np.ndarray, negatives: np.ndarray) -> float:
 
 
 def summary(errors: np.ndarray, inner_errors: np.ndarray, box_errors: np.ndarray) -> Summary:
-    """The figures of a test set from its faces' errors, percent: NMEs (n,) over 68 and over the inner 51 points
-    of the faces with both outer eye corners, and NME_box (m,) of all.
+    """The figures of a test set from its faces' errors, percent: NMEs (n,) over 68 and over the inner 51
+    points of the faces with both outer eye corners, and NME_box (m,) of all.
 
     NaN is a missed face: a failure in fr8, fr10 and auc8, left out of the means and the median. A figure
     that no face supports is None.
