@@ -37,6 +37,7 @@ from fkp.demo import (  # noqa: E402
     components,
     data_retention,
     live,
+    mcp_answers,
     own_head,
     page,
     photos,
@@ -79,6 +80,10 @@ def launch(
         small_bytes=live.MAX_REQUEST,
         room=lambda: room(uploads, limits.max_disk),
     )
+    if limits.mcp:
+        from gradio.mcp import GradioMCPServer
+
+        mcp_answers.in_json(GradioMCPServer)
     _, address, _ = blocks.queue(max_size=WAITING, api_open=False).launch(
         theme=THEME,
         css=components.css(),

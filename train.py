@@ -6,14 +6,17 @@
     torchrun --nproc-per-node 2 train.py keypoints --data DATA
     python train.py keypoints --csv labels.csv --images pictures --start fkp/weights --epochs 9   # your faces
 
-The bundled keypoint weights were made on a CPU core by these two; EARLIER is the third version of LOG.md,
+The bundled keypoint weights were made on a CPU core by these three; EARLIER is the third version of LOG.md,
 which says how long they took:
 
-    OPTIONS="--data DATA --precision bf16 --threads 1 --workers 0 --start EARLIER --validate-every 2"
-    python train.py keypoints $OPTIONS --widths 16 64 128 256 --blocks 2 3 4 --top-down 96 --lr 1e-3
-        --muon-lr 0.015 --epochs 9 --name wide
-    python train.py keypoints $OPTIONS --widths 16 32 64 112 --blocks 1 3 2 --top-down 64 --lr 1.5e-3
-        --muon-lr 0.02 --epochs 20 --teacher runs/wide/model --name narrow
+    OPTIONS="--data DATA --precision bf16 --threads 1 --workers 0 --validate-every 2"
+    python train.py keypoints $OPTIONS --start EARLIER --widths 16 64 128 256 --blocks 2 3 4 --top-down 96
+        --lr 1e-3 --muon-lr 0.015 --epochs 9 --name wide
+    NARROW="--widths 16 32 64 112 --blocks 1 3 2 --top-down 64"
+    python train.py keypoints $OPTIONS --start EARLIER $NARROW --teacher runs/wide/model
+        --lr 1.5e-3 --muon-lr 0.02 --epochs 20 --name narrow
+    python train.py keypoints $OPTIONS --start runs/narrow/model $NARROW --augmentation 1 0.7 1
+        --repeats 3 2 1 --lr 6e-4 --muon-lr 0.008 --warmup 0.05 --ema 0.998 --epochs 4 --name last
 
 DATA is a folder laid out as README.md says. Everything a run makes lies in runs/<name>/: log.csv, curve.png,
 preview.png (labels beside predictions), checkpoint.pt, and at the end model/ with config.json,

@@ -74,7 +74,8 @@ def measure(model: str, baseline: str | None, folder: Path, limit: int | None = 
             }
 
     of_model, lfpw = placed["KeypointNet"], faces["lfpw_test"]
-    untouched = {1: of_model["lfpw_test"]["truth"], "auto": of_model["lfpw_test"]["passes"]}
+    of_lfpw = of_model["lfpw_test"]
+    untouched: dict[int | str, Placed] = {1: of_lfpw["truth"], "auto": of_lfpw["passes"]}
     figures = {
         "unit": "percent of the distance between the outer eye corners; rates, areas and gains in percent",
         "sets": {test.name: test.title for test in SETS},

@@ -90,7 +90,8 @@ def run(source: Path, out: Path, workers: int, half: int | None) -> tuple[float,
 
     With `half` shards done, all its processes are killed.
     """
-    command = [sys.executable, "-m", "fkp", "label", source, "--out", out, "--workers", str(workers)]
+    where = [str(source), "--out", str(out), "--workers", str(workers)]
+    command = [sys.executable, "-m", "fkp", "label", *where]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     process = subprocess.Popen([*command, *PASSES], cwd=ROOT, start_new_session=True)
     seen = []

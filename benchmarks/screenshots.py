@@ -1,6 +1,6 @@
 """Pictures of the page for README and docs: starts it, goes through it in Chromium, and takes them.
 
-    python benchmarks/screenshots.py           docs/page*.png, in two minutes
+    python benchmarks/screenshots.py           docs/page*.jpg, in two minutes
     python benchmarks/screenshots.py --all DIR every tab, empty, light and dark, desktop and phone, to look at
 
 Chromium is the one that CHROMIUM names or that is found on PATH.
@@ -77,23 +77,23 @@ def clip(page: Page) -> None:
 
 
 def save(page: Page, path: Path, whole: bool = False) -> None:
-    """Three quarters of its size, in 256 colours: a small file."""
+    """Three quarters of its size: a small file."""
     picture = Image.open(io.BytesIO(page.screenshot(full_page=whole))).convert("RGB")
     smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
-    smaller.quantize(256).save(path, optimize=True)
+    smaller.save(path, quality=88, subsampling=0, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def for_readme(browser: Browser, address: str) -> None:
     page = opened(browser, address, **DESKTOP)
     four_faces(page)
-    save(page, ROOT / "docs" / "page.png")
+    save(page, ROOT / "docs" / "page.jpg")
     clip(page)
-    save(page, ROOT / "docs" / "page-video.png")
+    save(page, ROOT / "docs" / "page-video.jpg")
     phone = opened(browser, address, **PHONE)
     four_faces(phone)
     phone.locator("#answer").scroll_into_view_if_needed()
-    save(phone, ROOT / "docs" / "page-phone.png")
+    save(phone, ROOT / "docs" / "page-phone.jpg")
 
 
 def every_tab(browser: Browser, address: str, folder: Path) -> None:
@@ -104,17 +104,17 @@ def every_tab(browser: Browser, address: str, folder: Path) -> None:
             for tab in ("Photo", "Live", "Video", "About"):
                 page.get_by_role("tab", name=tab).click()
                 page.wait_for_timeout(1500)
-                save(page, folder / f"{tab.lower()}-empty-{size}-{scheme}.png")
+                save(page, folder / f"{tab.lower()}-empty-{size}-{scheme}.jpg")
             page.get_by_role("tab", name="Photo").click()
             four_faces(page)
-            save(page, folder / f"photo-{size}-{scheme}.png", whole=True)
+            save(page, folder / f"photo-{size}-{scheme}.jpg", whole=True)
             page.context.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pictures of the page.")
     parser.add_argument(
-        "--all", metavar="DIR", type=Path, help="every tab, to look at, instead of docs/page*.png"
+        "--all", metavar="DIR", type=Path, help="every tab, to look at, instead of docs/page*.jpg"
     )
     args = parser.parse_args()
     path = os.environ.get("CHROMIUM") or next(

@@ -1,15 +1,13 @@
 """How fast it is: keypoints, detector, whole pictures, start-up, training; and other people's landmark steps.
 
     python benchmarks/speed.py                                        # prints the tables
-    python benchmarks/speed.py --peers --data DATA --write            # all of it, and publishes it
+    python benchmarks/speed.py --data DATA --write                    # all of it, and publishes it
 
 Every backend is timed on one thread and on all cores, each in a process of its own whose number of threads is
 set before anything is imported. All processes stay alive and take turns, round by round, so that whatever
 else the machine does meets all of them alike. A figure is the median over all calls, and in brackets the
 median of the best round. Threads wait passively (OMP_WAIT_POLICY=PASSIVE), which is kind to shared machines.
 
-`--peers` also times landmark steps of other packages that come with their model, where they are installed; if
-their requirements do not go with fkp's, in an environment of their own, of which PYTHON is the interpreter.
 `--write` puts the figures into the model's metrics.json and a short table into README.md.
 """
 
@@ -21,7 +19,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -40,7 +37,6 @@ import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 import fkp  # noqa: E402
-from benchmarks.peers import PEERS  # noqa: E402
 from benchmarks.published import publish  # noqa: E402
 from benchmarks.speed_tables import BATCHES, SIZES, report, summary, threads_in_words  # noqa: E402
 from fkp import hub, images, pipeline, runtime  # noqa: E402
@@ -261,7 +257,7 @@ def time_starts(
 
 
 def subjects(args: argparse.Namespace, order: dict[str, Any]) -> list[Subject]:
-    """Every backend on one thread and on all cores, peers on one; `order` is what all workers need."""
+    """Every backend on one thread and on all cores; `order` is what all workers need."""
     faces, whole = [f"keypoints {n}" for n in BATCHES], [f"predict {size}" for size in SIZES]
     own = (*faces, "network", "detector", *whole)
     order = order | {"batches": BATCHES, "sizes": SIZES}
@@ -273,10 +269,6 @@ def subjects(args: argparse.Namespace, order: dict[str, Any]) -> list[Subject]:
         for backend in args.backends
         for n in sorted({1, cores()})
     ]  # fmt: skip
-    if args.peers:
-        for name, peer in PEERS.items():
-            asked = order | {"subject": "peer", "name": name}
-            found.append(Subject(peer.title, asked, 1, {"peer": name}, ("landmarks",), python=args.peers))
     return found
 
 
@@ -316,7 +308,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "seconds": args.seconds, "rounds": ROUNDS, "starts_of_each": args.starts,
         "faces": {size: len(faces) for size, faces in found.items()},
         "rows": [row for row in rows if "backend" in row], "starts": starts,
-        "peers": [row for row in rows if "peer" in row], "training": training, "skipped": skipped,
+        "training": training, "skipped": skipped,
     }  # fmt: skip
 
 
@@ -325,7 +317,6 @@ def command(args: argparse.Namespace) -> str:
     words = ["python benchmarks/speed.py"]
     words += ["--model MODEL"] * (args.model != str(hub.BUNDLED))
     words += [f"--backends {' '.join(args.backends)}"] * (tuple(args.backends) != runtime.BACKENDS)
-    words += ["--peers"] * bool(args.peers)
     words += ["--data DATA"] * bool(args.data)
     words += [f"--training={word}" for word in args.training]
     words += [f"--seconds {args.seconds:g}"] * (args.seconds != SECONDS) + ["--write"] * args.write
@@ -353,7 +344,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
     add("--backends", nargs="+", choices=runtime.BACKENDS, default=runtime.BACKENDS, help="default: all")
-    add("--peers", nargs="?", const=sys.executable, metavar="PYTHON", help="time other landmark steps too")
     add("--data", type=Path, help="also time training, on the data folder that README.md describes")
     add("--training", action="append", default=[], metavar="FLAG",
         help="a flag for train.py keypoints, as in --training=--batch-size=32")  # fmt: skip
@@ -361,8 +351,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--starts", type=at_least_one, default=5, help="fresh processes for start-up (default: 5)")
     add("--write", action="store_true", help="write metrics.json and README.md's table")
     args = parser.parse_args(arguments)
-    if args.peers and shutil.which(args.peers) is None:
-        parser.error(f"--peers: {args.peers} is no program that can be started")
     return args
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.peers import PEERS
 from benchmarks.tables import table
 
 BATCHES = (1, 4, 16)
@@ -58,9 +57,9 @@ def warnings(figures: dict[str, Any]) -> list[str]:
     load, n = figures["machine"]["load_before"], figures["machine"]["cores"]
     if load is not None and load > 0.5:
         said.append(f"The machine was busy before: load average {load:g}, cores {n}.")
-    for row in [*figures["rows"], *figures["peers"]]:
+    for row in figures["rows"]:
         if row.get("threads", 1) == 1 and row["cores"] > 1.15:
-            who = row.get("backend") or PEERS[row["peer"]].title
+            who = row["backend"]
             said.append(f"{who}, {row['task']}: one thread was asked for, {row['cores']:g} cores were busy.")
     return said
 
@@ -95,19 +94,6 @@ def start_table(figures: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-def peer_table(figures: dict[str, Any]) -> str:
-    head = ["landmark step", "what is timed", "ms a face", "busy cores"]
-    rows = [
-        [f"fkp, 68 points, on {backend}", "crop, network and decoding at the box",
-         _ms(tasks["keypoints 1"]), f"{tasks['keypoints 1']['cores']:.2f}"]
-        for (backend, n), tasks in _by_subject(figures).items() if n == 1
-    ]  # fmt: skip
-    for row in figures["peers"]:
-        peer = PEERS[row["peer"]]
-        rows.append([f"{peer.title} ({row['version']})", peer.what, _ms(row), f"{row['cores']:.2f}"])
-    return table(head, rows, texts=2)
-
-
 def training_table(figures: dict[str, Any]) -> str:
     by_task = {row["task"]: row for row in figures["training"]}
     rows = [["loader alone", "", _rate(by_task["loader"], by_task["loader"]["batch_size"])]]
@@ -127,7 +113,6 @@ def report(figures: dict[str, Any]) -> str:
         "Keypoints at known boxes, ms a face": keypoint_table if figures["rows"] else None,
         "Detector, and whole pictures": picture_table if figures["rows"] else None,
         "Start-up in a fresh process, all cores": start_table if figures["starts"] else None,
-        "Beside others, one thread": peer_table if figures["peers"] else None,
         "Training, train.py keypoints": training_table if figures["training"] else None,
     }
     for title, made_by in tables.items():
@@ -162,9 +147,6 @@ def summary(figures: dict[str, Any]) -> str:
         for size in SIZES:
             title = f"whole picture, {_size(size)}, {figures['faces'][size]} faces, {first}"
             add(title, first, f"predict {size}", "images/s")
-    for row in figures["peers"]:
-        others = [""] * (len(numbers) - 1)
-        rows.append([f"for comparison: {PEERS[row['peer']].title}", f"{row['ms']:.2f} ms", *others])
     lines = table(["", *(threads_in_words(n) for n in numbers)], rows)
     where = words_of_machine(figures).partition("Medians")[0]
     return f"{lines}\n\n{where}Medians; made by `{figures['command']}`."

@@ -5,7 +5,7 @@
 ORDER is JSON: the `subject`, and what its function below reads of it. The number of threads has to be in the
 environment already. The first line on stdout is JSON: facts, or {"unavailable": reason}. Then each line
 {"task", "seconds", "warm"} on stdin is answered by a line {"ms": [of each call], "cores": CPU time / time}.
-Only what a subject needs is imported, so that start-up is measured and peers need not have torch.
+Only what a subject needs is imported, so that start-up is measured.
 """
 
 from __future__ import annotations
@@ -112,19 +112,6 @@ def pretrained(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task]]:
     return {}, tasks
 
 
-def peer(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task]]:
-    """Another landmark step, see benchmarks/peers.py."""
-    import cv2
-    import numpy as np
-
-    from benchmarks import peers
-
-    cv2.setNumThreads(order["threads"])
-    stored = np.load(order["pictures"])
-    step = peers.load(order["name"], stored["640x480"], stored["boxes"][0])
-    return {"version": peers.version(order["name"])}, {"landmarks": repeat(step)}
-
-
 def face_detector(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task]]:
     """The model's face detector or, where the order names its `file`, YuNet: on pictures by name."""
     import cv2
@@ -193,7 +180,7 @@ def training(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task]]:
 
 SUBJECTS: dict[str, Callable[[dict[str, Any]], tuple[dict[str, Any], dict[str, Task]]]]
 SUBJECTS = {
-    "start": start, "model": pretrained, "peer": peer, "training": training, "detector": face_detector,
+    "start": start, "model": pretrained, "training": training, "detector": face_detector,
 }  # fmt: skip
 
 

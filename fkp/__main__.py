@@ -466,7 +466,7 @@ faces {n}, missed {missed}
 NME {nme} over the labelled points, {nme_inner} over those of the inner 51, median {median}
 FR@8 {fr8}, FR@10 {fr10}, AUC@8 {auc8}
 NME_box {nme_box}
-All in percent, errors of the distance between the outer eye corners, NME_box of its box's size."""
+All in percent, errors of the distance between the outer eye corners, NME_box of the size of the box."""
 
 
 def _push(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,11 +43,53 @@ class KeypointConfig:
     """Name, smallest and largest value of each activation, seen in training crops: what a graph of 8-bit
     integers is made with (`networks.quantisation`). Of these weights; empty, there is no such graph."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError with a sentence for a number out of its range, before anything is built of it."""
+        _one_of("architecture", self.architecture, ("keypointnet", "baseline"))
+        _within("crop_size", self.crop_size, 32, 512)
+        if self.crop_size % 16:
+            raise ValueError(f"crop_size is {self.crop_size}, where a multiple of 16 is needed")
+        _within("margin", self.margin, 0.5, 4)
+        _within("mean", self.mean, 0, 255, 3)
+        _within("std", self.std, 1, 255, 3)
+        _within("widths", self.widths, 1, 1024, range(2, 9))
+        _within("depths", self.depths, 0, 32, range(0, 9))
+        _within("top_down_width", self.top_down_width, 1, 1024)
+        _within("temperatures", self.temperatures, 0.01, 100, STYLES)
+        _within("annotation_offsets", self.annotation_offsets, -0.5, 0.5, 2 * STYLES)
+        _within("visibility_calibration", self.visibility_calibration, -100, 100, 2)
+        _within(
+            "activation_ranges", [n for _, *of in self.activation_ranges for n in of], -1e6, 1e6, range(9999)
+        )
+
     def annotation_offset(self, label_style: str | None) -> np.ndarray:
         """The annotation offset of a style: right, down (2,), pixels of the crop."""
         first = 2 * scheme.style_index(label_style)
         offset = np.array(self.annotation_offsets[first : first + 2], np.float32)
         return offset * np.float32(self.crop_size / self.margin)
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}, where one of {', '.join(known)} is needed")
+
+
+def _within(
+    name: str,
+    value: float | Sequence[float],
+    least: float,
+    most: float,
+    count: int | range | None = None,
+) -> None:
+    """A number, or so many of them, from `least` to `most`; NaN is none of these."""
+    numbers = value if isinstance(value, Sequence) else [value]
+    counts = count if isinstance(count, range) else [1 if count is None else count]
+    if len(numbers) not in counts:
+        many = f"{counts[0]} to {counts[-1]}" if isinstance(count, range) else str(counts[0])
+        raise ValueError(f"{name} has {len(numbers)} numbers, where {many} are needed")
+    wrong = next((number for number in numbers if not least <= number <= most), None)
+    if wrong is not None:
+        raise ValueError(f"{name} is {wrong}, where {least:g} to {most:g} is needed")
 
 
 KEYPOINTNET = KeypointConfig(annotation_offsets=(0.0, 0.0, 0.0054, 0.0, 0.0149, 0.0, 0.0, 0.0))
@@ -69,12 +112,14 @@ class DetectorConfig:
     """Channels of the three grids that the head reads."""
     least_size: int = 320
     """A picture whose longer side has fewer pixels is enlarged to this many."""
+    coarse_size: int = 192
+    """Every picture is seen at this size, so that a face that fills it is seen whole."""
     input_size: int = 640
-    """A picture whose longer side has more pixels is shrunk to this many for the first pass."""
+    """A picture whose longer side has more pixels is shrunk to this many for the pass after that."""
     fine_pixels: int = 4_320_000
-    """A bigger picture is looked at a second time, at up to this many pixels (2400×1800), for small faces."""
+    """A bigger picture gets a third pass, at up to this many pixels (2400×1800), for small faces."""
     enlargement: float = 1.5
-    """That second time it is enlarged so many times, where it has no more than `enlarged_pixels` then."""
+    """In that pass it is enlarged so many times, where it has no more than `enlarged_pixels` then."""
     enlarged_pixels: int = 1_000_000
     min_score: float = 0.5
     """Boxes below it are dropped, unless a call says otherwise."""
@@ -87,3 +132,17 @@ class DetectorConfig:
     of boxes with score s a share s are faces, on validation photos. `min_score` is on that scale."""
     activation_ranges: tuple[tuple[str, float, float], ...] = ()
     """As `KeypointConfig.activation_ranges`, seen in training photos."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError with a sentence for a number out of its range, before anything is built of it."""
+        _within("widths", self.widths, 1, 1024, range(2, 9))
+        _within("depths", self.depths, 0, 32, 3)
+        _within("neck_width", self.neck_width, 1, 1024)
+        _within("least_size", self.least_size, 16, 4096)
+        _within("input_size", self.input_size, 32, 4096)
+        _within("fine_pixels", self.fine_pixels, 0, 100_000_000)
+        _within("min_score", self.min_score, 0, 1)
+        _within("max_iou", self.max_iou, 0, 1)
+        _within("bias", self.bias, -1, 1, 4)
+        ranges = [number for _, *of in self.activation_ranges for number in of]
+        _within("activation_ranges", ranges, -1e6, 1e6, range(9999))

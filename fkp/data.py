@@ -96,12 +96,11 @@ def _read(csv: Path, folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
     if _is_header(rows[0][1], folder):
         rows = rows[1:]
     problems: list[str] = []
-    lines, rows = [line for line, _ in rows], [row for _, row in rows]
-    names = [row[0] for row in rows]
+    names = [cells[0] for _, cells in rows]
     numbers = np.full((len(rows), COLUMNS), np.nan, np.float32)
     sizes: dict[str, tuple[int, int] | str] = {}
-    for row, (name, *cells) in enumerate(rows):
-        where = f"{csv}, row {lines[row]} ({name or 'no picture named'})"
+    for row, (line, (name, *cells)) in enumerate(rows):
+        where = f"{csv}, row {line} ({name or 'no picture named'})"
         if comma:
             cells = [cell.replace(",", ".") for cell in cells]
         if len(cells) != COLUMNS:

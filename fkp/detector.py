@@ -27,6 +27,12 @@ SMALLEST = 10.0
 """Boxes of fewer pixels on their longer side, of the picture or of the network's input, are discarded:
 nearly all are false, and there is not enough to see for 68 keypoints."""
 
+LARGEST = 256.0
+"""Boxes of more pixels of the network's input are left to the pass before, which sees the picture smaller."""
+
+COARSEST = 48.0
+"""Boxes of fewer are left to the pass after, where the picture is seen smallest."""
+
 VOTE_IOU, VOTE_SCORE = 0.65, 0.5
 """Boxes that overlap a face's best one by this IoU, and have this share of its score, have a say in it."""
 
@@ -84,10 +90,10 @@ class Detector:
         """
         at_least = self.config.min_score if min_score is None else min_score
         voting = VOTE_SCORE * at_least
-        first, *fine = scales(image.shape[0], image.shape[1], self.config)
-        found = [self._at_scale(image, first, voting)]
-        # What is large here, the first pass sees whole, and better.
-        found += [self._at_scale(image, scale, voting, self.config.input_size / 2) for scale in fine]
+        coarse, *others = scales(image.shape[0], image.shape[1], self.config)
+        found = [self._at_scale(image, coarse, voting, least=COARSEST)]
+        # What is larger, the pass before sees whole, and better.
+        found += [self._at_scale(image, scale, voting, LARGEST) for scale in others]
         boxes, scores = (np.concatenate(some) for some in zip(*found, strict=True))
         best = geometry.suppress(boxes, scores, self.config.max_iou)
         best = best[scores[best] >= at_least]
@@ -95,11 +101,11 @@ class Detector:
         return corrected(voted(boxes, scores, faces), self.config.bias), scores[faces]
 
     def _at_scale(
-        self, image: np.ndarray, scale: float, min_score: float, largest: float = math.inf
+        self, image: np.ndarray, scale: float, min_score: float, most: float = math.inf, least: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (n,4), pixels of the image, and scores (n,) of the image seen at a scale, many for each face.
 
-        None is smaller than SMALLEST, or larger than `largest` pixels of the network's input.
+        None is smaller than SMALLEST or `least` pixels of the network's input, or larger than `most`.
         """
         picture, scale_xy = fit(image, scale)
         logits, offsets = (output[0] for output in self.runner(picture[None]))
@@ -109,7 +115,7 @@ class Detector:
             keep = np.sort(keep[np.argpartition(-scores[keep], MOST_BOXES)[:MOST_BOXES]])
         boxes, scores = decode(offsets[keep], _cells_once(*picture.shape[:2])[keep]), scores[keep]
         side = geometry.longer_sides(boxes)
-        fits = (side >= SMALLEST * max(1.0, scale)) & (side <= largest)
+        fits = (side >= max(least, SMALLEST * max(1.0, scale))) & (side <= most)
         # Edges at −½: the inverse of how `fit` placed the picture.
         boxes = (boxes[fits] + np.float32(0.5)) / np.tile(scale_xy, 2).astype(np.float32) - np.float32(0.5)
         return boxes, scores[fits]
@@ -159,15 +165,16 @@ def _centre_and_size(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scales(height: int, width: int, config: DetectorConfig) -> list[float]:
-    """The scales at which a picture is looked at: one, or two for a big one, the smaller first."""
+    """The scales of the passes over a picture, the smallest first: two, or three for a big one."""
     longer, pixels = max(height, width), height * width
     first = min(max(longer, config.least_size), config.input_size) / longer
-    if longer <= config.input_size:
-        return [first]
-    enlarged = min(config.enlargement, math.sqrt(config.enlarged_pixels / pixels))
-    fine = max(enlarged, min(1.0, math.sqrt(config.fine_pixels / pixels)))
-    # A little more is not worth the time.
-    return [first, fine] if fine >= 1.15 * first else [first]
+    passes = [config.coarse_size / longer, first]
+    if longer > config.input_size:
+        enlarged = min(config.enlargement, math.sqrt(config.enlarged_pixels / pixels))
+        fine = max(enlarged, min(1.0, math.sqrt(config.fine_pixels / pixels)))
+        if fine >= 1.15 * first:  # a little more is not worth the time
+            passes.append(fine)
+    return passes
 
 
 def parts_of_faces(boxes: np.ndarray) -> np.ndarray:

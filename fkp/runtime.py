@@ -53,6 +53,8 @@ class NetworkFiles:
     digest: str
     graphs: Mapping[str, Path]
     build: Callable[[], Any]
+    check: Callable[[str, bytes], None] | None = None
+    """Raises ValueError, a sentence about "it", for a graph (backend, content) that is not to be run."""
 
 
 class Runnable(Protocol):
@@ -173,10 +175,14 @@ class OnnxRuntime:
         # Threads that spin while they wait make each other slow where cores are shared.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # what is wrong is raised; nothing is to be printed
+        content = graph.read_bytes()
         try:
-            self._session = onnxruntime.InferenceSession(
-                graph.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            if files.check is not None:
+                files.check(name, content)
+        except ValueError as error:
+            raise BackendError(f"{graph} {error}: {again}") from error
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # a class of its own for each kind of damage
             version, reason = onnxruntime.__version__, str(error).strip().splitlines()[0]
             raise BackendError(f"onnxruntime {version} cannot run {graph} ({reason}): {again}") from error

@@ -72,8 +72,9 @@ class Sender:
         return self.detect({"path": path, "meta": {"_type": "gradio.FileData"}})
 
     def detect(self, *data: Any, **more: Any) -> Given:
-        """/detect, with anything as its input."""
-        return self.call({"data": list(data)} | more)
+        """/detect, with anything as its input; a picture alone goes with usual values for the rest."""
+        usual = [0.5, 10, "auto", "none"] if len(data) == 1 else []
+        return self.call({"data": [*data, *usual]} | more)
 
     def call(self, body: Any, endpoint: str = "call/detect") -> Given:
         started = self.client.post(f"gradio_api/{endpoint}", content=json.dumps(body), headers=JSON)

@@ -30,13 +30,16 @@ def offsets(boxes: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def one_face(box: list[float], cell: int, again: int | None = None) -> Callable[[int, int], Grids]:
-    """One face: `box` in pixels of the input, told by the cell of index `cell`, and less surely `again`."""
+    """One face: `box` in pixels of the input, told by the cell of index `cell`, and less surely `again`.
+
+    Nothing is seen in the coarse pass.
+    """
 
     def answer(height: int, width: int) -> Grids:
         at = detector.cells(height, width)
         logits = np.full(len(at), -9, np.float32)
         for index, logit in ((cell, 3.0), (again, 2.0)):
-            if index is not None:
+            if index is not None and max(height, width) > CONFIG.coarse_size:
                 logits[index] = logit
         return logits, offsets(np.tile(box, (len(at), 1)), at)
 
@@ -73,14 +76,14 @@ def test_fit_scales_and_pads(shape_hw: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("shape_hw", "expected"),
     [
-        ((1, 1), [320]),  # enlarged
-        ((120, 160), [2]),
-        ((480, 640), [1]),
-        ((600, 800), [0.8, math.sqrt(1 / 0.48)]),  # enlarged, to a million pixels
-        ((400, 800), [0.8, 1.5]),
-        ((960, 1280), [0.5, 1]),
-        ((3000, 4000), [0.16, 0.6]),
-        ((1000, 7500), [0.64 / 7.5, math.sqrt(4.32 / 7.5)]),  # a panorama, by its pixels
+        ((1, 1), [192, 320]),  # enlarged
+        ((120, 160), [1.2, 2]),
+        ((480, 640), [0.3, 1]),
+        ((600, 800), [0.24, 0.8, math.sqrt(1 / 0.48)]),  # enlarged, to a million pixels
+        ((400, 800), [0.24, 0.8, 1.5]),
+        ((960, 1280), [0.15, 0.5, 1]),
+        ((3000, 4000), [0.048, 0.16, 0.6]),
+        ((1000, 7500), [0.192 / 7.5, 0.64 / 7.5, math.sqrt(4.32 / 7.5)]),  # a panorama, by its pixels
     ],
 )
 def test_how_often_and_how_large_a_picture_is_looked_at(
@@ -89,7 +92,7 @@ def test_how_often_and_how_large_a_picture_is_looked_at(
     assert detector.scales(*shape_hw, CONFIG) == pytest.approx(expected)
 
 
-def test_a_second_pass_finds_what_is_too_small_for_the_first() -> None:
+def test_a_third_pass_finds_what_is_too_small_for_the_second() -> None:
     """A network that sees a face of 20 pixels at every cell of the finest grid that is bright."""
 
     def bright(pictures: np.ndarray) -> Grids:
@@ -107,6 +110,19 @@ def test_a_second_pass_finds_what_is_too_small_for_the_first() -> None:
     np.testing.assert_allclose(boxes, [[793.5, 393.5, 813.5, 413.5]], atol=0.01)
     found = Detector(replace(CONFIG, fine_pixels=300_000), Says(bright))(image)
     assert len(found[0]) == 0
+
+
+def test_a_face_that_fills_the_picture_is_told_by_the_coarse_pass_alone() -> None:
+    def filled(height: int, width: int) -> Grids:
+        at = detector.cells(height, width)
+        logits = np.full(len(at), -9, np.float32)
+        logits[-1] = 3 if max(height, width) == CONFIG.coarse_size else 5
+        boxes = np.tile([0.1 * width, 0.1 * height, 0.9 * width, 0.9 * height], (len(at), 1))
+        return logits, offsets(boxes - 0.5, at)
+
+    boxes, scores = finds(filled)(np.zeros((640, 640, 3), np.uint8))
+    np.testing.assert_allclose(boxes, [[63.5, 63.5, 575.5, 575.5]], atol=0.01)
+    assert scores == pytest.approx([1 / (1 + np.exp(-3.0))], abs=1e-5)
 
 
 def test_parts_of_faces() -> None:
@@ -155,7 +171,7 @@ def test_the_same_face_told_twice_is_one_box() -> None:
     assert len(boxes) == 1 and scores[0] > 0.95
 
 
-@pytest.mark.parametrize(("min_score", "n"), [(None, 1), (0.94, 1), (0.96, 0), (0.0, 1)])
+@pytest.mark.parametrize(("min_score", "n"), [(None, 1), (0.94, 1), (0.96, 0), (0.001, 1)])
 def test_min_score(min_score: float | None, n: int) -> None:
     found = finds(one_face([50.0, 50.0, 120.0, 130.0], cell=5), replace(CONFIG, min_score=0.9))
     assert len(found(np.zeros((320, 320, 3), np.uint8), min_score=min_score)[0]) == n

@@ -120,7 +120,7 @@ missed.</p>
 
 
 def _row(title: str, boxes: str, figures: dict[str, Any]) -> str:
-    cells = [html.escape(title), boxes, str(figures["n"]), str(figures["missed"])]
+    cells = [html.escape(title), boxes, f"{figures['n']:d}", f"{figures['missed']:d}"]
     cells += [f"{figures[name]:.2f} %" for name in ("nme", "nme_inner", "fr8")]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 

@@ -50,11 +50,10 @@ def sweeping(folder: Path) -> Callable[[Any], AbstractAsyncContextManager[None]]
 
 async def _sweep_now_and_then(folder: Path, sessions: Any) -> None:
     orphans: dict[str, float] = {}
-    in_threads = (partial(uploads.forget_old, folder, KEPT_SECONDS), give_memory_back)
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         # Each by itself: what fails in one must not keep the others.
-        for step in in_threads:
+        for step in (partial(uploads.forget_old, folder, KEPT_SECONDS), give_memory_back):
             with logged(step):
                 await asyncio.to_thread(step)
         with logged(forget_sessions):

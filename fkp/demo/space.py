@@ -188,12 +188,10 @@ def build_static(
 
 def push_static(repo_id: str, folder: str | Path, *, private: bool = False, token: str | None = None) -> str:
     """As `push`, a folder that `build_static` made."""
-    download.check_push(repo_id, token)
+    publish.check_push(repo_id, token)
     try:
         api = huggingface_hub.HfApi(token=token)
-        made = api.create_repo(
-            repo_id, repo_type="space", space_sdk="static", private=private, exist_ok=True
-        )
+        made = api.create_repo(repo_id, repo_type="space", space_sdk="static", private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id,
             repo_type="space",
@@ -202,7 +200,7 @@ def push_static(repo_id: str, folder: str | Path, *, private: bool = False, toke
             delete_patterns="web/*",
         )
     except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise download.not_pushed(repo_id, error) from error
+        raise publish.not_pushed(repo_id, error) from error
     return str(made)
 
 

@@ -10,6 +10,7 @@ import functools
 import importlib.metadata
 import io
 import math
+import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -62,6 +63,8 @@ class Weights(NamedTuple):
 
 def text(weights: Weights, repo_id: str, pictures: Container[str] = ()) -> str:
     """The card, whose code loads `repo_id`; of `POINTS_FIGURE` and `EXAMPLE` it shows what is there."""
+    header = _header(weights.metrics, repo_id)
+    weights = weights._replace(metrics=_as_text(weights.metrics))
     metrics = weights.metrics
     body = Template(TEXT.read_text(encoding="utf-8")).substitute(
         name=repo_id.split("/")[-1],
@@ -77,7 +80,7 @@ def text(weights: Weights, repo_id: str, pictures: Container[str] = ()) -> str:
         size="\n\n".join(_size(weights)),
         version=weights.config["fkp_version"],
     )
-    return f"---\n{_header(metrics, repo_id).to_yaml()}\n---\n\n{body}"
+    return f"---\n{header.to_yaml()}\n---\n\n{body}"
 
 
 _EXAMPLE = f"""\
@@ -142,6 +145,20 @@ WAYS = {
     "own_detected": ("detected", "the set's own"),
 }
 """By way of asking, as benchmarks/accuracy.py calls it: whose boxes, and the style if not the usual one."""
+
+
+def _as_text(value: Any, key: str = "") -> Any:
+    """Figures whose texts, which may be anybody's, are text in Markdown and end no code that they are in."""
+    if isinstance(value, Mapping):
+        return {name: _as_text(of, str(name)) for name, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_text(each, key) for each in value]
+    if not isinstance(value, str):
+        return value
+    line = " ".join(value.split())
+    if key in ("command", "label_style"):
+        return line.replace("`", "'")
+    return re.sub(r"([\\`*\[\]<>|!])", r"\\\1", line)
 
 
 def _measured(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:

@@ -3,8 +3,8 @@
 A graph of somebody else may read files (external data), loop for ever, or give other points than its weights
 do. So one is only run if it is the bundled graph node by node, with the weights of model.safetensors and the
 constants of config.json in the place of the bundled ones. The format is protobuf
-(https://onnx.ai/onnx/repo-docs/IR.html), of which only what is needed is read here, for the package onnx is no
-part of a plain installation.
+(https://onnx.ai/onnx/repo-docs/IR.html), of which only what is needed is read here, for the package onnx is
+no part of a plain installation.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _attribute(raw: memoryview, value: Callable[[memoryview], Any]) -> tuple[str
 
 
 def weights_and_constants(
-    tensors: Mapping[str, np.ndarray], constants: Mapping[str, np.ndarray]
+    tensors: Mapping[str, np.ndarray], constants: Mapping[str, Any]
 ) -> Callable[[str, np.ndarray], Symbols]:
     """What `read` asks for: weights by name, constants of the config by their values, all else by itself."""
     held = {name: np.asarray(array, np.float32).ravel() for name, array in constants.items()}

@@ -17,6 +17,7 @@ import hashlib
 import json
 import re
 import shutil
+import stat
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -30,7 +31,7 @@ import safetensors.numpy
 
 from fkp import __version__, runtime, scheme
 from fkp.config import DetectorConfig, KeypointConfig
-from fkp.hub import model_card
+from fkp.hub import model_card, onnx_file
 from fkp.hub.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ _PICTURES = (model_card.POINTS_FIGURE, model_card.EXAMPLE)
 FORMAT = 3
 """Version of the layout above: the one that is written and read."""
 
+MAX_JSON, MAX_TENSORS = 20_000_000, 2_000_000_000
+"""Bytes that config.json or metrics.json, and model.safetensors, may have."""
+
 DTYPES = ("float16", "float32")
 """How floating tensors may be stored; networks in memory are float32."""
 
@@ -58,6 +62,9 @@ BUNDLED = Path(__file__).parents[1] / "weights"
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 """Endings of files that may run any code when they are loaded, and so never are."""
+
+_made_here: set[bytes] = set()
+"""SHA-256 of the graphs that this process has made."""
 
 Config = TypeVar("Config", KeypointConfig, DetectorConfig)
 
@@ -81,7 +88,50 @@ class Weights:
         graphs = GRAPHS[network] if self.folder is not None else {}
         paths = {name: Path(self.folder or "", file) for name, file in graphs.items()}
         here = {name: path for name, path in paths.items() if path.is_file()}
-        return runtime.NetworkFiles(self.digest(network), here, partial(self.module, network, decoded=True))
+        check = partial(self.check_graph, network)
+        return runtime.NetworkFiles(
+            self.digest(network), here, partial(self.module, network, decoded=True), check
+        )
+
+    def check_graph(self, network: str, backend: str, content: bytes) -> None:
+        """Raise `onnx_file.OnnxError` for a graph of a network that need not compute what these weights do.
+
+        The bundled ones do. Others have to be the bundled graph with other weights and constants, as
+        `onnx_file` compares them, or to have been made in this process; of 8-bit integers only these and the
+        bundled file itself are known to be that.
+        """
+        if self.folder == BUNDLED:
+            return onnx_file.refuse_external_data(content)
+        bundled = BUNDLED / GRAPHS[network][backend]
+        if hashlib.sha256(content).digest() in _made_here or (
+            bundled.is_file() and bundled.read_bytes() == content
+        ):
+            return onnx_file.refuse_external_data(content)
+        if backend == "onnxruntime-int8":
+            raise onnx_file.OnnxError("is of 8-bit integers, which cannot be compared with the weights")
+        own = load(BUNDLED)
+        reference = onnx_file.read(bundled.read_bytes(), own._symbols(network))
+        if not onnx_file.read(content, self._symbols(network)).agrees_with(reference):
+            raise onnx_file.OnnxError("is not the graph that fkp makes of these weights")
+
+    def _symbols(self, network: str) -> Any:
+        """What arrays in a graph of a network may stand for, see `onnx_file.weights_and_constants`."""
+        if network == "detector":
+            return onnx_file.weights_and_constants(self.detector_tensors, {})
+        config = self.keypoints
+        offsets = np.array(config.annotation_offsets, np.float32) * (config.crop_size / config.margin)
+        constants: dict[str, Any] = {
+            "mean": config.mean,
+            "std": config.std,
+            "offsets": offsets,
+            "temperatures": config.temperatures,
+        }
+        slope, intercept = config.visibility_calibration
+        # Numbers that stand for many things stand for none of these.
+        constants |= {
+            name: [v] for name, v in (("slope", slope), ("intercept", intercept)) if v not in (0, 1)
+        }
+        return onnx_file.weights_and_constants(self.keypoint_tensors, constants)
 
     def digest(self, network: str) -> str:
         """That of a network's graphs, see `runtime.digest`."""
@@ -158,7 +208,7 @@ def save(
         metadata["training_sha256"] = trained
     content = safetensors.numpy.save({k: np.asarray(v, order="C") for k, v in tensors.items()}, metadata)
     # Not save_file, which makes a file that nobody else may read.
-    (folder / WEIGHTS).write_bytes(content)
+    (folder / WEIGHTS).write_bytes(_with_sorted_header(content))
     config = {
         "format": FORMAT,
         "fkp_version": __version__,
@@ -177,8 +227,21 @@ def save(
         model_card.NETWORKS["faces"]: _count(weights.detector_tensors),
     }
     sizes = {name: size for name, size in files(folder).items() if name == WEIGHTS or name in _GRAPHS}
-    text = model_card.text(model_card.Weights(config, metrics, parameters, sizes), repo_id, files(folder))
+    try:
+        text = model_card.text(model_card.Weights(config, metrics, parameters, sizes), repo_id, files(folder))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(
+            f"{METRICS} of these weights is not of the form that fkp writes ({error!r})"
+        ) from error
     (folder / CARD).write_text(text, encoding="utf-8")
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """The same safetensors file with its header sorted: the library's order of metadata changes each time."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # so that the tensors begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 def training_hash(metrics: Mapping[str, Any]) -> str | None:
@@ -249,6 +312,9 @@ def _make_graphs(folder: Path, weights: Weights, network: str) -> None:
                 export.write_detector_int8_onnx(
                     weights.module(network), config, small, weights.digest(network)
                 )
+        for file in GRAPHS[network].values():
+            if (folder / file).is_file():
+                _made_here.add(hashlib.sha256((folder / file).read_bytes()).digest())
     except Exception as error:  # whatever the exporter of some version raises
         _write_or_remove(path, None)
         reason = str(error).strip().splitlines()[0]
@@ -294,17 +360,27 @@ def load(folder: str | Path) -> Weights:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        _check_file(path, MAX_JSON)
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         what = "this fkp has no weights" if path.parent == BUNDLED else "that is no folder of fkp weights"
         raise WeightsError(f"{path} does not exist: {what}") from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is no JSON ({error}): get the file anew") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} is no JSON object: get the file anew")
     return content
+
+
+def _check_file(path: Path, most: int) -> None:
+    """Raise WeightsError for what is no file, as a pipe, which would hang, or is larger than any of fkp's."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise WeightsError(f"{path} is no file: get the file anew")
+    if status.st_size > most:
+        raise WeightsError(f"{path} has {status.st_size / 1e6:.0f} MB, where {most / 1e6:g} are the most")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -339,7 +415,10 @@ def _rebuild(kind: type[Config], values: Any, path: Path) -> Config:
         if not _has_type(value, hints[key]):
             raise WeightsError(f"{path} has {value!r} for {key!r}, where {kinds[key]} is needed")
         arguments[key] = value
-    return kind(**arguments)
+    try:
+        return kind(**arguments)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
 
 
 def _tuples(value: Any) -> Any:
@@ -363,12 +442,17 @@ def _has_type(value: Any, hint: Any) -> bool:
 def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """The metadata and the tensors of a safetensors file."""
     try:
+        _check_file(path, MAX_TENSORS)
         with safetensors.safe_open(path, framework="numpy") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError:
         raise WeightsError(f"{path} does not exist: that is no folder of fkp weights") from None
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, safetensors.SafetensorError, TypeError) as error:  # TypeError: a type NumPy has not
         raise WeightsError(f"{path} is damaged or incomplete ({error}): get the file anew") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            raise WeightsError(f"{path}: tensor {name} holds numbers that are not finite: get the file anew")
+    return metadata, tensors
 
 
 def _check_metadata(metadata: Mapping[str, str], config: Mapping[str, Any], path: Path) -> None:

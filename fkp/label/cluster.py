@@ -14,9 +14,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 import ray.data
+import ray.exceptions
 
 from fkp.label import table
 from fkp.label.labeller import Done, Labeller, Settings
+from fkp.label.local import WorkerDied
 from fkp.label.sources import Shard
 
 
@@ -68,7 +70,10 @@ def run(
         num_cpus=1,
         num_gpus=gpus or None,
     )
-    for row in labelled.iter_rows():
-        counts = table.Counts(*(int(row[name]) for name in table.Counts._fields))
-        progress(counts.pictures, sizes[row["shard"]])
-        yield Done(row["shard"], counts, row["problem"] or None)
+    try:
+        for row in labelled.iter_rows():
+            counts = table.Counts(*(int(row[name]) for name in table.Counts._fields))
+            progress(counts.pictures, sizes[row["shard"]])
+            yield Done(row["shard"], counts, row["problem"] or None)
+    except ray.exceptions.RayError as error:
+        raise WorkerDied(f"Ray gave up: {error}") from error

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,7 +26,7 @@ EVERY = 0.5
 
 
 class WorkerDied(RuntimeError):
-    """A process ended by itself, or was killed: one sentence."""
+    """A process ended by itself, or was killed, and what it did is not done by others: one sentence."""
 
 
 def run(
@@ -87,13 +88,18 @@ def _start(settings: Settings, out: Path, board: Any, number: Any) -> None:
     import cv2
 
     cv2.setNumThreads(1)
-    labeller = Labeller(settings, out)
-
     def progress(pictures: int, size: int) -> None:
         board[place + 1] += pictures
         board[place + 2] += size
 
-    _worker = lambda shard: labeller(shard, progress)  # noqa: E731
+    try:
+        _worker = partial(Labeller(settings, out), progress=progress)
+    except Exception as error:  # what is raised here would only be told as a process that died
+        _worker = partial(_raise, error)
+
+
+def _raise(error: Exception, _: Shard) -> Done:
+    raise error
 
 
 def _end_after(parent: BaseProcess) -> None:

@@ -103,6 +103,7 @@ def quantised(model: onnx.ModelProto, ranges: Ranges, heads: Collection[str]) ->
         extra_options={},
     )  # fmt: skip
     quantizer.quantize_model()
+    quantizer.model.topological_sort()
     result = quantizer.model.model
     del result.metadata_props[:]
     result.metadata_props.extend(model.metadata_props)

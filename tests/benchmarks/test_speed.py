@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import peers, speed, speed_tables, stopwatch
+from benchmarks import speed, speed_tables, stopwatch
 from fkp import FaceKeypoints, hub
 from tests import synthetic
 
@@ -33,7 +33,6 @@ def figures() -> dict:
         "faces": {"640x480": 2, "1920x1080": 5}, "rows": rows,
         "starts": [{"backend": "torch", "import_s": 1.5, "load_s": 0.25, "first_call_s": 0.125,
                     "memory_mib": 512.4, "longest_first_call_s": 0.5}],
-        "peers": [row("landmarks", 1.5, peer="dlib", version="dlib-bin 20")],
         "training": [row("loader", 64.0, batch_size=64, workers=1),
                      row("network fp32", 640.0, batch_size=64, workers=1),
                      row("both fp32", 1280.0, batch_size=64, workers=1)],
@@ -53,7 +52,6 @@ def model() -> FaceKeypoints:
         (["--seconds", "nan"], "above 0"),
         (["--starts", "0"], "1 or more"),
         (["--backends", "cuda"], "invalid choice: 'cuda'"),
-        (["--peers", "no-such-python"], "no-such-python is no program"),
     ],
 )
 def test_bad_arguments_are_refused_in_a_sentence(arguments, said, capsys):
@@ -65,10 +63,10 @@ def test_bad_arguments_are_refused_in_a_sentence(arguments, said, capsys):
 
 def test_the_command_on_record_names_no_folder(tmp_path):
     assert speed.command(speed.parse([])) == "python benchmarks/speed.py"
-    given = ["--model", str(tmp_path), "--backends", "torch", "--peers", sys.executable, "--seconds", "2"]
+    given = ["--model", str(tmp_path), "--backends", "torch", "--seconds", "2"]
     given += ["--data", str(tmp_path), "--training=--batch-size=8", "--write"]
     assert speed.command(speed.parse(given)) == (
-        "python benchmarks/speed.py --model MODEL --backends torch --peers --data DATA"
+        "python benchmarks/speed.py --model MODEL --backends torch --data DATA"
         " --training=--batch-size=8 --seconds 2 --write"
     )
 
@@ -105,8 +103,6 @@ def test_tables(figures):
     ]
     assert "| torch | 2 | 5.00 (2.50) | 100 (200) | 100 (200) |" in speed_tables.picture_table(figures)
     assert "| torch | 1.50 | 0.25 | 0.12 | 0.50 | 512 |" in speed_tables.start_table(figures)
-    beside = speed_tables.peer_table(figures).splitlines()
-    assert beside[2].endswith("| 4.00 (2.00) | 0.99 |") and "dlib-bin 20" in beside[3] and len(beside) == 4
     training = speed_tables.training_table(figures).splitlines()
     assert training[2:] == [
         "| loader alone |  | 1000 (2000) |",
@@ -120,7 +116,7 @@ def test_every_table_has_as_many_cells_in_each_line(figures):
     lines += [line for line in speed.summary(figures).splitlines() if line.startswith("|")]
     widths = [line.count("|") for line in lines]
     heads = [i for i, line in enumerate(lines) if line.startswith("| ---")]
-    assert len(heads) == 6
+    assert len(heads) == 5
     for start, end in zip(heads, [*[head - 1 for head in heads[1:]], len(lines)], strict=True):
         assert len(set(widths[start - 1 : end])) == 1
 
@@ -137,7 +133,7 @@ def test_the_report_names_what_was_skipped_and_what_to_mistrust(figures):
 
 
 def test_nothing_measured_is_still_a_report(figures):
-    figures |= {"rows": [], "starts": [], "peers": [], "training": [], "skipped": []}
+    figures |= {"rows": [], "starts": [], "training": [], "skipped": []}
     assert "|" not in speed.report(figures)
 
 
@@ -145,34 +141,17 @@ def test_the_summary_survives_json(figures):
     text = speed.summary(figures)
     assert "| keypoints of one face at a known box, torch | 4.00 ms | 2.00 ms |" in text
     assert "| whole picture, 1920×1080, 5 faces, torch | 50.0 images/s | 100 images/s |" in text
-    assert "| for comparison: dlib, 68 points | 1.50 ms |  |" in text
     assert speed.summary(json.loads(json.dumps(figures))) == text
 
 
-def test_peers_that_are_not_installed_are_named(monkeypatch):
-    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
-    image, box = np.zeros((64, 64, 3), np.uint8), np.array([8.0, 8, 40, 40])
-    for name in ("dlib", "mesh", "mesh_network"):
-        with pytest.raises(peers.Missing, match=r"is not installed \(pip install .+\)$"):
-            peers.load(name, image, box)
-
-
-@pytest.mark.parametrize("where", [[], [[100.0, 100.0]]])
-def test_a_peer_that_misses_the_face_is_not_timed(where, monkeypatch):
-    blind = peers.Peer("blind", "", "", lambda image, box: lambda: np.array(where).reshape(-1, 2))
-    monkeypatch.setitem(peers.PEERS, "blind", blind)
-    with pytest.raises(peers.Missing, match="does not find the face"):
-        peers.load("blind", np.zeros((64, 64, 3), np.uint8), np.array([8.0, 8, 40, 40]))
-
-
 def test_what_cannot_be_timed_is_skipped_by_name_and_the_rest_is_timed(model, tmp_path):
-    """Real workers: a peer that does not exist, one that breaks midway, and the model on one backend."""
+    """Real workers: a subject that does not exist, one that breaks midway, and the model on one backend."""
     frames, stored = speed.pictures(), tmp_path / "pictures.npz"
     np.savez(stored, boxes=model(frames["640x480"]).boxes, **frames)
     order = {"model": str(hub.BUNDLED), "pictures": str(stored), "batches": [2], "sizes": []}
     breaking = _program(tmp_path, "print('{}'); input(); print('{\"unavailable\": \"it broke\"}')")
     subjects = [
-        speed.Subject("unknown", order | {"subject": "peer", "name": "nobody"}, 1, {}, ("landmarks",)),
+        speed.Subject("unknown", order | {"subject": "nobody"}, 1, {}, ("landmarks",)),
         speed.Subject("breaking", order, 1, {}, ("landmarks",), python=breaking),
         speed.Subject("torch", order | {"subject": "model", "backend": "torch"}, 1, {"threads": 1},
                       ("keypoints 2", "network")),

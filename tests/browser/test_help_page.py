@@ -32,9 +32,9 @@ def test_a_chosen_face_comes_into_view_and_its_points_are_found_in_the_table(pag
     page.locator("#result .faces [data-face='1']").dispatch_event("click")
     expect(page.locator("#face h2")).to_have_text("Face 2 of 4")
     expect(page.locator("#face .loupe")).to_be_in_viewport(timeout=PATIENCE_MS)
-    page.locator("#face .marks [data-point='30']").dispatch_event("pointerover")
+    page.locator("#face .marks [data-point='30']").hover(force=True)
     expect(page.locator("#face tr.marked th")).to_have_text("30")
-    page.locator("#face tr[data-point='8'] td").first.dispatch_event("pointerover")
+    page.locator("#face tr[data-point='8'] td").first.hover()
     expect(page.locator("#face .marks i.marked")).to_have_attribute("data-point", "8")
     expect(page.locator("#face .measures")).to_contain_text("turned")
 

@@ -259,7 +259,7 @@ def test_view_options_draw_again(page, portrait):
     expect_answer(page, "Found 1 face")
     overlay = page.locator("#result .overlay")
     base = page.locator("#result .base").get_attribute("src")
-    for option in ("Boxes", "Mesh", "Numbers", "Confidence"):
+    for option in ("Boxes", "Mesh", "Numbers of points", "Numbers of faces", "Confidence"):
         before = overlay.get_attribute("src")
         page.get_by_label(option, exact=True).check()
         expect(overlay).not_to_have_attribute("src", before)
@@ -310,8 +310,10 @@ def test_before_and_after(page, portrait):
 def test_the_picture_fills_the_screen(page, portrait):
     choose(page, portrait)
     page.get_by_role("button", name="Full screen").click()
-    page.wait_for_function("document.fullscreenElement?.className === 'stage'")
-    page.evaluate("document.exitFullscreen()")
+    page.wait_for_function("document.fullscreenElement?.className === 'viewer'")
+    expect(page.locator("#result input[type=range]")).to_be_visible()
+    page.get_by_role("button", name="Leave full screen").click()
+    page.wait_for_function("!document.fullscreenElement")
 
 
 def test_about_tells_figures_and_shows_plots(page):
@@ -360,11 +362,11 @@ def test_everything_is_reached_and_named(page, four_faces):
     assert page.evaluate(nameless) == []
     reached = set()
     page.locator("body").focus()
-    for _ in range(60):
+    for _ in range(90):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.ariaLabel || document.activeElement.innerText"))
     wanted = {"Choose photos", "Use the camera", "Paste", "Save picture", "Save JSON", "Clear", "Full screen"}
-    assert wanted <= reached and any("Face 4 of 4" in name for name in reached)
+    assert wanted <= reached and any("Face 1 of 4" in name for name in reached)
     assert page.evaluate("document.documentElement.lang")
 
 
@@ -372,7 +374,7 @@ def test_a_visitor_without_a_mouse(page):
     """From an example to the saved numbers, by keys alone."""
 
     def go_to(name: str) -> None:
-        for _ in range(70):
+        for _ in range(100):
             page.keyboard.press("Tab")
             at = "document.activeElement"
             label = f"{at}.ariaLabel || {at}.innerText || {at}.labels?.[0]?.innerText || ''"

@@ -107,6 +107,13 @@ def test_a_damaged_shard(tars: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     same(out, copies=2)
 
 
+def test_what_a_worker_cannot_have(tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["label", str(tars), "--out", str(tmp_path / "out"), "--workers", "1", "--backend", "abacus"]
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert "there is no backend 'abacus'" in told and "Traceback" not in told
+
+
 def test_no_source(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["label", str(tmp_path / "no"), "--out", str(tmp_path / "out")]) == 1
     assert "no: there is no such file or folder" in capsys.readouterr().err

@@ -56,9 +56,9 @@ def test_labelling_styles_differ_once_learnt():
 @pytest.mark.parametrize(
     "change, reason",
     [
-        ({"architecture": "x"}, "architecture 'x'"),
-        ({"temperatures": (1.0,)}, "1 temperatures"),
-        ({"annotation_offsets": (0.0,)}, "1 annotation_offsets"),
+        ({"architecture": "x"}, "architecture is 'x'"),
+        ({"temperatures": (1.0,)}, "temperatures has 1"),
+        ({"annotation_offsets": (0.0,)}, "annotation_offsets has 1"),
     ],
 )
 def test_unknown_names_are_refused(change, reason):

@@ -77,7 +77,6 @@ def test_the_graph_says_about_the_same_on_8_bits(network, tmp_path: Path) -> Non
         assert [output.shape for output in small] == [(5, 68, 2), (5, 68), (5, 68)]
         assert np.abs(plain[0] - small[0]).mean() < 0.3
         assert np.corrcoef(plain[1].ravel(), small[1].ravel())[0, 1] > 0.97
-    assert (tmp_path / "int8.onnx").stat().st_size < 0.6 * sum(p.numel() for p in network.parameters()) * 4
 
 
 def test_ranges_of_another_network_are_refused(network, tmp_path: Path) -> None:

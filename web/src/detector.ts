@@ -4,7 +4,7 @@ import { type Box, height, iou, longerSide, suppress, width } from "./geometry";
 import { type Picture, resize, roundEven } from "./pixels";
 
 /** The section `detector` of config.json; the same names, meanings and units as in Python. */
-type Numbers = "least_size" | "input_size" | "fine_pixels" | "enlargement" | "enlarged_pixels" | "min_score" | "max_iou";
+type Numbers = "least_size" | "input_size" | "coarse_size" | "fine_pixels" | "enlargement" | "enlarged_pixels" | "min_score" | "max_iou";
 export type DetectorConfig = Record<Numbers, number> & {
   bias: [number, number, number, number];
   calibration: [number, number];
@@ -21,17 +21,17 @@ export interface Detections {
 
 // The numbers and their reasons are those of fkp/detector.py.
 const STRIDES = [8, 16, 32], PRIOR = 4;
-const SMALLEST = 10, MOST_BOXES = 5000;
+const SMALLEST = 10, LARGEST = 256, COARSEST = 48, MOST_BOXES = 5000;
 const VOTE_IOU = 0.65, VOTE_SCORE = 0.5;
 const GREY = 128;
 
 /** Tight boxes in pixels of the picture, and their scores, best first; `minScore` by default as configured. */
 export async function detect(picture: Picture, network: Network, config: DetectorConfig, minScore = config.min_score): Promise<Detections> {
-  const [first, ...fine] = scales(picture, config), voting = VOTE_SCORE * minScore;
-  const all = await look(picture, network, config, first!, voting, Infinity);
-  for (const scale of fine) {
-    // What is large here, the first look sees whole, and better.
-    const { boxes, scores } = await look(picture, network, config, scale, voting, config.input_size / 2);
+  const [coarse, ...others] = scales(picture, config), voting = VOTE_SCORE * minScore;
+  const all = await look(picture, network, config, coarse!, voting, COARSEST, Infinity);
+  for (const scale of others) {
+    // What is larger, the pass before sees whole, and better.
+    const { boxes, scores } = await look(picture, network, config, scale, voting, 0, LARGEST);
     all.boxes.push(...boxes);
     all.scores.push(...scores);
   }
@@ -44,18 +44,22 @@ export async function detect(picture: Picture, network: Network, config: Detecto
   };
 }
 
-/** The scales at which a picture is looked at: one, or two for a big one, the smaller first. */
+/** The scales of the passes over a picture, the smallest first: two, or three for a big one. */
 export function scales({ width, height }: Picture, config: DetectorConfig): number[] {
   const longer = Math.max(height, width), pixels = height * width;
   const first = Math.min(Math.max(longer, config.least_size), config.input_size) / longer;
-  if (longer <= config.input_size) return [first];
-  const enlarged = Math.min(config.enlargement, Math.sqrt(config.enlarged_pixels / pixels));
-  const fine = Math.max(enlarged, Math.min(1, Math.sqrt(config.fine_pixels / pixels)));
-  return fine >= 1.15 * first ? [first, fine] : [first];
+  const passes = [config.coarse_size / longer, first];
+  if (longer > config.input_size) {
+    const enlarged = Math.min(config.enlargement, Math.sqrt(config.enlarged_pixels / pixels));
+    const fine = Math.max(enlarged, Math.min(1, Math.sqrt(config.fine_pixels / pixels)));
+    if (fine >= 1.15 * first) passes.push(fine);
+  }
+  return passes;
 }
 
 async function look(
-  picture: Picture, network: Network, config: DetectorConfig, scale: number, minScore: number, largest: number,
+  picture: Picture, network: Network, config: DetectorConfig, scale: number,
+  minScore: number, least: number, largest: number,
 ): Promise<Detections> {
   const [slope, intercept] = config.calibration;
   const { planes, dims, scaleX, scaleY } = fit(picture, scale);
@@ -70,7 +74,7 @@ async function look(
     }
   }
   if (sure.length > MOST_BOXES) sure = sure.sort((a, b) => b.score - a.score).slice(0, MOST_BOXES);
-  const boxes: Box[] = [], scores: number[] = [], smallest = SMALLEST * Math.max(1, scale);
+  const boxes: Box[] = [], scores: number[] = [], smallest = Math.max(least, SMALLEST * Math.max(1, scale));
   // Edges at −½: the inverse of how `fit` placed the picture.
   const back = (value: number, scale: number) => (value + 0.5) / scale - 0.5;
   for (const { score, cell, x, y, stride } of sure) {

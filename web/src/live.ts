@@ -39,8 +39,7 @@ export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void 
       await video.play();
       tracker = new Tracker(await loading);
     } catch (error) {
-      if (mine === turn) stop(SAID[(error as Error).name] ?? "The camera could not be started.", "Try again");
-      return;
+      return void (mine === turn && stop(SAID[(error as Error).name] ?? "The camera could not be started.", "Try again"));
     }
     const [track] = stream.getVideoTracks();
     track!.addEventListener("ended", () => { if (mine === turn) stop("The camera was disconnected, or is no longer allowed.", "Try again"); });

@@ -47,7 +47,7 @@ document.addEventListener("keydown", (event) => {
   if (!(event.key in STEPS || event.key === "Home" || event.key === "End")) return;
   let buttons = [];
   if (tab) buttons = TABS.map(tab_of).filter(Boolean);
-  else if (group?.querySelector("[tabindex]")) buttons = [...group.querySelectorAll("button[tabindex]")];
+  else if (group?.querySelector("[tabindex]")) buttons = [...group.querySelectorAll("button[tabindex]:not(.remove)")];
   const at = buttons.indexOf(tab ?? event.target);
   if (at < 0) return;
   event.preventDefault();
@@ -95,8 +95,14 @@ for (const name of ["dragover", "drop"]) {
   });
 }
 window.fkpGive = (what, files) => {
+  const detail = { what, files: [...files] };
   window.fkpGoTo(what === "clip" ? "video" : "photo");
-  document.dispatchEvent(new CustomEvent("fkp-files", { detail: { what, files: [...files] } }));
+  const wait = setInterval(() => {  // a tab is built when it is opened for the first time
+    if (!document.querySelector(`#${what} .drop`)?.checkVisibility()) return;
+    clearInterval(wait);
+    setTimeout(() => document.dispatchEvent(new CustomEvent("fkp-files", { detail })), 100);
+  }, 50);
+  setTimeout(() => clearInterval(wait), 10000);
 };
 
 // --- The server: one word when it is away, one when it is back -------------------------------------------------

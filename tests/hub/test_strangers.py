@@ -1,0 +1,275 @@
+"""Weights of somebody else: a graph is run only if it computes what they do, and no number is believed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+from fkp import FaceKeypoints, runtime
+from fkp.config import DetectorConfig, KeypointConfig
+from fkp.demo import about
+from fkp.hub import model_card, onnx_file, weights
+from fkp.hub.errors import WeightsError
+
+onnx = pytest.importorskip("onnx", reason="builds the graphs of strangers")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+KEYPOINTS = "onnx/keypoints.onnx"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The bundled weights, of somebody else: without 8-bit integers, which are not run there anyway."""
+    copy = tmp_path / "weights"
+    shutil.copytree(weights.BUNDLED, copy)
+    for graph in copy.glob("onnx/*.int8.onnx"):
+        graph.unlink()
+    return copy
+
+
+def changed(folder: Path, change, name: str = KEYPOINTS) -> None:
+    model = onnx.load(folder / name)
+    change(model.graph)
+    (folder / name).write_bytes(model.SerializeToString())
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(runtime.BackendError) as caught:
+        FaceKeypoints.from_pretrained(folder, backend="onnxruntime")
+    return str(caught.value)
+
+
+def test_the_very_same_graphs_are_run(folder: Path) -> None:
+    assert FaceKeypoints.from_pretrained(folder, backend="onnxruntime").backend == "onnxruntime"
+
+
+def halved(folder: Path) -> None:
+    """Every weight of the keypoint network half as large, in its graph too."""
+    tensors = weights.load(folder)
+    new = {f"keypoints.{n}": (a / 2).astype(a.dtype) if a.dtype.kind == "f" else a
+           for n, a in tensors.keypoint_tensors.items()}  # fmt: skip
+    new |= {f"detector.{name}": array for name, array in tensors.detector_tensors.items()}
+    with safetensors.safe_open(folder / weights.WEIGHTS, "numpy") as file:
+        metadata = file.metadata()
+    (folder / weights.WEIGHTS).write_bytes(safetensors.numpy.save(new, metadata))
+    digest = weights.load(folder).digest("keypoints")
+    model = onnx.load(folder / KEYPOINTS)
+    for tensor in model.graph.initializer:
+        name = tensor.name.removeprefix("network.").removesuffix(".float16")
+        if name in tensors.keypoint_tensors:
+            array = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array((array / 2).astype(array.dtype), tensor.name))
+    for entry in model.metadata_props:
+        if entry.key == runtime.WEIGHTS_SHA256:
+            entry.value = digest
+    (folder / KEYPOINTS).write_bytes(model.SerializeToString())
+
+
+def test_other_weights_in_the_same_graph_are_run(folder: Path) -> None:
+    halved(folder)
+    assert FaceKeypoints.from_pretrained(folder, backend="onnxruntime").backend == "onnxruntime"
+
+
+def test_external_data_is_refused_outright(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `location=".env"` that file's bytes came out as points. Not even of bundled weights is it read."""
+
+    def outside(graph) -> None:
+        tensor = next(t for t in graph.initializer if t.name == "network.mean")
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", ".env"), ("offset", "0"), ("length", "12")):
+            tensor.external_data.add(key=key, value=value)
+
+    (folder / ".env").write_text("SECRET=1234567890")
+    monkeypatch.chdir(folder)
+    changed(folder, outside)
+    assert KEYPOINTS in refused(folder) and "another file" in refused(folder)
+    monkeypatch.setattr(weights, "BUNDLED", folder)
+    with pytest.raises(onnx_file.OnnxError, match="another file"):
+        weights.load(folder).check_graph("keypoints", "onnxruntime", (folder / KEYPOINTS).read_bytes())
+
+
+def fifty_pixels(graph) -> None:
+    """Every point 50 pixels further."""
+    last = graph.node[-1]
+    producer = next(node for node in graph.node if "keypoints" in node.output)
+    producer.output[list(producer.output).index("keypoints")] = "before"
+    graph.initializer.append(numpy_helper.from_array(np.float32([50]), "fifty"))
+    graph.node.append(helper.make_node("Add", ["before", "fifty"], ["keypoints"]))
+    assert last is not None
+
+
+def by_the_mean(graph) -> None:
+    """The same with a number that is in the config."""
+    producer = next(node for node in graph.node if "keypoints" in node.output)
+    producer.output[list(producer.output).index("keypoints")] = "before"
+    graph.initializer.append(numpy_helper.from_array(np.float32([124, 116]), "m"))
+    graph.node.append(helper.make_node("Add", ["before", "m"], ["keypoints"]))
+
+
+def not_a_number(graph) -> None:
+    producer = next(node for node in graph.node if "sigmas" in node.output)
+    producer.output[list(producer.output).index("sigmas")] = "before"
+    graph.initializer.append(numpy_helper.from_array(np.float32([np.nan]), "nan"))
+    graph.node.append(helper.make_node("Mul", ["before", "nan"], ["sigmas"]))
+
+
+def endless_loop(graph) -> None:
+    one = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go_in"], ["go_out"])], "body",
+        [one("i", TensorProto.INT64, []), one("go_in", TensorProto.BOOL, [])],
+        [one("go_out", TensorProto.BOOL, [])],
+    )  # fmt: skip
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    graph.node.insert(0, helper.make_node("Loop", ["", "yes"], [], body=body))
+
+
+def wrong_shape(graph) -> None:
+    producer = next(node for node in graph.node if "keypoints" in node.output)
+    producer.output[list(producer.output).index("keypoints")] = "before"
+    graph.node.append(helper.make_node("Transpose", ["before"], ["keypoints"], perm=[2, 1, 0]))
+
+
+def another_weight(graph) -> None:
+    tensor = next(t for t in graph.initializer if t.name.endswith(".float16"))
+    array = numpy_helper.to_array(tensor).copy()
+    array.flat[0] += 1
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def another_constant(graph) -> None:
+    node = next(
+        n for n in graph.node if n.op_type == "Constant" and any(a.name == "value_ints" for a in n.attribute)
+    )
+    node.attribute[0].ints[0] += 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [fifty_pixels, by_the_mean, not_a_number, endless_loop, wrong_shape, another_weight, another_constant],
+)
+@pytest.mark.parametrize("first", [lambda folder: None, halved], ids=["same weights", "other weights"])
+def test_a_graph_that_computes_anything_else_is_refused(folder: Path, change, first) -> None:
+    first(folder)
+    changed(folder, change)
+    assert KEYPOINTS in refused(folder)
+
+
+def test_the_detectors_graph_is_looked_at_too(folder: Path) -> None:
+    changed(folder, another_weight, "onnx/detector.onnx")
+    assert "onnx/detector.onnx" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x08", b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"text" * 99]
+)
+def test_what_is_no_graph_is_a_sentence(folder: Path, content: bytes) -> None:
+    (folder / KEYPOINTS).write_bytes(content)
+    assert KEYPOINTS in refused(folder)
+
+
+def test_cut_anywhere_it_is_a_sentence(folder: Path) -> None:
+    content = (folder / KEYPOINTS).read_bytes()
+    nothing = lambda name, array: frozenset()  # noqa: E731
+    for length in np.random.default_rng(0).integers(1, len(content), 50).tolist():
+        try:
+            onnx_file.read(content[:length], nothing)
+        except onnx_file.OnnxError:
+            continue
+
+
+# --- Configs and figures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "network, key, value",
+    [
+        ("keypoints", "depths", [10**9, 1, 1]), ("keypoints", "widths", [12000] * 4),
+        ("keypoints", "margin", -1),
+        ("keypoints", "margin", 0), ("keypoints", "margin", float("nan")), ("keypoints", "crop_size", 0),
+        ("keypoints", "crop_size", 113), ("keypoints", "crop_size", 10**9), ("keypoints", "std", [0, 1, 1]),
+        ("keypoints", "mean", [1e300, 1, 1]), ("keypoints", "temperatures", [1, 1]),
+        ("keypoints", "annotation_offsets", [9.0] * 8), ("keypoints", "architecture", "resnet"),
+        ("keypoints", "visibility_calibration", [float("inf"), 0]), ("keypoints", "top_down_width", -4),
+        ("detector", "fine_pixels", -1), ("detector", "input_size", 0), ("detector", "least_size", 10**9),
+        ("detector", "min_score", 2), ("detector", "max_iou", float("nan")),
+        ("detector", "depths", [1, 1, 10**9]),
+        ("detector", "neck_width", 0), ("detector", "bias", [9, 0, 0, 0]), ("detector", "widths", []),
+    ],
+)  # fmt: skip
+def test_every_number_of_a_config_has_a_range(folder: Path, network: str, key: str, value: object) -> None:
+    config = json.loads((folder / weights.CONFIG).read_text())
+    config[network][key] = value
+    (folder / weights.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=f"config.json.*{key}"):
+        weights.load(folder)
+
+
+def test_the_usual_configs_are_within() -> None:
+    KeypointConfig(), DetectorConfig(), weights.load(weights.BUNDLED)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+def test_files_that_are_none(folder: Path, name: str) -> None:
+    for content in ("[" * 100_000, "5", '{"format": ', " " * 20_000_001):
+        (folder / name).write_text(content)
+        with pytest.raises(WeightsError, match=name):
+            weights.load(folder)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)  # reading it would wait for ever
+    with pytest.raises(WeightsError, match=name):
+        weights.load(folder)
+
+
+def test_a_tensor_with_nan_is_told_at_load(folder: Path) -> None:
+    with safetensors.safe_open(folder / weights.WEIGHTS, "numpy") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    name = next(name for name, array in tensors.items() if array.dtype.kind == "f")
+    tensors[name] = tensors[name].copy()
+    tensors[name].flat[0] = np.nan
+    (folder / weights.WEIGHTS).write_bytes(safetensors.numpy.save(tensors, metadata))
+    with pytest.raises(WeightsError, match=name.replace(".", r"\.")):
+        weights.load(folder)
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
+    """In processes of their own, for the library orders metadata anew in each."""
+    code = "import sys; from fkp.hub import weights; weights.save(sys.argv[1], weights.load(weights.BUNDLED))"
+    contents = set()
+    for number in range(3):
+        place = tmp_path / str(number)
+        subprocess.run([sys.executable, "-c", code, str(place)], check=True, cwd=Path(__file__).parents[2])
+        contents.add((place / weights.WEIGHTS).read_bytes())
+        assert len(weights.load(place).keypoint_tensors) > 0
+    assert len(contents) == 1
+
+
+def test_what_figures_say_is_text() -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    figures = {"n": evil, "missed": 1, "nme": 1.0, "nme_inner": 1.0, "fr8": 1.0}
+    metrics = {
+        "accuracy": {"sets": {"a": evil}, "figures": {"m": {"a": {"truth": figures, "detected": figures}}}}
+    }
+    assert "<img src=x" not in about.text(metrics, [evil], None)
+    figures["n"] = 5  # type: ignore[assignment]
+    assert "<img src=x" not in about.text(metrics, [evil], None)
+
+
+def test_a_command_does_not_break_out_of_the_cards_code() -> None:
+    evil = "x\n```\n</details>\n<img src=x onerror=alert(1)>\n```sh\n"
+    told = model_card._as_text({"training": {"keypoints": {"command": evil}}, "title": evil, "n": 5})
+    assert (
+        "`" not in told["training"]["keypoints"]["command"]
+        and "\n" not in told["training"]["keypoints"]["command"]
+    )
+    assert "<img" not in told["title"].replace("\\<", "") and told["n"] == 5
