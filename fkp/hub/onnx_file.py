@@ -51,8 +51,8 @@ class Graph:
 
 def refuse_external_data(content: bytes) -> None:
     """Raise OnnxError for a file whose weights lie in other files, wherever in it they are named."""
-    # The key "location" says where (onnx.proto, TensorProto.external_data): a file without that word has none,
-    # and need not be read, which takes as long as running it.
+    # The key "location" says where (onnx.proto, TensorProto.external_data): a file without that word has
+    # none, and need not be read, which takes as long as running it.
     if b"location" in content:
         read(content, lambda name, array: frozenset())
 
