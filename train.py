@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)  # the initial weights
     try:
         run = RunFolder(args.runs / (args.name or args.what))
-        data_digest = digest_of_labels(args.data)
+        data_digest = digest_of_labels(args.csv or args.data)
         if args.batch_size % world:
             raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
         if args.push_to and rank == 0:
@@ -124,7 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
             if changed:
                 raise CheckpointError(f"the run was started with other settings: {', '.join(changed)}")
             if checkpoint.get("data", data_digest) != data_digest:
-                raise CheckpointError(f"the CSVs in {args.data} have changed since {run.checkpoint}")
+                labels = args.csv or args.data
+                raise CheckpointError(f"the CSVs of {labels} have changed since {run.checkpoint}")
             model.load_state_dict(checkpoint["model"])
             average.load_state_dict(checkpoint["average"])
             for optimizer, stored in zip(optimizers, checkpoint["optimizers"], strict=True):
@@ -447,11 +448,11 @@ def descend(
     return True
 
 
-def digest_of_labels(folder: Path) -> str:
-    """SHA-256, in hex, of all CSVs in a data folder and the folders in it, with their names."""
+def digest_of_labels(data: Path) -> str:
+    """SHA-256, in hex, of a CSV, or of all in a data folder and the folders in it, with their names."""
     sha256 = hashlib.sha256()
-    for path in sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv")]):
-        sha256.update(f"{path.relative_to(folder).as_posix()}\n".encode())
+    for path in [data] if data.is_file() else sorted([*data.glob("*.csv"), *data.glob("*/*.csv")]):
+        sha256.update(f"{path.relative_to(data).as_posix()}\n".encode())
         sha256.update(path.read_bytes())
     return sha256.hexdigest()
 

@@ -344,6 +344,8 @@ class FaceKeypoints:
         n, width = crops.shape[0], crops.shape[2]
         keypoints, *others = self._run(np.concatenate([crops, crops[:, :, ::-1]]))
         back = geometry.mirror(keypoints[n:], width)
+        # The offset of the style's labels is to the right in either picture.
+        back[..., 0] += 2 * self.config.annotation_offset(self.label_style)[0]
         sigmas, visibility = ((o[:n] + o[n:][:, list(scheme.FLIP)]) / 2 for o in others)
         return (keypoints[:n] + back) / 2, sigmas, visibility
 

@@ -44,8 +44,9 @@ def test_from_hub_to_hub(tmp_path: Path) -> None:
         def run_script() -> str:
             command = [sys.executable, str(EXAMPLES / "label_hub_dataset.py"), "someone/in", "someone/out"]
             done = loopback_hub.run_fresh(
-                [*command, "--workers", "1"], hub.url, tmp_path / "home", HF_TOKEN="hf_secret"
-            )
+                [*command, "--workers", "1"], hub.url, tmp_path / "home", HF_TOKEN="hf_secret",
+                PYTHONPATH=str(EXAMPLES.parent),
+            )  # fmt: skip
             assert done.returncode == 0, done.stderr
             return done.stdout
 
