@@ -289,7 +289,7 @@ def test_a_file_of_ones_own_needs_no_hub(file: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_model_with_yunet(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FKP_YUNET", str(file))
-    model = FaceKeypoints.from_pretrained(detector="yunet")
+    model = FaceKeypoints.from_pretrained(detector="yunet", passes=1)  # a drawn face has no sure points
     assert model.describe()[2] == f"faces by YuNet ({file}), OpenCV {cv2.__version__}"
     image = picture((5, 6, 250), (20, 13, 100))
     (face,) = model(image)

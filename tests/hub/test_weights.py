@@ -221,14 +221,19 @@ def test_tensors_of_neither_network(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"top_down_width": 6}, {"architecture": "transformer"}, {"widths": []}, {"temperatures": [1.0]}],
+    ("change", "reason"),
+    [
+        ({"top_down_width": 6}, "model.safetensors does not fit its config.json"),
+        ({"architecture": "transformer"}, "config.json: architecture is 'transformer', where one of"),
+        ({"widths": []}, "config.json: widths has 0 numbers"),
+        ({"temperatures": [1.0]}, "config.json: temperatures has 1 numbers, where 4 are needed"),
+    ],
     ids=str,
 )
-def test_tensors_of_a_network_of_another_shape(folder: Path, change: dict) -> None:
-    """Seen where the network is made ready to run."""
+def test_config_that_does_not_fit(folder: Path, change: dict, reason: str) -> None:
+    """Numbers out of range are seen at once, tensors of another shape where the network is made ready."""
     change_config(folder, {"keypoints": change})
-    with pytest.raises(WeightsError, match="model.safetensors does not fit its config.json") as caught:
+    with pytest.raises(WeightsError, match=reason) as caught:
         FaceKeypoints(hub.load(folder))
     assert "\n" not in str(caught.value)
 
