@@ -85,7 +85,9 @@ def memory(process: int) -> float:
     return total / 1024
 
 
-def run(source: Path, out: Path, workers: int, half: int | None) -> tuple[float, float, list[float]]:
+def run(
+    source: Path, out: Path, workers: int, passes: str | int, half: int | None = None
+) -> tuple[float, float, list[float]]:
     """Seconds by the clock and of processors, and the memory over time, of one run.
 
     With `half` shards done, all its processes are killed.
@@ -93,7 +95,7 @@ def run(source: Path, out: Path, workers: int, half: int | None) -> tuple[float,
     where = [str(source), "--out", str(out), "--workers", str(workers)]
     command = [sys.executable, "-m", "fkp", "label", *where]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    process = subprocess.Popen([*command, *PASSES], cwd=ROOT, start_new_session=True)
+    process = subprocess.Popen([*command, "--passes", str(passes)], cwd=ROOT, start_new_session=True)
     seen = []
     while process.poll() is None:
         seen.append(memory(process.pid))
@@ -104,9 +106,6 @@ def run(source: Path, out: Path, workers: int, half: int | None) -> tuple[float,
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     return time.monotonic() - began, used, seen
-
-
-PASSES: list[str] = []
 
 
 def rows(out: Path) -> list[tuple[int, int]]:
@@ -121,10 +120,9 @@ def finished(out: Path) -> int:
     return sum(about["pictures"] for path in out.glob("[!.]*.parquet") if (about := table.about(path)))
 
 
-def alone(source: Path, count: int = 100) -> float:
+def alone(source: Path, passes: str | int, count: int = 100) -> float:
     """Pictures a core-second of the model itself, one decoded picture after the other."""
-    options = {PASSES[0].removeprefix("--"): PASSES[1]} if PASSES else {}
-    model = FaceKeypoints.from_pretrained(threads=1, **options)  # type: ignore[arg-type]
+    model = FaceKeypoints.from_pretrained(threads=1, passes=passes)
     with tarfile.open(sorted(source.glob("*.tar"))[0]) as tar:
         files = [tar.extractfile(member) for member in tar.getmembers()[:count]]
         decoded = [images.decode(file.read(), "").image for file in files if file is not None]
@@ -144,10 +142,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data")
     parser.add_argument("--pictures", type=int, default=2000, help="how many (default: 2000)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, cores()], help="processes of each run")
-    parser.add_argument("--passes", help="as in fkp label")
+    parser.add_argument("--passes", choices=("auto", "1", "2"), default="auto", help="as in fkp label")
     parser.add_argument("--kill", action="store_true", help="end every run in the middle, and go on with it")
     args = parser.parse_args()
-    PASSES[:] = ["--passes", args.passes] if args.passes else []
+    args.passes = args.passes if args.passes == "auto" else int(args.passes)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary, "in")
@@ -157,18 +155,18 @@ def main() -> None:
         where = machine()
         print(f"{args.pictures} pictures, {size / args.pictures / 1000:.0f} kB each; {where['cpu']}, "
               f"{where['cores']} cores, load {where['load_before']}")  # fmt: skip
-        print(f"the model alone, on decoded pictures: {3600 * alone(source):.0f} pictures a core-hour")
+        print(f"the model alone, on decoded pictures: {3600 * alone(source, args.passes):.0f} pictures a core-hour")
         for workers in args.workers:
             out = Path(temporary, f"out-{workers}")
             shards = -(-args.pictures // A_SHARD)
             seconds = used = 0.0
             seen: list[float] = []
             if args.kill:
-                seconds, used, seen = run(source, out, workers, half=max(1, shards // 2))
+                seconds, used, seen = run(source, out, workers, args.passes, max(1, shards // 2))
                 kept, left = finished(out), len(list(out.glob(".*.part")))
                 print(f"killed after {seconds:.0f} s: {kept} pictures finished, {left} shards were begun")
                 size_kept = {path: path.stat().st_mtime_ns for path in out.glob("[!.]*")}
-            more = run(source, out, workers, half=None)
+            more = run(source, out, workers, args.passes)
             if args.kill:
                 same = all(path.stat().st_mtime_ns == at for path, at in size_kept.items())
                 print(f"gone on with: what was finished is {'as it was' if same else 'CHANGED'}")
@@ -180,7 +178,7 @@ def main() -> None:
             middle = [statistics.median(part) for part in np.array_split(np.array(more[2]), 4) if len(part)]
             print(
                 f"{workers} processes: {args.pictures / seconds:.1f} pictures/s by the clock, {hour:.0f} a "
-                f"core-hour; 100 million: {1e8 / hour:.0f} core-hours, {1e8 * kilobytes / 1e9:.0f} TB·10⁻³; "
+                f"core-hour; 100 million: {1e8 / hour:.0f} core-hours, {1e8 * kilobytes / 1e6:.0f} GB; "
                 f"{len(found)} rows, {kilobytes:.2f} kB a picture; memory, medians of quarters of the run: "
                 f"{', '.join(f'{value:.0f}' for value in middle)} MB, at most {max(seen):.0f} MB"
             )

@@ -61,7 +61,7 @@ class _Placed:
     transforms: np.ndarray
 
     def surer(self, others: _Placed, rows: np.ndarray) -> Self:
-        """With the rows (m,) replaced by `others`, m faces, where the expected error is clearly smaller there.
+        """With the rows (m,) replaced by `others`, m faces, where their expected error is clearly smaller.
 
         Scores would not do: they count in distances between the eyes, which close up in profile.
         """

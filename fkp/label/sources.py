@@ -65,11 +65,14 @@ class Shard:
     size: int
     names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    length: int = 0
+    """Bytes of the file, if it is one."""
 
     @property
     def fingerprint(self) -> str:
-        """What tells this input from another, as far as names and sizes can."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        """What tells this input from another, as far as names and sizes can, wherever it lies."""
+        about = asdict(self) | {"where": ""}
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -242,11 +245,12 @@ def _of_files(
         if ending is None:
             raise SourceError(f"{source}: {name} is no tar or Parquet shard")
         path = f"{folder}/{name}"
-        size, columns = fs.size(path), tuple[str, ...]()
+        size = length = fs.size(path)
+        columns: tuple[str, ...] = ()
         if ending in PARQUET:
             size, columns = _columns(fs, path, column, key)
         kind = "parquet" if ending in PARQUET else "tar"
-        found.append(Shard(name[: -len(ending)], kind, _address(fs, path), size, columns=columns))
+        found.append(Shard(name[: -len(ending)], kind, _address(fs, path), size, (), columns, length))
     if not found:
         raise SourceError(f"{source}: there is no such file")
     names = [shard.name for shard in found]

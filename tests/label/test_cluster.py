@@ -78,7 +78,7 @@ def test_a_worker_is_killed(cluster: str, tmp_path: Path) -> None:
         time.sleep(0.05)
     printed, told = run.communicate(timeout=300)
     assert run.returncode == 0 and killed, told
-    assert printed.startswith("120 pictures, 120 faces"), printed
+    assert "120 pictures, 120 faces" in printed  # after what Ray says of the one that was killed
     names = pq.read_table(sorted(out.glob("[!.]*.parquet")), columns=["picture"])["picture"].to_pylist()
     assert sorted(names) == sorted(f"./{number}-{copy}.jpg" for number in range(6) for copy in range(20))
     assert len(list(out.iterdir())) == 6, "what is unfinished is there still"
