@@ -313,8 +313,9 @@ assert torch.get_default_device().type == "meta" and torch.get_default_dtype() =
 
 def test_defaults_of_torch_are_somebody_elses(root: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DEFAULTS, str(hub.BUNDLED)], cwd=root, capture_output=True, text=True, timeout=300
-    )
+        [sys.executable, "-c", DEFAULTS, str(hub.BUNDLED)], cwd=root,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 
