@@ -6,16 +6,14 @@
     torchrun --nproc-per-node 2 train.py keypoints --data DATA
     python train.py keypoints --csv labels.csv --images pictures --start fkp/weights --epochs 9   # your faces
 
-The bundled keypoint weights were made on two CPU cores by these four (LOG.md says how long they took):
+The bundled keypoint weights were made on a CPU core by these two; EARLIER is the third version of LOG.md,
+which says how long they took:
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 train.py keypoints --data DATA --precision bf16 --threads 1
-        --workers 0 --epochs 210 --validate-every 10 --name wide
-    python train.py keypoints --data DATA --precision bf16 --threads 1 --workers 0 --start runs/wide/model
-        --teacher runs/wide/model --widths 16 32 64 112 --augmentation 1 0.7 1 --lr 1e-3 --muon-lr 0.01
-        --epochs 85 --validate-every 5 --name narrow
-    the same without --augmentation, and with --epochs 75 --seed 1 --name another
-    python train.py keypoints --data DATA --start runs/narrow/model runs/another/model
-        --widths 16 32 64 112 --epochs 0 --name mean
+    OPTIONS="--data DATA --precision bf16 --threads 1 --workers 0 --start EARLIER --validate-every 2"
+    python train.py keypoints $OPTIONS --widths 16 64 128 256 --blocks 2 3 4 --top-down 96 --lr 1e-3
+        --muon-lr 0.015 --epochs 9 --name wide
+    python train.py keypoints $OPTIONS --widths 16 32 64 112 --blocks 1 3 2 --top-down 64 --lr 1.5e-3
+        --muon-lr 0.02 --epochs 20 --teacher runs/wide/model --name narrow
 
 DATA is a folder laid out as README.md says. Everything a run makes lies in runs/<name>/: log.csv, curve.png,
 preview.png (labels beside predictions), checkpoint.pt, and at the end model/ with config.json,
@@ -40,14 +38,21 @@ from typing import Any, Protocol
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-import torch
+
+try:
+    import matplotlib  # noqa: F401
+    import torch
+    import torchvision  # noqa: F401
+except ImportError as error:
+    sys.exit(f"train.py needs {error.name}: run 'pip install \"fkp[train]\"'")
+
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from fkp import FaceKeypoints, __version__, detector, hub, runtime
+from fkp import FaceKeypoints, __version__, detector, hub, runtime, scheme
 from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig
 from fkp.hub import publish
 from fkp.networks import keypoint_net, state
@@ -300,7 +305,7 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         )  # fmt: skip
     return keypoint_task.KeypointTask(
         args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
-        augmentation=augmentation, all_faces=args.all_faces,
+        augmentation=augmentation, all_faces=args.all_faces, repeats=args.repeats,
     )  # fmt: skip
 
 
@@ -551,6 +556,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                           metavar=("TURN", "FRAMING", "PHOTOMETRY"),
                           help="keypoints: share of the turning, of the shifting and zooming, and of "
                                "the changes of pixels (default: 1 1 1)")  # fmt: skip
+    learning.add_argument("--repeats", type=int, nargs=3, default=keypoint_task.REPEATS,
+                          metavar=tuple(style.upper() for style in scheme.LABEL_STYLES),
+                          help="keypoints: how often an epoch shows the faces of each labelling style "
+                               "(default: 2 1 1)")  # fmt: skip
     learning.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights")
     learning.add_argument("--seed", type=int, default=0)
     machine = parser.add_argument_group("machine")

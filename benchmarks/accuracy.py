@@ -50,15 +50,10 @@ class Results(NamedTuple):
 def measure(model: str, baseline: str | None, folder: Path, limit: int | None = None) -> Results:
     """Everything that is measured, of the model in one folder and the baseline in another, on the data."""
     load = pipeline.FaceKeypoints.from_pretrained
-    plain = load(model)
-    ways = {
-        "mirrored": load(model, mirrored=True),
-        "passes": load(model, passes=2),
-        "mirrored_passes": load(model, mirrored=True, passes=2),
-    }
-    own_style = {style: load(model, label_style=style) for style in {test.style for test in SETS}}
-    auto = load(model, label_style="auto")
-    other = load(baseline) if baseline else None
+    plain = load(model, passes=1)
+    ways = {"mirrored": load(model, passes=1, mirrored=True), "passes": load(model)}
+    own_style = {style: load(model, passes=1, label_style=style) for style in {test.style for test in SETS}}
+    other = load(baseline, passes=1) if baseline else None
 
     faces = {test.name: read(test, folder, limit) for test in SETS}
     boxes = {name: detect(plain, labelled) for name, labelled in faces.items()}
@@ -68,7 +63,6 @@ def measure(model: str, baseline: str | None, folder: Path, limit: int | None = 
         placed.setdefault("KeypointNet", {})[test.name] = {
             "truth": place(plain, labelled),
             "detected": place(plain, labelled, found),
-            "auto": place(auto, labelled),
             **{way: place(changed, labelled) for way, changed in ways.items()},
             "own_style": place(own_style[test.style], labelled),
             "own_detected": place(own_style[test.style], labelled, found),
@@ -80,14 +74,12 @@ def measure(model: str, baseline: str | None, folder: Path, limit: int | None = 
             }
 
     of_model, lfpw = placed["KeypointNet"], faces["lfpw_test"]
-    untouched = {1: of_model["lfpw_test"]["truth"], 2: of_model["lfpw_test"]["passes"]}
+    untouched = {1: of_model["lfpw_test"]["truth"], "auto": of_model["lfpw_test"]["passes"]}
     figures = {
         "unit": "percent of the distance between the outer eye corners; rates, areas and gains in percent",
         "sets": {test.name: test.title for test in SETS},
         "label_style": plain.label_style,
-        "temperatures": dict(
-            zip(scheme.LABEL_STYLES, plain.config.temperatures, strict=True)
-        ),
+        "temperatures": dict(zip(("None", *scheme.LABEL_STYLES), plain.config.temperatures, strict=True)),
         "figures": {
             network: {
                 name: {
@@ -104,7 +96,7 @@ def measure(model: str, baseline: str | None, folder: Path, limit: int | None = 
             }
             for test in SETS
         },
-        "robustness": robustness.measure({1: plain, 2: ways["passes"]}, lfpw, untouched),
+        "robustness": robustness.measure({1: plain, "auto": ways["passes"]}, lfpw, untouched),
         "detector": detector_errors(plain, folder, limit),
         "weak": weak(of_model["ytf_test"]["own_style"], faces["ytf_test"].keypoints),
     }

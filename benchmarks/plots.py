@@ -188,7 +188,7 @@ def robustness(figures: Mapping[str, Any]) -> Figure:
     for (name, title, x, easy), above, below in zip(_PANELS, errors, scores, strict=False):
         above.axhline(untouched[1]["nme"], color=GREY, lw=1, ls=":", label="untouched")
         ticks: set[float] = set()
-        for passes, colour, marker, fill in ((1, BLUE, "o", BLUE), (2, VERMILION, "^", "white")):
+        for passes, colour, marker, fill in ((1, BLUE, "o", BLUE), ("auto", VERMILION, "^", "white")):
             rows = _rows(figures, name, passes)
             if not rows:
                 continue
@@ -258,7 +258,7 @@ def mean_face(keypoints: np.ndarray) -> np.ndarray:
     return np.stack([mean.real, mean.imag], axis=1)
 
 
-def _rows(figures: Mapping[str, Any], condition: str, passes: int) -> list[dict[str, Any]]:
+def _rows(figures: Mapping[str, Any], condition: str, passes: int | str) -> list[dict[str, Any]]:
     """The measured rows of a condition, untouched faces left out, by rising level."""
     measured = [r for r in figures["robustness"] if r["n"]]
     rows = [r for r in measured if (r["condition"], r["passes"]) == (condition, passes)]

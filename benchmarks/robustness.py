@@ -107,14 +107,14 @@ class Condition(NamedTuple):
     """How a level is written, with {} for the number."""
     levels: tuple[float, ...]
     change: Change
-    passes: tuple[int, ...] = (1,)
+    passes: tuple[int | str, ...] = (1,)
 
 
 CONDITIONS = (
     Condition("size", "Face size", "{} px", (100, 60, 40, 30, 20), shrunk),
-    Condition("turn", "Turned in the plane", "{}°", (15, 30, 45, 60, 90, 120, 150, 180), turned, (1, 2)),
-    Condition("shift", "Box shifted", "σ {} % of its side", (2, 5, 10), shifted_box, (1, 2)),
-    Condition("scale", "Box too large or small", "σ {} %", (2, 5, 10), scaled_box, (1, 2)),
+    Condition("turn", "Turned in the plane", "{}°", (15, 30, 45, 60, 90, 120, 150, 180), turned, (1, "auto")),
+    Condition("shift", "Box shifted", "σ {} % of its side", (2, 5, 10), shifted_box, (1, "auto")),
+    Condition("scale", "Box too large or small", "σ {} %", (2, 5, 10), scaled_box, (1, "auto")),
     Condition("blur", "Blur", "σ {} % of the inter-ocular distance", (2, 4, 8), blurred),
     Condition("jpeg", "JPEG", "quality {}", (50, 20, 10), compressed),
     Condition("dark", "Darkness", "{} % of the light, noise", (50, 25, 10), darkened),
@@ -149,11 +149,11 @@ def changed(faces: Labelled, condition: Condition, level: float) -> tuple[Labell
 
 
 def measure(
-    models: Mapping[int, pipeline.FaceKeypoints], faces: Labelled, untouched: Mapping[int, Placed]
+    models: Mapping[int | str, pipeline.FaceKeypoints], faces: Labelled, untouched: Mapping[int | str, Placed]
 ) -> list[dict[str, Any]]:
-    """A row of figures for each condition, number of passes and level, and first the `untouched` faces.
+    """A row of figures for each condition, passes and level, and first the `untouched` faces.
 
-    `models` and `untouched` are by number of passes. Rows are those of `faces.row`, with `condition`,
+    `models` and `untouched` are by their passes. Rows are those of `faces.row`, with `condition`,
     `passes` and `level`.
     """
     rows = [

@@ -13,10 +13,8 @@ Figures = Mapping[str, Any]
 WAYS = {
     "truth": ("true", "{network}"),
     "own_style": ("true", '{network}, `label_style="{style}"`'),
-    "auto": ("true", '{network}, `label_style="auto"`'),
     "mirrored": ("true", "{network}, `mirrored=True`"),
-    "passes": ("true", "{network}, `passes=2`"),
-    "mirrored_passes": ("true", "{network}, `mirrored=True, passes=2`"),
+    "passes": ("true", '{network}, `passes="auto"`'),
     "detected": ("detected", "{network}"),
     "own_detected": ("detected", '{network}, `label_style="{style}"`'),
 }
@@ -72,7 +70,7 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def _sets(by_network: Figures, default: str, ways: Iterable[str], columns: Sequence[str]) -> str:
+def _sets(by_network: Figures, default: str | None, ways: Iterable[str], columns: Sequence[str]) -> str:
     """A row for each set, way of asking and network that was asked so.
 
     Where a set's own labelling style is the default one, nothing is said twice.

@@ -15,8 +15,10 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from fkp import FaceKeypoints, hub, scheme
-from fkp.data import DataError, FaceCrop, FacialKeypointsDataset, Photometry, ToTensors
+from fkp import hub
+from fkp.data import DataError, FacialKeypointsDataset
+from fkp.networks import state
+from fkp.training.augmentation import FaceCrop, Photometry, ToTensors
 from fkp.training.keypoint_task import loss_of
 
 
@@ -33,10 +35,10 @@ def main() -> None:
 
     torch.manual_seed(0)
     try:
-        model = FaceKeypoints.from_pretrained(args.model)
-        network = model.keypoint_network.requires_grad_(True)
-        # Your labels need not lean as those do that the network was trained on.
-        network.config = replace(network.config, leans=(0.0,) * len(network.config.leans))
+        weights = hub.load(hub.find(args.model))
+        network = weights.module("keypoints")
+        # Ranges of activations are those of the weights as they were: no graph of 8-bit integers.
+        network.config = replace(network.config, activation_ranges=())
         size, margin = network.config.crop_size, network.config.margin
         crop = FaceCrop(size, margin, rotation=25, scale=(0.9, 1.15), shift=0.06, mirror=0.5)
         faces = FacialKeypointsDataset(args.csv, args.images, v2.Compose([crop, Photometry(), ToTensors()]))
@@ -47,22 +49,24 @@ def main() -> None:
     optimizer = torch.optim.AdamW(network.parameters(), args.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, steps)
 
-    style = scheme.LABEL_STYLES.index(network.config.label_style)
     network.eval()  # normalisation stays as it was learnt: a few faces would upset its statistics
     for epoch in range(1, args.epochs + 1):
         total = 0.0
         for batch in loader:
             crops, keypoints = batch["image"], batch["keypoints"]
-            raw = network(crops, torch.full(crops.shape[:1], style))
-            loss, _ = loss_of(network, raw, keypoints)
+            raw = network(crops, torch.zeros(len(crops), dtype=torch.int64))  # the default labelling style
+            loss, _ = loss_of(network.codec, raw, keypoints)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             total += loss.item() * len(crops)
         print(f"epoch {epoch}: loss {total / len(faces):.3f}")
-    model.metrics = {}  # what was measured was another model
-    model.save_pretrained(args.out)
+    tuned = replace(
+        weights, keypoints=network.config, keypoint_tensors=state.arrays(network),
+        metrics={}, folder=None,  # what was measured, and made into graphs, was another model
+    )  # fmt: skip
+    hub.save(args.out, tuned)
 
 
 if __name__ == "__main__":

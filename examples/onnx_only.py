@@ -37,11 +37,10 @@ def weights(positions: np.ndarray, length: int, reach: float) -> np.ndarray:
 
 
 def keypoints(session: onnxruntime.InferenceSession, image: np.ndarray, box: list[float]) -> np.ndarray:
-    """Points (68,3) of the face in a tight box (4,) xyxy: x, y in pixels of the image, confidence 0..1."""
+    """Points (68,4) of the face in a tight box (4,) xyxy: x, y in pixels of the image, and from 0 to 1 how
+    sure they are, and how probable it is that they can be seen."""
     texts = session.get_modelmeta().custom_metadata_map
-    names = "crop_size", "margin", "temperatures", "leans", "label_styles", "label_style"
-    size, margin, temperatures, leans, styles, style = (json.loads(texts[name]) for name in names)
-    style = styles.index(style)
+    size, margin = (json.loads(texts[name]) for name in ("crop_size", "margin"))
 
     # The box's longer side, enlarged by the margin, becomes the crop's; integers are pixel centres.
     x1, y1, x2, y2 = box
@@ -56,13 +55,12 @@ def keypoints(session: onnxruntime.InferenceSession, image: np.ndarray, box: lis
     crop = np.tensordot(rows, columns @ image.astype(np.float64), axes=(1, 0))
     crops = crop.round().astype(np.uint8).transpose(2, 0, 1)[None]
 
-    points, spreads = session.run(["keypoints", "spreads"], {"crops": crops})
-    # A spread is a mean error; the score is the probability that it is below 5 % of the eyes' distance.
-    eyes = np.linalg.norm(points[0, 36] - points[0, 45])
-    ratio = 0.1 * eyes / (temperatures[style] * spreads[0])
-    # How far labels lie to the right of what is seen and below it, in shares of the face.
-    lean = np.array(leans[2 * style :][:2]) * side
-    return np.column_stack([first + scale * points[0] + lean, 1 - (1 + ratio) * np.exp(-ratio)])
+    default = np.array([0])  # the labelling style: 0, or 1 + an index into the metadata's label_styles
+    feed = {"crops": crops, "label_style": default}
+    points, sigmas, visibility = (output[0] for output in session.run(None, feed))
+    # A sigma is a mean error; the score is the probability that it is below 5 % of the eyes' distance.
+    ratio = 0.1 * np.linalg.norm(points[36] - points[45]) / sigmas
+    return np.column_stack([first + scale * points, 1 - (1 + ratio) * np.exp(-ratio), visibility])
 
 
 def main() -> None:
@@ -79,9 +77,9 @@ def main() -> None:
         points = keypoints(session, read(args.picture), args.box)
     except Exception as error:  # whatever ONNX Runtime, NumPy and Pillow raise
         sys.exit(f"{type(error).__name__}: {error}")
-    print("x,y,confidence")
-    for x, y, confidence in points:
-        print(f"{x:.2f},{y:.2f},{confidence:.3f}")
+    print("x,y,confidence,visibility")
+    for x, y, confidence, visibility in points:
+        print(f"{x:.2f},{y:.2f},{confidence:.3f},{visibility:.3f}")
 
 
 if __name__ == "__main__":

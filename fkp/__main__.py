@@ -16,9 +16,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
 from fkp import outputs, scheme
 from fkp.outputs import STDOUT, printable
@@ -81,10 +81,25 @@ def _termination() -> Iterator[None]:
 
 
 def _tell(sentence: str) -> None:
-    """Say it on stderr, beside a bar if there is one."""
-    from tqdm import tqdm
+    """Say it on stderr."""
+    _print(f"fkp: {printable(sentence)}", sys.stderr)
 
-    tqdm.write(f"fkp: {printable(sentence)}", file=sys.stderr)
+
+def _print(text: str, file: TextIO) -> None:
+    """Print it, beside a bar if there is one."""
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(text, file=file)
+    else:
+        print(text, file=file)
+
+
+def _with_bar(pictures: Sequence[str]) -> Iterable[str]:
+    """The same, with a bar on a terminal where there are several."""
+    if len(pictures) < 2:
+        return pictures
+    from tqdm import tqdm  # takes as long to import as a face
+
+    return tqdm(pictures, unit="picture", disable=None)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -186,6 +201,10 @@ def _parser() -> argparse.ArgumentParser:
         "--hardware", metavar="NAME", default="zero-a10g",
         help="what it runs on, as cpu-basic (default: zero-a10g, a GPU that is lent when it is needed)",
     )  # fmt: skip
+    space.add_argument(
+        "--static", action="store_true",
+        help="a Static Space: the edition that runs wholly in the visitor's browser, hosted for free",
+    )
     space.add_argument("--private", action="store_true", help="for your eyes only, if it is a new one")
     space.add_argument("--out", metavar="DIR", type=Path, help="keep the folder there")
     space.add_argument("--dry-run", action="store_true", help="upload nothing, only show the files")
@@ -209,7 +228,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     """How the model is to work; see `_load`."""
     parser.add_argument(
         "--backend", metavar="NAME",
-        help="what runs the networks: onnxruntime, torch or torch-compile (default: the fastest installed)",
+        help="what runs the networks: onnxruntime, onnxruntime-int8, torch or torch-compile (default: the "
+        "fastest that can be had)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--device", metavar="NAME", default="cpu",
+        help="cpu, cuda, mps, or auto: a GPU where there is one (default: cpu)",
     )  # fmt: skip
     parser.add_argument(
         "--detector", choices=DETECTORS, default="fkp",
@@ -218,14 +242,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--mirrored", action="store_true", help="average with each face's mirrored crop")
     parser.add_argument(
-        "--passes", type=int, choices=(1, 2), default=1,
-        help="2: look again at every face, upright and framed by the first look's points (default: 1)",
+        "--passes", type=_passes, choices=("auto", 1, 2), default="auto",
+        help="auto: more passes for faces whose points come out unsure, turned, upright and framed by their "
+        "points; 1: one pass; 2: every face framed anew (default: auto)",
     )  # fmt: skip
     parser.add_argument(
         "--label-style", choices=scheme.LABEL_STYLES,
-        help="jaw of a turned face: 300w along the visible outline, ytf along the hidden side of the head, "
-        "auto by what the picture looks like (default: as the model's config says)",
+        help="label as a data set does, its annotation offset included: 300w, ytf (jaw along the hidden side "
+        "of the head) or merl (default: none of them, points where they are seen)",
     )  # fmt: skip
+
+
+def _passes(text: str) -> str | int:
+    return int(text) if text.isdigit() else text
 
 
 def _score(text: str) -> float:
@@ -250,9 +279,7 @@ def _number(text: str, kind: Callable[[str], T], fits: Callable[[T], bool], want
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from fkp import draw, images, report, results
+    from fkp import images, report, results
 
     if args.csv == STDOUT:
         raise _Stop("--csv needs a file's name, only --json takes -")
@@ -274,8 +301,7 @@ def _predict(args: argparse.Namespace) -> int:
         if args.resume and args.out and not (args.csv or args.json):
             done = {report.harmless(picture) for picture, path in drawn.items() if path.is_file()}
         todo = [name for name in args.pictures if report.harmless(name) not in done]
-        # disable=None: a bar on a terminal only.
-        for name in tqdm(todo, unit="picture", disable=True if len(todo) == 1 else None):
+        for name in _with_bar(todo):
             try:
                 image = images.read(name)
             except images.ImageError as error:
@@ -289,10 +315,12 @@ def _predict(args: argparse.Namespace) -> int:
                 _tell(f"{name}: {_count_faces(len(faces))}, {took:.1f} ms")
             record = report.record(name, image.shape, faces)
             if args.out:
+                from fkp import draw
+
                 _write_png(drawn[name], draw.draw(image, faces))
             found.add(record)
             if not (args.json or args.csv or args.out):
-                tqdm.write(printable(_in_words(record)))
+                _print(printable(_in_words(record)), sys.stdout)
     return status
 
 
@@ -348,8 +376,11 @@ def _label(args: argparse.Namespace) -> int:
 def _video(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fkp import video as room
-    from fkp.video import clip_io
+    try:
+        from fkp import video as room
+        from fkp.video import clip_io
+    except ImportError as error:
+        raise _Stop(str(error)) from error
 
     if not (args.out or args.json or args.csv):
         raise _Stop("nothing is to be written: name a video OUT, or give --json or --csv")
@@ -459,9 +490,18 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _space(args: argparse.Namespace) -> int:
+    from fkp import hub
     from fkp.demo import space
 
     try:
+        if args.static:
+            weights = hub.find(args.model, revision=args.revision)
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = args.out or Path(temporary)
+                _show_files(space.build_static(args.repo_id, folder, weights))
+                if not args.dry_run:
+                    print(space.push_static(args.repo_id, folder, private=args.private))
+            return 0
         wanted = space.Space(args.repo_id, args.model, args.revision, args.hardware)
         with tempfile.TemporaryDirectory() as temporary:
             folder = args.out or Path(temporary)
@@ -477,8 +517,11 @@ def _space(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from fkp import FaceKeypoints
-    from fkp.networks import export
 
+    try:
+        from fkp.networks import export
+    except ImportError as error:
+        raise _Stop(f"exporting needs {error.name}: run 'pip install \"fkp[export]\"'") from error
     small = args.file.with_suffix(".int8.onnx")
     outputs.check({"the graph": args.file, "that of 8-bit integers": small}, force=args.force)
     model = FaceKeypoints.from_pretrained(args.model)
@@ -507,6 +550,7 @@ def _load(args: argparse.Namespace) -> FaceKeypoints:
         args.model,
         label_style=args.label_style,
         backend=args.backend,
+        device=args.device,
         mirrored=args.mirrored,
         passes=args.passes,
         detector=args.detector,

@@ -66,7 +66,8 @@ class Faces:
         pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
         return all(np.array_equal(one, two, equal_nan=True) for one, two in pairs)
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash((type(self), len(self)))
 
     def __getitem__(self, index: Any) -> Self:
         """A subset by anything that indexes an array's first axis; `faces[0]` holds one face."""

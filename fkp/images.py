@@ -207,6 +207,12 @@ def open_file(name: str, kind: str = "picture") -> BinaryIO:
     raise ImageError(f"{name}: is a {what}, not a {kind} file")
 
 
+def _accepts(kind: str, prefix: bytes) -> bool:
+    """Whether a plugin of Pillow that is loaded takes a file that begins so."""
+    _, accepts = Image.OPEN.get(kind, (None, None))  # None where Pillow was built without it
+    return accepts is not None and accepts(prefix) is True
+
+
 def _identify(stream: BinaryIO, name: str) -> Image.Image:
     """The picture in a file; its header is read, its pixels are not."""
     prefix = stream.read(16)
@@ -216,12 +222,14 @@ def _identify(stream: BinaryIO, name: str) -> Image.Image:
         stream = _without_text(stream)
     # Pillow's plugins, but not Image.open: that has a limit of its own, global to the process, which warns
     # from 89 and refuses from 179 million pixels.
-    Image.init()
+    Image.preinit()
+    if not any(_accepts(kind, prefix) for kind in _FORMATS):
+        Image.init()  # all of them, which takes longer than to read a photo
     damaged: tuple[str, Exception] | None = None
     for kind in _FORMATS:
-        plugin, accepts = Image.OPEN.get(kind, (None, None))  # None where Pillow was built without it
-        if plugin is None or accepts is None or accepts(prefix) is not True:
+        if not _accepts(kind, prefix):
             continue
+        plugin = Image.OPEN[kind][0]
         try:
             stream.seek(0)
             image = plugin(stream, name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from fkp import Faces
+from fkp import Faces, scheme
 
 TWO_FACES = ((40, 30, 120, 110), (130, 20, 150, 45))
 
@@ -14,11 +16,11 @@ class FacesInColour:
 
     metrics: dict = {}
     face_detector = None
-    source = None
 
     def __init__(self, *boxes: tuple[float, float, float, float]) -> None:
         self.boxes = np.array(boxes or [(40, 30, 120, 110)], np.float32)
         self.calls = 0
+        self.weights = SimpleNamespace(folder=None)
         self.min_score: float | None = None
         self.keypoint_scores: np.ndarray | None = None
         """Those of its faces, where a test says so."""
@@ -56,10 +58,8 @@ class FacesInColour:
 
 
 def points_in(box: np.ndarray) -> np.ndarray:
-    """Points (68,2) that fill a box, with the eyes level: 36 to 39 on the left, 42 to 45 on the right."""
+    """Points (68,2) of the mean face, upright, that fill a box."""
     x1, y1, x2, y2 = box
-    points = np.random.default_rng(0).random((68, 2)) * 0.8 + 0.1
-    points[[0, 8, 16, 19]] = (0, 0.3), (0.5, 1), (1, 0.3), (0.3, 0)
-    points[36:48, 1] = 0.3
-    points[36:48, 0] = np.tile(np.linspace(0, 0.2, 6), 2) + np.repeat([0.15, 0.65], 6)
+    points = np.array(scheme.MEAN_FACE, np.float64)
+    points = (points - points.min(axis=0)) / np.ptp(points, axis=0)
     return points * (x2 - x1, y2 - y1) + (x1, y1)

@@ -263,3 +263,30 @@ def test_as_opencv_counts() -> None:
     picture = painted((100, 100), (40, 60), sigma=2)
     transform = CropTransform.around_box(np.array([20, 20, 80, 80]), 64, 1.0, angle=30)
     assert np.array_equal(transform.crop(picture), cv2.warpAffine(picture, transform.image_to_crop, (64, 64)))
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_boxes_are_turned_back(quarters: int) -> None:
+    picture = np.zeros((20, 30), np.uint8)
+    picture[4:9, 10:22] = 1
+    y, x = np.nonzero(np.rot90(picture, quarters))
+    box = np.array([[x.min(), y.min(), x.max(), y.max()]], np.float32)
+    assert geometry.turned_back(box, quarters, (20, 30, 3)).tolist() == [[10, 4, 21, 8]]
+
+
+@pytest.mark.parametrize("angle", [0.0, 35.0, -80.0, 170.0])
+def test_upright_crop_shows_a_turned_face_as_the_upright_one(angle: float) -> None:
+    face = synthetic.face(100, (160, 140))
+    face[:17] += (5, 8)  # not the same on both sides
+    turned = geometry.CropTransform.around_box(np.array([0, 0, 50, 50]), 200, 2.2, angle=angle).to_crop(face)
+    ours, theirs = (geometry.upright(points, 112, 1.3) for points in (turned, face))
+    assert ours is not None and theirs is not None and ours.size_wh == (112, 112)
+    np.testing.assert_allclose(ours.to_crop(turned), theirs.to_crop(face), atol=1e-6)
+    mean = geometry.upright(np.array(scheme.MEAN_FACE, float), 112, 1.3)
+    assert mean is not None
+    framed = geometry.CropTransform.around_box(geometry.tight_boxes(np.array(scheme.MEAN_FACE, float)), 112, 1.3)
+    np.testing.assert_allclose(mean.image_to_crop, framed.image_to_crop, atol=1e-6)
+
+
+def test_nothing_is_upright_where_there_is_no_face() -> None:
+    assert geometry.upright(np.full((68, 2), 7.0), 112, 1.3) is None

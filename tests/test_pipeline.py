@@ -7,68 +7,58 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 
-from fkp import FaceKeypoints, Faces, detector, geometry, hub, images, pipeline, runtime, scheme
-from fkp.networks import keypoint_net
-from tests import synthetic
+from fkp import FaceKeypoints, Faces, geometry, hub, images, pipeline, scheme
+from tests import synthetic, tiny
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-class DotNetwork(nn.Module):
+class Dots(tiny.Says):
     """Places points on the crop's bright spot, but 36 and 45, the eyes, 10 pixels left and right of it.
 
-    All of it `bias` pixels too far to the right, with a spread of 1, but for point 0 of 3.
+    All of it `bias` pixels too far to the right, with an expected error of `sigma`, but for point 0 of three
+    times that.
     """
 
-    def __init__(self, bias: float = 0.0) -> None:
-        super().__init__()
-        self.config = keypoint_net.KeypointConfig(crop_size=64, margin=1.5, temperatures=(2.0, 2.0, 2.0))
-        self.codec = AsTheyAre()
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.bias = bias
-        self.batches: list[int] = []
-        self.styles: list[str] = []
+    def __init__(self, bias: float = 0.0, sigma: float = 2.0) -> None:
+        super().__init__(self.say)
+        self.bias, self.sigma = bias, sigma
 
-    def __deepcopy__(self, memo: dict) -> "DotNetwork":
-        return self  # what runs is to leave its traces here
+    def say(self, crops: np.ndarray, style: np.ndarray) -> tuple[np.ndarray, ...]:
+        assert crops.shape[1:] == (64, 64, 3)
+        sigmas = np.full((len(crops), 68), self.sigma, np.float32)
+        sigmas[:, 0] *= 3
+        return self.place(crops).astype(np.float32), sigmas, np.linspace(0, 1, 68) + 0 * sigmas
 
-    def forward(self, crops: torch.Tensor, styles: torch.Tensor) -> keypoint_net.RawOutput:
-        assert crops.dtype == torch.uint8 and crops.shape[1:] == (3, 64, 64)
-        self.styles += [scheme.LABEL_STYLES[style] for style in styles.unique()]
-        self.batches.append(len(crops))
-        spreads = torch.ones(len(crops), 68)
-        spreads[:, 0] = 3
-        return keypoint_net.RawOutput(self.place(crops), spreads.log())
-
-    def place(self, crops: torch.Tensor) -> torch.Tensor:
-        weights = crops[:, 0].double()
-        line = torch.arange(64, dtype=torch.float64)
-        total = weights.sum(dim=(1, 2))
-        x, y = (weights.sum(dim=1) * line).sum(1) / total, (weights.sum(dim=2) * line).sum(1) / total
-        keypoints = torch.stack([x + self.bias, y], dim=-1)[:, None].repeat(1, 68, 1)
+    def place(self, crops: np.ndarray) -> np.ndarray:
+        weights, line = crops[..., 0].astype(float) + 1e-9, np.arange(64)
+        total = weights.sum((1, 2))
+        x, y = (weights.sum(1) * line).sum(1) / total, (weights.sum(2) * line).sum(1) / total
+        keypoints = np.stack([x + self.bias, y], axis=-1)[:, None].repeat(68, 1)
         keypoints[:, 36, 0] -= 10
         keypoints[:, 45, 0] += 10
-        return keypoints.float()
+        return keypoints
 
 
-class AsTheyAre:
-    """A codec of pixels."""
-
-    def decode(self, outputs: torch.Tensor) -> torch.Tensor:
-        return outputs
-
-
-class SameFaceNetwork(DotNetwork):
-    """Sees in every crop the same tilted face."""
+class SameFace(Dots):
+    """Sees in every crop the same tilted face, more surely from call to call."""
 
     points = synthetic.face(40, (30, 34)) @ np.array([[0.9, 0.3], [-0.3, 0.9]])
 
-    def place(self, crops: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self.points).float().expand(len(crops), 68, 2)
+    def place(self, crops: np.ndarray) -> np.ndarray:
+        self.sigma *= 0.9
+        return np.tile(self.points, (len(crops), 1, 1))
+
+
+WEIGHTS = tiny.weights()
+
+
+def made(detector: object, runner: Dots | None = None, **options: object) -> FaceKeypoints:
+    """A model whose keypoint network is a known one; one pass unless told otherwise."""
+    model = FaceKeypoints(WEIGHTS, detector, **{"passes": 1} | options)  # type: ignore[arg-type]
+    return model.with_runner(lambda _: runner or Dots())
 
 
 class KnownDetector:
@@ -97,7 +87,7 @@ def dotted(dots: np.ndarray = DOTS, shape_hw: tuple[int, int] = (200, 300)) -> n
 
 @pytest.fixture
 def model() -> FaceKeypoints:
-    return FaceKeypoints(DotNetwork(), KnownDetector(BOXES, [0.9, 0.8]))
+    return made(KnownDetector(BOXES, [0.9, 0.8]))
 
 
 # --- Faces ----------------------------------------------------------------------------------------------
@@ -153,11 +143,11 @@ def test_parts_of_faces() -> None:
 
 
 def test_a_picture_without_a_face_is_a_normal_result() -> None:
-    model = FaceKeypoints(DotNetwork(), KnownDetector(np.empty((0, 4)), np.empty(0)))
+    model = made(KnownDetector(np.empty((0, 4)), np.empty(0)))
     at_none = [model.keypoints_at(dotted(), boxes) for boxes in ([], np.empty((0, 4)))]
     for faces in [model(dotted()), *at_none]:
         assert isinstance(faces, Faces) and len(faces) == 0 and faces.keypoints.shape == (0, 68, 2)
-    assert model.keypoint_network.batches == []
+    assert model.runner.batches == []
 
 
 def test_keypoints_come_back_to_the_picture(model: FaceKeypoints) -> None:
@@ -168,7 +158,7 @@ def test_keypoints_come_back_to_the_picture(model: FaceKeypoints) -> None:
     # 10 pixels of the crop: of 110 × 1.5 and 35 × 1.5 pixels of the picture over 64 of the crop.
     for face, side in zip(faces, (110 * 1.5, 35 * 1.5), strict=True):
         assert face.keypoints[0, 45] - face.keypoints[0, 36] == pytest.approx([20 * side / 64, 0], abs=1e-3)
-    assert model.keypoint_network.batches == [2]
+    assert model.runner.batches == [2]
 
 
 def test_keypoint_scores(model: FaceKeypoints) -> None:
@@ -199,7 +189,7 @@ def test_detecting_alone(model: FaceKeypoints, tmp_path: Path) -> None:
     assert model.detect(dotted(), max_faces=1)[0].tolist() == [BOXES[1].tolist()]
     model.detect(dotted(), min_score=0.25)
     assert model.face_detector.asked == [None, None, None, 0.25]
-    assert model.keypoint_network.batches == []
+    assert model.runner.batches == []
     with pytest.raises(images.ImageError, match="there is no such file"):
         model.detect(tmp_path / "no.png")
 
@@ -226,7 +216,7 @@ def two_by_hand(image: np.ndarray, min_score: float | None = None) -> tuple[list
 
 
 def test_a_detector_of_ones_own() -> None:
-    model = FaceKeypoints(DotNetwork(), two_by_hand)
+    model = made(two_by_hand)
     assert np.array_equal(model(dotted()).boxes, BOXES[[1, 0]])
     assert model.describe()[2] == "faces by two_by_hand"
     pretrained = FaceKeypoints.from_pretrained(detector=two_by_hand)
@@ -236,18 +226,17 @@ def test_a_detector_of_ones_own() -> None:
 @pytest.mark.parametrize(
     ("found_by", "reason"),
     [
-        (None, "the face detector is a NoneType, which cannot be called with a picture"),
         (BOXES, "the face detector is a ndarray, which cannot be called"),
         (lambda image: BOXES, "<lambda> cannot be called as detector\\(image, min_score=…\\): "),
         (KnownDetector, "the face detector KnownDetector cannot be called as"),
     ],
-    ids=["none", "array", "no min_score", "a class"],
+    ids=["array", "no min_score", "a class"],
 )
 def test_what_is_no_detector(found_by: object, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         FaceKeypoints.from_pretrained(detector=found_by)
     with pytest.raises(ValueError, match=reason):
-        FaceKeypoints(DotNetwork(), found_by)
+        made(found_by)
 
 
 NAN, INF = float("nan"), float("inf")
@@ -277,7 +266,7 @@ def test_what_are_no_boxes(found: object, reason: str) -> None:
     def broken(image: np.ndarray, *, min_score: float | None = None) -> object:
         return found
 
-    model = FaceKeypoints(DotNetwork(), broken)  # type: ignore[arg-type]
+    model = made(broken)  # type: ignore[arg-type]
     for run in (model, model.detect):
         with pytest.raises(ValueError) as caught:
             run(dotted())
@@ -286,7 +275,7 @@ def test_what_are_no_boxes(found: object, reason: str) -> None:
 
 @pytest.mark.parametrize("none", [([], []), (np.empty((0, 4)), np.empty(0)), (np.empty(0), np.empty((0, 1)))])
 def test_every_way_to_find_nothing(none: tuple) -> None:
-    model = FaceKeypoints(DotNetwork(), lambda image, min_score: none)
+    model = made(lambda image, min_score: none)
     assert len(model(dotted())) == 0
     boxes, scores = model.detect(dotted())
     assert boxes.shape == (0, 4) and scores.shape == (0,)
@@ -296,31 +285,31 @@ def test_boxes_beside_the_picture_are_left_out() -> None:
     """The picture of 300×200 pixels spans −½ to 299½ and 199½."""
     beside = [[-40, 5, -1, 50], [300, 5, 330, 50], [5, -40, 50, -1], [5, 200, 50, 240]]
     across = [[-40, 5, 0, 50], [299, 5, 330, 50], [5, -40, 50, 0], [5, 199, 50, 240]]
-    model = FaceKeypoints(DotNetwork(), KnownDetector([*beside, *across], np.arange(8) / 8))
+    model = made(KnownDetector([*beside, *across], np.arange(8) / 8))
     faces = model(np.full((200, 300, 3), 50, np.uint8))
     assert sorted(faces.scores.tolist()) == [4 / 8, 5 / 8, 6 / 8, 7 / 8]
     assert np.isfinite(faces.keypoints).all()
-    far = FaceKeypoints(DotNetwork(), KnownDetector([[-1e9, -1e9, 1e9, 1e9]], [0.9]))
+    far = made(KnownDetector([[-1e9, -1e9, 1e9, 1e9]], [0.9]))
     with pytest.raises(ValueError, match="reaches too far beyond the picture"):
         far(dotted())
 
 
 def test_label_style() -> None:
     for style in (None, "300w"):
-        model = FaceKeypoints(DotNetwork(), KnownDetector(BOXES, [0.9, 0.8]), label_style=style)
+        model = made(KnownDetector(BOXES, [0.9, 0.8]), label_style=style)
         model(dotted())
-        assert model.keypoint_network.styles == [style or "300w"]
-    with pytest.raises(ValueError, match="label_style 'wflw' is none of auto, 300w, ytf"):
-        FaceKeypoints(DotNetwork(), KnownDetector(BOXES, [0.9, 0.8]), label_style="wflw")
+        assert model.runner.styles == [scheme.style_index(style)]
+    with pytest.raises(ValueError, match="label_style 'wflw' is none of 300w, ytf"):
+        made(KnownDetector(BOXES, [0.9, 0.8]), label_style="wflw")
 
 
 def test_mirrored_crops_average_out_what_is_one_sided() -> None:
     for mirrored, off in ((False, 4.0), (True, 0.0)):
-        model = FaceKeypoints(DotNetwork(bias=4.0), KnownDetector(BOXES, [0.9, 0.8]), mirrored=mirrored)
+        model = made(KnownDetector(BOXES, [0.9, 0.8]), Dots(bias=4.0), mirrored=mirrored)
         faces = model(dotted())
         crop_pixel = 110 * 1.5 / 64
         assert faces.keypoints[0, 1] - DOTS[1] == pytest.approx([off * crop_pixel, 0], abs=0.1)
-        assert model.keypoint_network.batches == [4 if mirrored else 2]
+        assert model.runner.batches == [4 if mirrored else 2]
         # The right eye stays right: left and right points change places with the mirror.
         eyes = faces.keypoints[0, 45] - faces.keypoints[0, 36]
         assert eyes == pytest.approx([20 * crop_pixel, 0], abs=1e-3)
@@ -329,65 +318,117 @@ def test_mirrored_crops_average_out_what_is_one_sided() -> None:
         assert spreads == pytest.approx([2, 2, 1] if mirrored else [3, 1, 1], abs=1e-4)
 
 
-@pytest.mark.parametrize("angle", [0.0, 35.0, -80.0, 170.0])
-def test_a_straightened_crop_is_that_of_the_upright_face(angle: float) -> None:
-    face = synthetic.face(100, (160, 140))
-    face[:17] += (5, 8)  # not the same on both sides
-    upright = geometry.CropTransform.around_box(geometry.tight_boxes(face), 112, 1.3)
-    turn = geometry.CropTransform.around_box(np.array([0, 0, 50, 50]), 200, 2.2, angle=angle)
-    turned = turn.to_crop(face)
-    first = geometry.CropTransform.around_box(geometry.tight_boxes(turned), 112, 1.3)
-    found = pipeline.straightened(first, turned, 1.3)
-    assert found.size_wh == (112, 112)
-    assert found.to_crop(turned) == pytest.approx(upright.to_crop(face), abs=1e-6)
-
-
 def test_two_passes() -> None:
-    model = FaceKeypoints(SameFaceNetwork(), KnownDetector(BOXES, [0.9, 0.8]), passes=2)
+    model = made(KnownDetector(BOXES, [0.9, 0.8]), SameFace(sigma=8), passes=2)
     faces = model.keypoints_at(dotted(), BOXES[:1])
-    points = SameFaceNetwork.points
+    points = SameFace.points
     first = geometry.CropTransform.around_box(BOXES[0], 64, 1.5)
-    second = pipeline.straightened(first, first.to_image(points), 1.5)
-    assert faces.keypoints[0] == pytest.approx(second.to_image(points), abs=1e-3)
+    # The last of the quarter turns, which are tried for it is unsure, is the surest; then upright from there.
+    turned = geometry.CropTransform.around_box(BOXES[0], 64, 1.5, angle=270)
+    second = geometry.upright(turned.to_image(points).astype(np.float32), 64, 1.5)
+    assert second is not None and model.runner.batches == [1, 3, 1]
     assert np.abs(faces.keypoints[0] - first.to_image(points)).max() > 1
-    # Scores are low, so that three turns are tried; they score the same, so that none is taken.
-    assert model.keypoint_network.batches == [1] * 5
-    side = np.sqrt(abs(np.linalg.det(second.crop_to_image[:, :2])))
-    assert faces.sigmas[0, 1] == pytest.approx(2 * side, rel=1e-4)
+    expected = [t.to_image(points) for t in (second, *turns(BOXES[0]))]
+    assert min(np.abs(faces.keypoints[0] - each).max() for each in expected) < 0.01
+
+
+def turns(box: np.ndarray) -> list[geometry.CropTransform]:
+    return [geometry.CropTransform.around_box(box, 64, 1.5, angle=90 * i) for i in range(4)]
+
+
+def test_only_unsure_faces_get_more_passes() -> None:
+    found_by = KnownDetector(BOXES, [0.9, 0.8])
+    for sigma, passes, batches in (
+        (0.1, "auto", [2]),
+        (0.1, 2, [2, 2]),
+        (2.0, 1, [2]),
+        (2.0, "auto", [2, 6, 2]),
+        (2.0, 2, [2, 6, 2]),
+    ):
+        model = made(found_by, Dots(sigma=sigma), passes=passes)
+        assert len(model(dotted())) == 2 and model.runner.batches == batches
+    assert pipeline.UNSURE > made(found_by)(dotted()).keypoint_scores.mean() > pipeline.NO_FACE
+    with pytest.raises(ValueError, match="passes is 3, where auto, 1, 2 are known"):
+        made(found_by, passes=3)
+
+
+def test_boxes_whose_points_stay_hopeless_are_dropped() -> None:
+    found_by = KnownDetector(BOXES, [0.9, 0.8])
+    assert len(made(found_by, Dots(sigma=50), passes="auto")(dotted())) == 0
+    assert len(made(found_by, Dots(sigma=50), passes=1)(dotted())) == 2
+    known = made(found_by, Dots(sigma=50), passes="auto").keypoints_at(dotted(), BOXES)
+    assert len(known) == 2, "who says where faces are gets points for each"
+
+
+def test_a_face_that_is_found_only_in_the_turned_picture() -> None:
+    """A detector of bright spots that sees nothing unless the picture stands on its side."""
+
+    def on_its_side(image: np.ndarray, *, min_score: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        if image.shape[0] < image.shape[1]:
+            return np.empty((0, 4)), np.empty(0)
+        y, x = np.unravel_index(image[..., 0].argmax(), image.shape[:2])
+        return np.array([[x - 20, y - 15, x + 20, y + 15]]), np.array([0.9])
+
+    picture = dotted(np.array([[200.0, 50.0]]))
+    faces = made(on_its_side, Dots(sigma=0.1), passes="auto")(picture)
+    np.testing.assert_allclose(faces.boxes, [[185, 30, 215, 70]])
+    np.testing.assert_allclose(faces.keypoints[0, 1], [200, 50], atol=0.5)
+    assert len(made(on_its_side, Dots(sigma=0.1), passes=1)(picture)) == 0
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_two_passes_find_the_points_of_a_face_that_is_not_upright(quarters: int) -> None:
-    once, twice = (FaceKeypoints.from_pretrained(passes=passes) for passes in (1, 2))
+def test_the_bundled_weights_find_a_face_that_is_not_upright(quarters: int) -> None:
+    once, auto = (FaceKeypoints.from_pretrained(passes=passes) for passes in (1, "auto"))
     image = images.read(EXAMPLES / "eileen_collins.jpg")
-    upright = twice(image, max_faces=1)
+    (upright,) = auto(image, max_faces=1)
     turned, points = image, upright.keypoints[0]
     for _ in range(quarters):  # counter-clockwise: what is on the right comes to the top
         points = np.stack([points[:, 1], turned.shape[1] - 1 - points[:, 0]], axis=-1)
         turned = np.ascontiguousarray(np.rot90(turned))
-    box = geometry.tight_boxes(points[None])
+    (found,) = auto(turned, max_faces=1)
     eyes = geometry.inter_ocular(points)
-    found, missed = twice.keypoints_at(turned, box), once.keypoints_at(turned, box)
-    assert np.linalg.norm(found.keypoints[0] - points, axis=-1).mean() < 0.02 * eyes
-    assert np.linalg.norm(missed.keypoints[0] - points, axis=-1).mean() > 0.2 * eyes
-    assert missed.keypoint_scores.mean() < 0.3 < 0.6 < found.keypoint_scores.mean()
+    assert np.linalg.norm(found.keypoints[0] - points, axis=-1).mean() < 0.04 * eyes
+    at_box = once.keypoints_at(turned, geometry.tight_boxes(points[None]))
+    assert found.keypoint_scores.mean() > max(pipeline.UNSURE, at_box.keypoint_scores.mean())
 
 
-def test_a_second_pass_needs_a_face_in_the_first(model: FaceKeypoints) -> None:
-    """Points on a line frame nothing: the first crop is looked at again."""
-    twice = FaceKeypoints(model.keypoint_network, model.face_detector, passes=2)
-    assert np.array_equal(twice(dotted()).keypoints, model(dotted()).keypoints)
-    with pytest.raises(ValueError, match="passes is 3, where 1 or 2 is needed"):
-        FaceKeypoints(DotNetwork(), model.face_detector, passes=3)
+def test_more_passes_are_no_worse_than_one_and_find_nothing_in_noise() -> None:
+    once, auto = (FaceKeypoints.from_pretrained(passes=passes) for passes in (1, "auto"))
+    for name in ("grace_hopper", "four_faces"):
+        image = images.read(EXAMPLES / f"{name}.jpg")
+        boxes, _ = once.detect(image)
+        one, more = (model.keypoints_at(image, boxes).keypoint_scores.mean(axis=1) for model in (once, auto))
+        assert (more >= one - 1e-5).all()
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    assert len(auto(noise)) == 0
 
 
-def test_backend(model: FaceKeypoints, tmp_path: Path) -> None:
-    assert model.backend == "torch"
-    weights, keypoints, faces = model.describe()
-    assert weights == "weights from memory, label style 300w"
-    assert keypoints.startswith("keypoints on torch 2") and faces == "faces by KnownDetector"
-    with pytest.raises(runtime.BackendError, match="no graph for onnxruntime"):
-        FaceKeypoints(DotNetwork(), model.face_detector, backend="onnxruntime")
+# --- Several pictures -------------------------------------------------------------------------------------
+
+
+def test_pictures_share_batches() -> None:
+    shapes = [(200, 300), (400, 310), (220, 300)]
+    some = [dotted(DOTS + i, shape) for i, shape in enumerate(shapes)]
+    model = made(KnownDetector(BOXES, [0.9, 0.8]), Dots(sigma=0.1), passes="auto")
+    together = model([some[0], Image.fromarray(some[1]), some[2]])
+    assert model.runner.batches == [6]
+    for faces, picture in zip(together, some, strict=True):
+        alone = model(picture)
+        for field in dataclasses.fields(faces):
+            np.testing.assert_array_equal(getattr(faces, field.name), getattr(alone, field.name))
+    assert model([]) == []
+
+
+def test_a_list_of_photos_gives_what_each_gives_alone() -> None:
+    model = FaceKeypoints.from_pretrained()
+    paths = [EXAMPLES / f"{name}.jpg" for name in ("four_faces", "eileen_collins")]
+    blank = np.zeros((90, 120, 3), np.uint8)
+    one, none, other = model([paths[0], blank, paths[1]], max_faces=2)
+    assert len(none) == 0 and len(one) == 2
+    for faces, path in ((one, paths[0]), (other, paths[1])):
+        alone = model(path, max_faces=2)
+        np.testing.assert_array_equal(faces.boxes, alone.boxes)
+        np.testing.assert_allclose(faces.keypoints, alone.keypoints, atol=0.05)
 
 
 def test_known_boxes(model: FaceKeypoints) -> None:
@@ -403,23 +444,10 @@ def test_known_boxes(model: FaceKeypoints) -> None:
         model.keypoints_at(dotted(), [BOXES[0], [-1e9, -1e9, 1e9, 1e9]])
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_points_are_given_where_labels_lie(model: FaceKeypoints, mirrored: bool) -> None:
-    plain = model.keypoints_at(dotted(), BOXES)
-    leaning = FaceKeypoints(DotNetwork(), KnownDetector(BOXES, [0.9, 0.8]), mirrored=mirrored)
-    config = dataclasses.replace(model.keypoint_network.config, leans=(0.0, 0.0, 0.01, 0.03, -0.02, 0.04))
-    leaning.keypoint_network.config = config
-    sides = (BOXES[:, 2:] - BOXES[:, :2]).max(axis=1)
-    for style, lean in (("300w", (0.01, 0.03)), ("ytf", (-0.02, 0.04))):
-        leaning.label_style = style
-        away = leaning.keypoints_at(dotted(), BOXES).keypoints - plain.keypoints
-        np.testing.assert_allclose(away[:, 0], sides[:, None] * lean, atol=1e-3)
-
-
 def test_many_faces_go_through_in_batches(model: FaceKeypoints) -> None:
     boxes = np.tile(BOXES, (pipeline.BATCH, 1))
     faces = model.keypoints_at(dotted(), boxes)
-    assert model.keypoint_network.batches == [pipeline.BATCH, pipeline.BATCH]
+    assert model.runner.batches == [pipeline.BATCH, pipeline.BATCH]
     assert faces.sigmas.shape == (2 * pipeline.BATCH, 68)
     assert faces.keypoints[:, 0] == pytest.approx(np.tile(DOTS, (pipeline.BATCH, 1)), abs=0.1)
 
@@ -449,54 +477,18 @@ def test_several_threads(model: FaceKeypoints) -> None:
 
 
 def test_saved_and_loaded_it_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever found the faces, the weights' own detector is what is saved."""
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # no graphs, which take seconds
-    config = keypoint_net.KeypointConfig(
-        crop_size=64, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4
-    )
-    faces = detector.DetectorConfig(widths=(4, 4, 4, 4, 4), neck_width=4)
-    model = FaceKeypoints(keypoint_net.build(config), detector.Detector(faces), metrics={"nme": 5.0})
-    model.save_pretrained(tmp_path / "new" / "folder")
-    loaded = FaceKeypoints.from_pretrained(tmp_path / "new" / "folder")
-    assert loaded.metrics == {"nme": 5.0} and loaded.source == tmp_path / "new" / "folder"
-    assert not any(p.requires_grad for p in loaded.keypoint_network.parameters())
-    loaded.save_pretrained(tmp_path / "again")
-    again = FaceKeypoints.from_pretrained(tmp_path / "again")
-    noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
-    first, second, third = (m.keypoints_at(noise, BOXES) for m in (model, loaded, again))
-    # The first file rounds to float16, the second has nothing left to round.
-    assert first.keypoints == pytest.approx(second.keypoints, abs=0.1)
-    assert np.array_equal(second.keypoints, third.keypoints)
-    assert np.array_equal(second.keypoint_scores, third.keypoint_scores)
-    assert ((0 <= first.keypoint_scores) & (first.keypoint_scores <= 1)).all()
-    assert len(loaded(noise, min_score=0.0, max_faces=3)) == 3
-    assert np.array_equal(loaded(noise, min_score=0.0).boxes, again(noise, min_score=0.0).boxes)
-
-
-def test_with_another_detector_the_weights_own_one_is_saved(
-    model: FaceKeypoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for save in (lambda: model.save_pretrained(tmp_path / "a"), lambda: model.push_to_hub("someone/faces")):
-        with pytest.raises(hub.WeightsError, match="a KnownDetector .*cannot be saved without fkp's own"):
-            save()
-    assert not (tmp_path / "a").exists()
-    monkeypatch.setitem(sys.modules, "onnxscript", None)  # no graphs, which take seconds
-    expected = FaceKeypoints.from_pretrained()(EXAMPLES / "four_faces.jpg").boxes
-    saved, write = [], hub.save
-
-    def save_and_note(folder: Path, *networks: object, **how: object) -> None:
-        saved.append(networks[1])
-        write(folder, *networks, **how)
-
-    monkeypatch.setattr(hub, "save", save_and_note)
-    for place, other in enumerate(("whole", two_by_hand)):
-        foreign = FaceKeypoints.from_pretrained(detector=other)
-        foreign.save_pretrained(tmp_path / str(place))
-        again = FaceKeypoints.from_pretrained(tmp_path / str(place), backend="torch")
-        assert again(EXAMPLES / "four_faces.jpg").boxes == pytest.approx(expected, abs=0.1)
-    assert [type(own) for own in saved] == [detector.Detector] * 2
-    named = FaceKeypoints(model.keypoint_network, model.face_detector, own_detector=saved[0])
-    named.save_pretrained(tmp_path / "named")
-    assert saved[2] is saved[0]
+    weights = tiny.weights(metrics={"nme": 5.0})
+    own, foreign = FaceKeypoints(weights), FaceKeypoints(weights, two_by_hand)
+    for model in (own, foreign):
+        model.save_pretrained(tmp_path / "new" / "folder")
+        loaded = FaceKeypoints.from_pretrained(tmp_path / "new" / "folder")
+        assert loaded.metrics == {"nme": 5.0} and loaded.weights.folder == tmp_path / "new" / "folder"
+        noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+        first, second = own.keypoints_at(noise, BOXES), loaded.keypoints_at(noise, BOXES)
+        np.testing.assert_array_equal(first.keypoints, second.keypoints)
+        np.testing.assert_array_equal(own.detect(noise, min_score=0.0)[0], loaded.detect(noise, min_score=0.0)[0])
 
 
 def test_from_pretrained_never_makes_weights_up(tmp_path: Path) -> None:

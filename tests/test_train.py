@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import huggingface_hub
-import numpy as np
 import pytest
 import torch
 
@@ -147,14 +146,14 @@ def test_a_narrower_network_learns_from_a_teacher(folder, tmp_path, monkeypatch)
     assert train.main(command(folder, tmp_path / "whole", *options)) == 0
     stored = hub.load(tmp_path / "whole" / "keypoints" / "model")
     assert stored.keypoint_network.config.widths == (16, 32, 64, 96)
-    lessons = np.load(tmp_path / "whole" / "keypoints" / "lessons.npy")
-    assert lessons.shape[1:] == (3, 68, 2)
+    said = distillation.PseudoLabels.load(tmp_path / "whole" / "keypoints" / "pseudo_labels.npz")
+    assert said.keypoints.shape[1:] == (2, 68, 2)
     # A resumed run does not ask the teacher again, and learns the same.
     monkeypatch.setattr(train.Interruption, "asked", property(lambda self: True))
     assert train.main(command(folder, tmp_path / "parts", *options)) == 130
     monkeypatch.undo()
     monkeypatch.setattr(export, "is_possible", lambda: False)
-    monkeypatch.setattr(distillation, "lessons", None)
+    monkeypatch.setattr(distillation, "pseudo_labels", None)
     assert train.main(command(folder, tmp_path / "parts", *options, "--resume")) == 0
     whole, parts = (checkpoint(tmp_path / name) for name in ("whole", "parts"))
     whole["settings"].pop("runs"), parts["settings"].pop("runs")

@@ -44,7 +44,7 @@ def finding(model: FaceKeypoints, most: int, prefix: str = "") -> tuple[Slider, 
     least: dict[str, Any] = {"label": "Least confidence of a face, percent", "elem_id": f"{prefix}least"}
     return (
         Slider(5, 95, usual_confidence(model), step=1, buttons=[], **least),
-        Slider(1, most, most, step=1, label="Most faces", buttons=[], elem_id=f"{prefix}most"),
+        Slider(1, max(most, 2), most, step=1, label="Most faces", buttons=[], elem_id=f"{prefix}most"),
     )
 
 

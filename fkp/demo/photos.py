@@ -238,7 +238,7 @@ def _look(
     pixels = picture.image
     with ThreadPoolExecutor(1) as beside:  # while the networks run; on two cores it takes no time
         for_screen = beside.submit(
-            _for_screen, pixels, _fitted(photo.size_wh, min(SHOWN_SIDE, max(pixels.shape)))
+            _for_screen, pixels, _fitted(photo.size_wh, min(SHOWN_SIDE, max(pixels.shape[:2])))
         )
         faces, more_faces = find(model, pixels, most, min_score)
         enlarged = tuple(_enlarged(pixels, face) for face in faces)

@@ -6,6 +6,7 @@ project's own README.md has no such header: it is for the code host.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tomllib
@@ -32,7 +33,6 @@ ZERO_GPU = "zero-a10g"
 # https://huggingface.co/docs/hub/spaces-zerogpu
 _INSTEAD = {
     "torch": "torch>=2.8,<=2.11.0",
-    "torchvision": "torchvision>=0.23,<=0.26.0",
     "gradio": "gradio=={gradio}",
 }
 _BESIDES = ("spaces",)
@@ -53,6 +53,23 @@ Variables of the Space (Settings → Variables and secrets), all of them optiona
 ```
 
 Made by `fkp space {repo_id}`, fkp {version}.
+"""
+
+
+_STATIC = (
+    "LICENSE", "web/*.*", "web/src/*", "web/public/*", "fkp/demo/static/page.css", "fkp/demo/static/live.css",
+    "examples/*.jpg", "examples/SOURCES.md",
+)  # fmt: skip
+"""What the browser edition is built from, besides weights."""
+
+_STATIC_README = """\
+Finds every face in a photo and places 68 points on it: jaw, eyebrows, nose, eyes and lips, each with a
+confidence. All of it runs in the visitor's browser: the photo never leaves the device, the page forbids
+itself every connection once it is loaded, and works offline after the first visit.
+
+The examples are in the public domain, see [examples/SOURCES.md](examples/SOURCES.md).
+
+Made by `fkp space {repo_id} --static`, fkp {version}.
 """
 
 
@@ -95,17 +112,13 @@ def build(space: Space, folder: str | Path, checkout: Path = CHECKOUT) -> dict[s
 
     Raises SpaceError when the folder holds something already, or where there is no checkout.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SpaceError(f"{folder} is there already, and not an empty folder: name another one")
+    folder = _empty(Path(folder))
     for path in _files(checkout):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(checkout / path, folder / path)
-    requirements = _requirements((checkout / "requirements.txt").read_text(encoding="utf-8"))
+        _copy(checkout / path, folder / path)
+    requirements = _requirements((checkout / "requirements.txt").read_text(encoding="utf-8"), space.hardware)
     (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
     (folder / "README.md").write_text(readme(space), encoding="utf-8")
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+    return _sizes(folder)
 
 
 def push(space: Space, folder: str | Path, *, private: bool = False, token: str | None = None) -> str:
@@ -143,6 +156,79 @@ def push(space: Space, folder: str | Path, *, private: bool = False, token: str 
     return str(made)
 
 
+def build_static(
+    repo_id: str, folder: str | Path, weights: Path, checkout: Path = CHECKOUT
+) -> dict[str, int]:
+    """Write the folder of a Static Space: the browser edition, which the Hub builds; else as `build`.
+
+    `weights` is the folder whose config.json and onnx/ are served.
+    """
+    if not download.is_id(repo_id):
+        raise SpaceError(f"{repo_id!r} is no Hub id of the form OWNER/NAME")
+    folder = _empty(Path(folder))
+    if not (checkout / "web" / "package.json").is_file():
+        raise SpaceError(
+            "a Static Space needs the folder web/, which the installed package does not have: run "
+            "'python -m fkp space …' in the folder of the project's source"
+        )
+    for pattern in _STATIC:
+        for path in sorted(checkout.glob(pattern)):
+            if path.is_file():
+                _copy(path, folder / path.relative_to(checkout))
+    for name in ("config.json", "onnx/detector.onnx", "onnx/keypoints.onnx"):
+        if not (weights / name).is_file():
+            raise SpaceError(f"{weights} has no {name}, which a browser needs")
+        _copy(weights / name, folder / "fkp" / "weights" / name)
+    build = "npm --prefix web ci && npm --prefix web run build && rm -rf dist && mv web/dist dist"
+    package = {"private": True, "scripts": {"build": build}}
+    (folder / "package.json").write_text(json.dumps(package, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_static_readme(repo_id), encoding="utf-8")
+    return _sizes(folder)
+
+
+def push_static(repo_id: str, folder: str | Path, *, private: bool = False, token: str | None = None) -> str:
+    """As `push`, a folder that `build_static` made."""
+    download.check_push(repo_id, token)
+    try:
+        api = huggingface_hub.HfApi(token=token)
+        made = api.create_repo(
+            repo_id, repo_type="space", space_sdk="static", private=private, exist_ok=True
+        )
+        api.upload_folder(
+            repo_id=repo_id,
+            repo_type="space",
+            folder_path=folder,
+            commit_message=f"Upload the browser edition of fkp {__version__}",
+            delete_patterns="web/*",
+        )
+    except (errors.HTTPError, OSError, ValueError, RuntimeError) as error:
+        raise download.not_pushed(repo_id, error) from error
+    return str(made)
+
+
+def _static_readme(repo_id: str) -> str:
+    header = huggingface_hub.SpaceCardData(
+        title="Face keypoints in the browser",
+        emoji="🙂",
+        colorFrom="blue",
+        colorTo="gray",
+        sdk="static",
+        app_build_command="npm run build",
+        app_file="dist/index.html",
+        short_description="68 keypoints on every face, the photo stays with you",
+        license="mit",
+        tags=["face-landmarks", "keypoint-detection", "onnxruntime-web"],
+        # Shared memory, and so threads: https://huggingface.co/docs/hub/spaces-config-reference
+        custom_headers={
+            "cross-origin-embedder-policy": "require-corp",
+            "cross-origin-opener-policy": "same-origin",
+            "cross-origin-resource-policy": "cross-origin",
+        },
+    )
+    text = _STATIC_README.format(repo_id=repo_id, version=__version__)
+    return f"---\n{header.to_yaml()}\n---\n\n# Face keypoints in the browser\n\n{text}"
+
+
 def readme(space: Space) -> str:
     """The Space's README.md: the header that the Hub reads, and a page for people."""
     header = huggingface_hub.SpaceCardData(
@@ -175,6 +261,22 @@ def readme(space: Space) -> str:
     return f"---\n{header.to_yaml()}\n---\n\n# Face keypoints\n\n{text}"
 
 
+def _empty(folder: Path) -> Path:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SpaceError(f"{folder} is there already, and not an empty folder: name another one")
+    return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+
+
 def _files(checkout: Path) -> Iterator[Path]:
     """What is taken over as it is, by paths within the checkout: page, package, pictures and plots."""
     try:
@@ -196,11 +298,15 @@ def _files(checkout: Path) -> Iterator[Path]:
                 yield path.relative_to(checkout)
 
 
-def _requirements(project: str) -> str:
-    """A Space's requirements.txt: the project's, with the versions that run there."""
+def _requirements(project: str, hardware: str) -> str:
+    """A Space's requirements.txt: the project's without what trains, with the versions that run there.
+
+    On a CPU torch is not needed.
+    """
+    without = {"torchvision", "matplotlib"} | ({"torch"} if hardware.startswith("cpu") else set())
     lines = []
     for line in project.splitlines():
         name = re.match(r"[\w-]*", line)
-        if name and name[0]:
+        if name and name[0] and name[0] not in without:
             lines.append(_INSTEAD.get(name[0], line).format(gradio=metadata.version("gradio")))
     return "\n".join(["# Made by `fkp space`.", *lines, *_BESIDES]) + "\n"

@@ -17,6 +17,7 @@ from fkp.demo.clip_jobs import Footage, Reel
 from fkp.demo.events import DOWNLOAD, JUST_SCROLL, NOW, NOW_AND_SCROLL, PRIVATE, QUICK, Shown, ending_with
 from fkp.demo.latest_action import Turns
 from fkp.demo.site import Site
+from fkp.video import Progress
 
 TELL_SECONDS = 0.5
 """How often it is told how far the work on a clip is."""
@@ -137,19 +138,14 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
             outputs = everything(view.going_on(None, before), busy=True)
             while True:
                 ended = job.ended
-                if ended and job.done and job.progress:
-                    stretches = clip_jobs.timeline(order)
-                    progress = job.progress
-                    if order.recorded:  # then nobody has counted
-                        progress = replace(progress, faces=clip_jobs.faces_seen(order))
-                    outputs = everything(
-                        view.film(address_of(order.film), clip, progress, stretches), done=True
-                    )
-                elif ended:
-                    outputs = everything(view.say(html.escape(job.problem), "problem") + before, ready=True)
-                with reel.sending(moment) as goes_on:
+                with reel.sending(moment) as goes_on:  # as long as it does, its files are there
                     if not goes_on:
                         return
+                    if ended and job.done and job.progress:
+                        outputs = everything(result(clip, order, job.progress), done=True)
+                    elif ended:
+                        problem = view.say(html.escape(job.problem), "problem")
+                        outputs = everything(problem + before, ready=True)
                     yield outputs
                 if ended:
                     return
@@ -160,20 +156,28 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
             if not job.ended:  # the visitor has gone, or has begun something else
                 job.stop()
 
+    def result(clip: Footage, order: clip_jobs.Order, progress: Progress) -> str:
+        if order.recorded:  # then nobody has counted
+            progress = replace(progress, faces=clip_jobs.faces_seen(order))
+        return view.film(address_of(order.film), clip, progress, clip_jobs.timeline(order))
+
     def is_same(order: clip_jobs.Order, clip: Footage, wanted: dict[str, Any]) -> bool:
         most = min(wanted["max_faces"], limits.max_faces)
         return (order.clip, order.max_faces, order.min_score) == (clip.path, most, wanted["min_score"])
 
     @ending_with(kept)
-    def stop(reel: Turns[Reel], moment: float) -> Shown:
+    def stop(reel: Turns[Reel], pressed: str, moment: float) -> Shown:
         """Cancel: the work ends and the clip is ready as before; Clear: it goes."""
+        job, clip = reel.value.job, reel.value.footage
+        if pressed == "Cancel" and job is not None and job.done:
+            return  # it was done just before
         reel.begin(moment)
         with reel.sending(moment) as goes_on:
             if not goes_on:
                 return
-            job, clip = reel.value.job, reel.value.footage
-            if job is not None and not job.ended and clip is not None:
-                job.forget()
+            if pressed == "Cancel" and clip is not None:
+                if job is not None:
+                    job.forget()
                 reel.value = Reel(clip)
                 yield everything(view.clip_answer(clip, preview(clip)), ready=True)
             else:
@@ -223,7 +227,7 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
     wanted = [shown, size, least, most]
     given.select(try_clip, [kept, *wanted], all_shown, js=JUST_SCROLL, **telling)
     start.click(follow, [kept, *wanted, moment], all_shown, js=NOW_AND_SCROLL, **telling)
-    stopped = clear.click(stop, [kept, moment], all_shown, js=NOW, **quick)
+    stopped = clear.click(stop, [kept, clear, moment], all_shown, js=NOW, **quick)
     stopped.then(settle, kept, clear, **quick)
     for option in (shown, size):
         option.change(restyle, [kept, shown, size], [legend, start], **PRIVATE, show_progress="hidden")

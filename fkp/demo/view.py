@@ -309,7 +309,7 @@ def _table(face: Faces, style: draw.Style) -> str:
                 f"<tr data-point='{point}'><th scope='row'>{point}</th><td>{dot}{name.replace('_', ' ')}</td>"
                 f"<td>{x:.1f}</td><td>{y:.1f}</td><td>{colour}{percent(score)}</td>{visible}</tr>"
             )
-    titles = ("point", "part", "x", "y", "confidence", *(["visible"] if seen else []))
+    titles = ("point", "part", "x", "y", "confidence", *(["seen"] if seen else []))
     head = "".join(f"<th scope='col'>{title}</th>" for title in titles)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

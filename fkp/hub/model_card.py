@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from fkp import draw, images, scheme
+from fkp import images, scheme
 from fkp.faces import Faces
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def points_figure() -> bytes:
     sheet = np.full((940, 960, 3), 38, np.uint8)
     box = np.concatenate([face.min(axis=0), face.max(axis=0)])
     faces = Faces(box[None], np.ones(1), face[None], np.ones((1, len(face))))
+    from fkp import draw
+
     picture = draw.draw(sheet, faces, numbers=True)
     return _encoded(picture, "png", colours=64)
 
@@ -118,6 +120,8 @@ def example(model: Callable[..., Faces]) -> bytes | None:
     faces = model(picture, max_faces=4)
     if len(faces) == 0 or not np.isfinite(faces.keypoints).all():
         return None
+    from fkp import draw  # which loading does not need
+
     return _encoded(draw.draw(picture, faces), "jpeg")
 
 
@@ -281,8 +285,8 @@ def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
 
     changed = [row for row in accuracy.get("robustness", []) if row["n"]]
     rows = [
-        [title + (", `passes=2`" if row["passes"] == 2 else ""), level.format(row["level"]), str(row["n"]),
-         *(_number(row[key]) for key in keys)]
+        [title + ("" if row["passes"] == 1 else f", `passes={row['passes']!r}`"),
+         level.format(row["level"]), str(row["n"]), *(_number(row[key]) for key in keys)]
         for name, (title, level) in CONDITIONS.items()
         for row in changed if row["condition"] == name
     ]  # fmt: skip

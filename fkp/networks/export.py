@@ -169,7 +169,8 @@ def _graph(
         raise ExportError("exporting needs onnx and onnxscript: run 'pip install \"fkp[export]\"'")
     from onnxscript import optimizer
 
-    with warnings.catch_warnings():
+    # A trainer's autocast would write casts to bfloat16 into the graph.
+    with warnings.catch_warnings(), torch.autocast("cpu", enabled=False):
         warnings.simplefilter("ignore")  # the exporter's own, about its insides
         program = torch.onnx.export(
             state.folded(module) if folded else module.eval(),

@@ -28,8 +28,8 @@ ROOM = 1.6
 BORDER = 60
 """Pixels by which MERL-RAV's tight crops are continued by reflection: a black frame would tell the box."""
 
-REPEATS = {"300w": 2, "ytf": 1, "merl": 1}
-"""How often the faces of a labelling style are shown in an epoch."""
+REPEATS = (2, 1, 1)
+"""How often the faces of each of `scheme.LABEL_STYLES` are shown in an epoch, unless told otherwise."""
 
 DEFAULT_SHARES = {"300w": 0.6, "ytf": 0.5, "merl": 0.25}
 """Share of the faces of a labelling style that are learnt as the default style, None: so many that it learns
@@ -91,6 +91,7 @@ class KeypointTask:
         self, folder: Path, config: KeypointConfig, *,
         batch_size: int = 64, seed: int = 0, workers: int = 0,
         augmentation: Augmentation | None = None, weights: LossWeights | None = None,
+        repeats: Sequence[int] = REPEATS,
         all_faces: bool = False, sources: Sequence[data.Source] = (*data.TRAINING_SOURCES, data.MERL),
     ) -> None:  # fmt: skip
         self.config, self.batch_size, self.seed = config, batch_size, seed
@@ -128,8 +129,7 @@ class KeypointTask:
         self.boxes = geometry.tight_boxes(self.keypoints)
         self.held_out = np.flatnonzero(held_out)
         kept = np.arange(len(held_out)) if all_faces else np.flatnonzero(~np.array(held_out))
-        repeats = np.array([1, *(REPEATS[style] for style in scheme.LABEL_STYLES)])
-        self.training = np.repeat(kept, repeats[self.styles[kept]])
+        self.training = np.repeat(kept, np.array([1, *repeats])[self.styles[kept]])
         self.pseudo: distillation.PseudoLabels | None = None
         """What a teacher says of every face, if there is one; see `learn_from`."""
 
@@ -354,9 +354,9 @@ def loss_of(
     reader: codec.HeatmapCodec | codec.CoordinateCodec,
     raw: keypoint_net.RawOutput,
     keypoints: Tensor,
-    visible: Tensor,
-    labelled: Tensor,
-    weights: LossWeights,
+    visible: Tensor | None = None,
+    labelled: Tensor | None = None,
+    weights: LossWeights = LossWeights(),  # noqa: B008  (frozen)
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of raw output against keypoints (n,68,2), pixels of the crop, NaN where unknown; its parts.
 
@@ -364,8 +364,10 @@ def loss_of(
     box), in percent, `target` what the codec compares (for heat maps the KL divergence from Gaussians),
     `spread` the negative log-likelihood of the errors under a radial Laplace density, which teaches the
     spreads and nothing else, `visible` the cross-entropy against whether points can be seen, (n,68) from 0 to
-    1 or NaN. How far off it is, a network learns from the faces alone that are `labelled` (n,).
+    1 or NaN, by default unknown. How far off it is, a network learns from the faces alone that are `labelled`
+    (n,), by default all.
     """
+    visible = torch.full_like(raw.visibility, torch.nan) if visible is None else visible
     known = keypoints.isfinite().all(dim=-1)
     corners = [keypoints.masked_fill(~known[..., None], far) for far in (torch.inf, -torch.inf)]
     size = (corners[1].amax(dim=1) - corners[0].amin(dim=1)).clamp_min(1).prod(dim=-1).sqrt()
@@ -375,7 +377,7 @@ def loss_of(
     target = _mean_of(reader.loss(raw.outputs, truth), known)
     # The density is exp(−r/b) / (2πb²) with a mean of 2b.
     density = 2 * distances.detach() / raw.log_spreads.exp() + 2 * raw.log_spreads
-    spread = _mean_of(density, known & labelled[:, None])
+    spread = _mean_of(density, known if labelled is None else known & labelled[:, None])
     told = visible.isfinite()
     entropy = F.binary_cross_entropy_with_logits(
         raw.visibility, visible.masked_fill(~told, 0), reduction="none"

@@ -260,11 +260,10 @@ def test_every_table_is_of_the_measured_figures(results):
     pages = tables.pages(figures)
     of_lfpw = figures["figures"]["KeypointNet"]["lfpw_test"]
     lfpw = [line for line in pages["sets"].splitlines() if line.startswith("| 300-W, LFPW test | true")]
-    assert len(lfpw) == 5 and f"| 2 | 0 | {of_lfpw['truth']['nme']:.2f} |" in lfpw[0]
-    assert '`label_style="auto"`' in lfpw[1] and f"{of_lfpw['auto']['nme']:.2f}" in lfpw[1]
-    # The default labelling style is that of 300-W, so YouTube Faces has two rows more.
-    assert pages["sets"].count('`label_style="ytf"`') == 4 and "300w" not in pages["sets"]
-    assert len(tables.short(figures).splitlines()) == 2 + 4 + 4 + 2 + 2
+    assert len(lfpw) == 4 and f"| 2 | 0 | {of_lfpw['truth']['nme']:.2f} |" in lfpw[0]
+    assert '`label_style="300w"`' in lfpw[1] and f"{of_lfpw['own_style']['nme']:.2f}" in lfpw[1]
+    assert pages["sets"].count('`label_style="ytf"`') == 4
+    assert len(tables.short(figures).splitlines()) == 2 + 4 + 4 + 4 + 2
     levels = sum(len(condition.levels) * len(condition.passes) for condition in CONDITIONS)
     assert len(figures["robustness"]) == 2 + levels
     assert len(pages["robustness"].splitlines()) == 2 + 2 + levels
@@ -286,7 +285,7 @@ def test_the_baseline_stands_beside(results):
     }
     figures["figures"]["baseline"] = plain
     # In README, of the baseline only the plain way.
-    assert len(tables.short(figures).splitlines()) == 2 + 5 + 5 + 3 + 2
+    assert len(tables.short(figures).splitlines()) == 2 + 5 + 5 + 5 + 2
     assert tables.pages(figures)["sets"].count("| baseline |") == 6
 
 

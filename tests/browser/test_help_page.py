@@ -1,4 +1,5 @@
-"""What the page does to help: guesses told, faces chosen, enlarged and left out, keys, addresses, dropped files."""
+"""What the page does to help: guesses told, faces chosen, enlarged and left out, keys, addresses, dropped
+files."""
 
 from __future__ import annotations
 

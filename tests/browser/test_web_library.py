@@ -1,9 +1,10 @@
-"""The browser edition's library gives the points that Python gives, in Chromium, with the weights users have."""
+"""The browser edition's library gives the points that Python gives, with the weights that users have."""
 
 from __future__ import annotations
 
 import base64
 import io
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
-from fkp import FaceKeypoints
+from fkp import FaceKeypoints, images
 from fkp.faces import Faces
+from fkp.tracking import Tracker
+from tests.browser import website
 
 CLOSE = 0.1
 """Pixels that points may differ."""
 
+LOAD = """async () => {
+  globalThis.fkp = await import("./fkp.js");
+  globalThis.model = await fkp.FaceKeypoints.load();
+}"""
 DETECT = """async (encoded) => {
   const bytes = Uint8Array.from(atob(encoded), letter => letter.charCodeAt(0));
   const {length, width, height, ...arrays} = await model.detect(new Blob([bytes]));
@@ -37,15 +44,12 @@ def library(browser, site) -> Iterator[Page]:
     context = browser.new_context()
     page = context.new_page()
     page.goto(f"{site.address}icon.svg")
-    page.evaluate("""async () => {
-        globalThis.fkp = await import("./fkp.js");
-        globalThis.model = await fkp.FaceKeypoints.load();
-    }""")
+    page.evaluate(LOAD)
     yield page
     context.close()
 
 
-# --- 40 pictures ----------------------------------------------------------------------------------------------
+# --- 40 pictures ----------------------------------------------------------------------------------------
 
 
 def other_colours() -> bytes:
@@ -75,8 +79,9 @@ def turned(image: Image.Image, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     back = {
-        1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }[orientation]  # fmt: skip
     return saved(image if back is None else image.transpose(back), "JPEG", quality=92, exif=exif)
@@ -134,15 +139,15 @@ def pictures(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def found(root: Path, built_website: Path, browser, model: FaceKeypoints, tmp_path_factory) -> list[tuple[str, Faces, dict]]:
+def found(
+    root: Path, built_website: Path, browser, model: FaceKeypoints, tmp_path_factory
+) -> list[tuple[str, Faces, dict]]:
     """What Python and what the browser says of each picture."""
-    from tests.browser import website
-
     folder, both = tmp_path_factory.mktemp("pictures"), []
     with website.serving(built_website) as site:
         page = browser.new_page()
         page.goto(f"{site.address}icon.svg")
-        page.evaluate("""async () => { globalThis.model = await (await import("./fkp.js")).FaceKeypoints.load(); }""")
+        page.evaluate(LOAD)
         for name, content in pictures(root).items():
             (folder / name).write_bytes(content)
             browsers = page.evaluate(DETECT, base64.b64encode(content).decode())
@@ -176,3 +181,69 @@ def test_scores_and_what_else_is_said_of_a_face(found) -> None:
         assert np.allclose(sigmas, python.sigmas, rtol=0.02), name
         visibility = np.array(browsers["visibility"]).reshape(-1, 68)
         assert np.abs(visibility - python.visibility).max(initial=0) < 5e-3, name
+
+
+# --- Frames ------------------------------------------------------------------------------------------------
+
+
+FOLLOW = """async (frames) => {
+  const tracker = new fkp.Tracker(model), found = [];
+  for (const [i, encoded] of frames.entries()) {
+    const bytes = Uint8Array.from(atob(encoded), letter => letter.charCodeAt(0));
+    const {ids, keypoints} = await tracker.track(new Blob([bytes]), 1 + i / 25);
+    found.push([[...ids], [...keypoints]]);
+  }
+  return found;
+}"""
+
+
+def test_frames_are_followed_as_python_follows_them(library, root, model) -> None:
+    """A face that moves, is away for a while, and comes back."""
+    portrait = images.read(root / "examples" / "eileen_collins.jpg")
+    frames = [portrait[10 + i : 260 + i, 60 + 3 * i : 360 + 3 * i] for i in range(8)]
+    frames[4] = portrait[250:500, :300]
+    tracker = Tracker(model)
+    python = [tracker(frame, 1 + i / 25) for i, frame in enumerate(frames)]
+    encoded = [base64.b64encode(saved(Image.fromarray(frame), "PNG")).decode() for frame in frames]
+    for expected, (ids, keypoints) in zip(python, library.evaluate(FOLLOW, encoded), strict=True):
+        assert ids == expected.ids.tolist()
+        apart = np.abs(np.array(keypoints).reshape(-1, 68, 2) - expected.keypoints).max(initial=0)
+        assert apart < CLOSE
+    assert [len(faces) for faces in python] == [1, 1, 1, 1, 0, 1, 1, 1] and python[-1].ids == [1]
+
+
+def test_the_newest_frame_waits_and_older_ones_go(library, root) -> None:
+    portrait = base64.b64encode((root / "examples" / "eileen_collins.jpg").read_bytes()).decode()
+    came = library.evaluate(
+        """async (encoded) => {
+            const blob = new Blob([Uint8Array.from(atob(encoded), letter => letter.charCodeAt(0))]);
+            const tracker = new fkp.Tracker(model);
+            const first = tracker.track(blob, 1);
+            await new Promise(done => setTimeout(done));  // it has begun
+            const all = await Promise.all([first, ...[2, 3, 4].map(time => tracker.track(blob, time))]);
+            return all.map(faces => faces && faces.length);
+        }""",
+        portrait,
+    )
+    assert came == [1, None, None, 1]
+
+
+def test_no_face_and_no_picture(library) -> None:
+    blank = base64.b64encode(saved(Image.new("RGB", (80, 60), "white"), "PNG")).decode()
+    assert library.evaluate(DETECT, blank)["length"] == 0
+    with pytest.raises(Exception, match="is no picture that this browser can read"):
+        library.evaluate(DETECT, base64.b64encode(b"milk, bread, apples").decode())
+
+
+def test_threads_where_headers_allow_them(browser, built_website) -> None:
+    """As `fkp space --static` asks the Hub for: https://web.dev/articles/coop-coep"""
+    headers = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+    with website.serving(built_website, headers) as site:
+        page = browser.new_page()
+        page.goto(site.address)
+        page.get_by_role("button", name="Try the example Four faces").click(timeout=60_000)
+        expect(page.locator("#answer")).to_contain_text("Found 4 faces", timeout=60_000)
+        assert page.evaluate("crossOriginIsolated")
+        threads = min(4, os.cpu_count() or 1)
+        assert f"on {threads} thread" in (page.locator(".runs").text_content() or "")
+        page.close()

@@ -1,15 +1,12 @@
-"""A visit to the browser edition's page, in Chromium: what it finds, what it asks for, and that it sends nothing."""
+"""A visit to the browser edition's page: what it finds, what it asks for, and that it sends nothing."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import csv
 import json
-import os
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.browser import processor_seconds
 from fkp import FaceKeypoints, draw, images, scheme
 from tests.browser.test_photo_page import CONTRASTS, DARK, GIVE, PHONE, assert_eileen_collins, save
 
@@ -31,7 +29,8 @@ def page(browser, site, request: pytest.FixtureRequest) -> Iterator[Page]:
 
     A parameter, if any, holds options of a browser context, as {"color_scheme": "dark"}.
     """
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | getattr(request, "param", {}))
+    options = {"viewport": {"width": 1280, "height": 900}} | getattr(request, "param", {})
+    context = browser.new_context(**options)
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     failures: list[str] = []
@@ -57,7 +56,7 @@ def kept_for_later(page: Page) -> None:
     page.evaluate("navigator.serviceWorker.ready")
 
 
-# --- What is asked for, and sent ------------------------------------------------------------------------------
+# --- What is asked for, and sent ------------------------------------------------------------------------
 
 
 def test_no_request_follows_the_load(page, site, root):
@@ -110,7 +109,8 @@ def test_it_works_without_a_network_after_the_first_visit(page, site, root):
         expect_answer(page, "Choose a photo")
         page.get_by_role("button", name="Try the example Grace hopper").click()
         expect_answer(page, "Found 1 face")
-    assert len(site.requests) == asked
+    # Whether there is a newer page the browser asks by itself, wherever it believes to be.
+    assert [path for _, path, _ in site.requests[asked:] if path != "service-worker.js"] == []
     page.context.set_offline(False)
 
 
@@ -125,31 +125,15 @@ def test_the_first_face_comes_soon(browser, site):
         page.goto(site.address)
         page.get_by_role("button", name="Try the example Grace hopper").click(timeout=PATIENCE_MS)
         expect_answer(page, "Found 1 face")
-        passed, (all_of_it, idle, ours) = time.monotonic() - began, processor_seconds() - before
+        passed, now = time.monotonic() - began, processor_seconds()
+        all_of_it, idle, ours = np.subtract(now, before)
         took.append(passed * (idle + ours) / all_of_it)
         context.close()
     print("first face after", [f"{seconds:.2f} s" for seconds in took])
     assert min(took) < 2.5
 
 
-def processor_seconds() -> np.ndarray:
-    """Of all processors so far: in all, idle, and those of this process and its descendants."""
-    ticks = [int(number) for number in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    used, children = {}, defaultdict(list)
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
-            fields = path.read_text().rpartition(")")[2].split()
-            used[int(path.parent.name)] = sum(map(int, fields[11:15]))
-            children[int(fields[1])].append(int(path.parent.name))
-    ours, waiting = 0, [os.getpid()]
-    while waiting:
-        process = waiting.pop()
-        ours += used.get(process, 0)
-        waiting += children[process]
-    return np.array([sum(ticks), ticks[3] + ticks[4], ours]) / os.sysconf("SC_CLK_TCK")
-
-
-# --- What people do -------------------------------------------------------------------------------------------
+# --- What people do -------------------------------------------------------------------------------------
 
 
 def test_a_photo_is_answered_drawn_and_saved(page, root):
@@ -214,8 +198,8 @@ def test_the_camera_live_and_as_a_photo(page):
     expect(page.locator("[data-meter=faces]")).to_have_text("1", timeout=PATIENCE_MS)
     (record,) = json.loads(save(page, "Save JSON").read_text(encoding="utf-8"))
     assert_eileen_collins(record, (64, 0))
-    drawn = "document.querySelector('.glass canvas').getContext('2d').getImageData(0, 0, 9999, 9999).data.some(v => v)"
-    assert page.evaluate(drawn)
+    drawn = "getContext('2d').getImageData(0, 0, 9999, 9999).data.some(value => value)"
+    assert page.evaluate(f"document.querySelector('.glass canvas').{drawn}")
     page.get_by_role("tab", name="About").click()
     expect(page.locator(".live")).to_have_attribute("data-state", "off")
 
@@ -225,7 +209,8 @@ def test_a_visitor_without_a_mouse(page):
         for _ in range(40):
             page.keyboard.press("Tab")
             at = "document.activeElement"
-            if page.evaluate(f"{at}.ariaLabel || {at}.innerText || {at}.labels?.[0]?.innerText || ''").startswith(name):
+            label = f"{at}.ariaLabel || {at}.innerText || {at}.labels?.[0]?.innerText || ''"
+            if page.evaluate(label).startswith(name):
                 return
         raise AssertionError(f"the keyboard does not come to {name}")
 
@@ -246,7 +231,7 @@ def test_a_visitor_without_a_mouse(page):
         page.keyboard.press("Enter")
 
 
-# --- How it looks ---------------------------------------------------------------------------------------------
+# --- How it looks ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", [{}, DARK, PHONE], ids=["light", "dark", "phone"], indirect=True)

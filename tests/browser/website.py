@@ -29,8 +29,8 @@ class Website:
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """A static host: gzip, ETag and nothing else."""
 
-    def __init__(self, *args, website: Website, **options) -> None:
-        self.website = website
+    def __init__(self, *args, website: Website, headers: dict[str, str], **options) -> None:
+        self.website, self.more_headers = website, headers
         super().__init__(*args, **options)
 
     def do_GET(self) -> None:
@@ -43,6 +43,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         same = self.headers.get("If-None-Match") == tag
         self.send_response(304 if same else 200)
         self.send_header("ETag", tag)
+        for name, value in self.more_headers.items():
+            self.send_header(name, value)
         if not same:
             self.send_header("Content-Type", _TYPES.get(file.suffix, "application/octet-stream"))
             self.send_header("Content-Encoding", "gzip")
@@ -75,9 +77,9 @@ def _packed(file: Path) -> bytes:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Website]:
+def serving(folder: Path, headers: dict[str, str] | None = None) -> Iterator[Website]:
     website = Website("")
-    handler = functools.partial(_Handler, website=website, directory=str(folder))
+    handler = functools.partial(_Handler, website=website, headers=headers or {}, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     website.address = f"http://127.0.0.1:{server.server_port}{FOLDER}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -17,6 +17,7 @@ import huggingface_hub
 import pytest
 import yaml
 
+from fkp import hub as weights_hub
 from fkp.__main__ import main
 from fkp.demo import about, settings, space
 from fkp.demo.space import Space, SpaceError
@@ -75,9 +76,9 @@ def test_requirements_are_those_of_the_project_in_versions_for_a_space(folder: P
         return {re.match(r"[\w-]+", line)[0]: line for line in wanted}
 
     given, project = lines(folder / "requirements.txt"), lines(root / "requirements.txt")
-    assert given.keys() == project.keys() | {"spaces"}
-    changed = {name for name in project if given[name] != project[name]}
-    assert changed == {"torch", "torchvision", "gradio"}
+    assert given.keys() == project.keys() - {"torchvision", "matplotlib"} | {"spaces"}
+    changed = {name for name in given.keys() & project.keys() if given[name] != project[name]}
+    assert changed == {"torch", "gradio"}
     assert given["torch"] == "torch>=2.8,<=2.11.0", "what ZeroGPU runs"
     assert given["gradio"] == f"gradio=={header(folder)['sdk_version']}"
 
@@ -95,6 +96,7 @@ def test_a_model_becomes_a_variable_and_is_named(tmp_path: Path) -> None:
     given = header(tmp_path / "space")
     assert given["models"] == ["me/weights"] and given["suggested_hardware"] == "cpu-basic"
     assert "at revision `v1`" in (tmp_path / "space" / "README.md").read_text()
+    assert "torch" not in (tmp_path / "space" / "requirements.txt").read_text(), "it runs without"
 
 
 @pytest.mark.parametrize(
@@ -252,3 +254,51 @@ def newest_python() -> str:
         if shutil.which(name) and subprocess.run(with_venv, capture_output=True).returncode == 0:
             return name
     pytest.fail("there is no Python that can make environments")
+
+
+# --- The Static Space ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built") / "static"
+    space.build_static("me/faces", folder, weights_hub.BUNDLED)
+    return folder
+
+
+def test_a_static_space_says_how_the_hub_builds_it(static: Path) -> None:
+    given = header(static)
+    assert (given["sdk"], given["app_build_command"], given["app_file"]) == (
+        "static", "npm run build", "dist/index.html",
+    )  # fmt: skip
+    assert len(given["short_description"]) <= 60, "the Hub takes no longer one"
+    assert given["custom_headers"]["cross-origin-opener-policy"] == "same-origin"
+    build = json.loads((static / "package.json").read_text())["scripts"]["build"]
+    assert "npm --prefix web ci" in build and build.endswith("mv web/dist dist")
+
+
+def test_a_static_space_holds_what_the_browser_edition_is_built_from(static: Path, root: Path) -> None:
+    files = {path.relative_to(static).as_posix() for path in static.rglob("*") if path.is_file()}
+    sources = {path.relative_to(root).as_posix() for path in (root / "web" / "src").iterdir()}
+    assert sources | {"web/package-lock.json", "web/index.html", "web/vite.config.js", "LICENSE"} <= files
+    assert {"fkp/weights/config.json", "fkp/weights/onnx/keypoints.onnx"} <= files
+    assert not [name for name in files if "node_modules" in name or name.startswith(("web/dist", "app.py"))]
+    styles = re.findall(r'import "../../(fkp/.*?)"', (root / "web" / "src" / "page.ts").read_text())
+    assert styles and set(styles) <= files
+
+
+def test_what_a_static_space_cannot_be_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match="'faces' is no Hub id"):
+        space.build_static("faces", tmp_path / "a", weights_hub.BUNDLED)
+    with pytest.raises(SpaceError, match="has no config.json"):
+        space.build_static("me/faces", tmp_path / "b", tmp_path)
+    with pytest.raises(SpaceError, match="a Static Space needs the folder web/"):
+        space.build_static("me/faces", tmp_path / "c", weights_hub.BUNDLED, checkout=tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's own code
+def test_a_static_space_goes_up(hub: LoopbackHub, static: Path) -> None:
+    address = space.push_static("me/faces", static, private=True, token="hf_secret")
+    made = hub.repositories["me/faces"]
+    assert address.endswith("/spaces/me/faces") and made.private and made.made_as["sdk"] == "static"
+    assert "web/src/index.ts" in made.commits[-1].files

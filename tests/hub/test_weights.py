@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,24 +11,20 @@ import safetensors
 import safetensors.torch
 import torch
 
+from fkp import FaceKeypoints, __version__, hub, runtime
 from fkp import __main__ as command_line
-from fkp import __version__, detector, hub
 from fkp.hub import WeightsError, download, model_card, publish
-from fkp.networks import export, keypoint_net
+from fkp.networks import export
+from tests import tiny
 from tests.loopback_hub import Client, LoopbackHub
 
-KEYPOINTS = keypoint_net.KeypointConfig(
-    crop_size=64, widths=(4, 4, 4, 4, 8), depths=(1, 1, 1, 1), top_down_width=4, temperatures=(1.0, 1.25, 1.0)
-)
-FACES = detector.DetectorConfig(widths=(4, 4, 4, 4, 4), neck_width=4, min_score=0.25)
 METRICS = {"ytf/test": {"nme": 4.5, "missed": 0}}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Small untrained networks, saved without graphs, which take seconds."""
-    faces = detector.Detector(FACES)
-    hub.save(tmp_path / "weights", keypoint_net.build(KEYPOINTS), faces, METRICS, graphs=False)
+    hub.save(tmp_path / "weights", tiny.weights(metrics=METRICS), graphs=False)
     return tmp_path / "weights"
 
 
@@ -65,38 +62,41 @@ def test_saved_and_loaded(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", "config.json", "metrics.json", "model.safetensors",
     ]  # fmt: skip
-    first, second = hub.load(folder), hub.load(str(folder))
-    assert first.keypoint_network.config == KEYPOINTS and first.face_detector.config == FACES
-    assert first.metrics == METRICS
-    assert not first.keypoint_network.training and not first.face_detector.network.training
+    given, loaded = tiny.weights(), hub.load(str(folder))
+    assert (loaded.keypoints, loaded.detector) == (tiny.KEYPOINTS, tiny.FACES)
+    assert loaded.metrics == METRICS and loaded.folder == folder
     saved = safetensors.torch.load_file(folder / "model.safetensors")
-    for stored in (first, second):
-        loaded = {f"keypoints.{k}": v for k, v in stored.keypoint_network.state_dict().items()}
-        loaded |= {f"detector.{k}": v for k, v in stored.face_detector.network.state_dict().items()}
-        assert loaded.keys() == saved.keys()
-        assert all(torch.equal(loaded[name], saved[name].to(loaded[name].dtype)) for name in saved)
-        assert {tensor.dtype for tensor in loaded.values()} == {torch.float32, torch.int64}
     assert {tensor.dtype for tensor in saved.values()} == {torch.float16, torch.int64}
+    for network, tensors in (("keypoints", loaded.keypoint_tensors), ("detector", loaded.detector_tensors)):
+        assert loaded.digest(network) == given.digest(network)
+        assert loaded.files(network).graphs == {}
+        module = loaded.module(network)
+        assert not module.training
+        for name, tensor in module.state_dict().items():
+            assert torch.equal(tensor, saved[f"{network}.{name}"].to(tensor.dtype))
+            assert tensor.dtype in (torch.float32, torch.int64) and name in tensors
     config = json.loads((folder / "config.json").read_text())
-    assert (config["format"], config["dtype"], config["onnx"]) == (2, "float16", False)
-    assert first.keypoints_graph is None and first.face_detector.runner.graph is None
-    with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
-        assert file.metadata() == {
-            "format": "pt", "fkp_format": "2", "scheme": "ibug-68", "fkp_version": __version__,
-        }  # fmt: skip
+    assert (config["format"], config["dtype"], config["onnx"]) == (3, "float16", False)
+    assert metadata(folder) == {
+        "format": "pt", "fkp_format": "3", "scheme": "ibug-68", "fkp_version": __version__,
+    }  # fmt: skip
     assert (folder / "model.safetensors").stat().st_mode & 0o044 == 0o044
 
 
+def test_loading_needs_no_torch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    weights = hub.load(folder)
+    with pytest.raises(runtime.BackendError, match="torch is not installed"):
+        weights.module("keypoints")
+
+
 def test_saved_again_it_stays_the_same(folder: Path, tmp_path: Path) -> None:
-    stored = hub.load(folder)
-    hub.save(tmp_path / "again", *stored[:3], graphs=False)
+    hub.save(tmp_path / "again", hub.load(folder), graphs=False)
     for name in ("config.json", "metrics.json"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
     # Only the order of the metadata in the header is the library's to choose.
-    (header, numbers), (first_header, first_numbers) = (
-        header_and_numbers(each / "model.safetensors") for each in (tmp_path / "again", folder)
-    )
-    assert header == first_header and numbers == first_numbers
+    ours, theirs = (header_and_numbers(each / "model.safetensors") for each in (tmp_path / "again", folder))
+    assert ours == theirs
 
 
 def header_and_numbers(path: Path) -> tuple[dict, bytes]:
@@ -106,38 +106,31 @@ def header_and_numbers(path: Path) -> tuple[dict, bytes]:
     return json.loads(content[8:end]), content[end:]
 
 
-def test_what_float16_cannot_hold_stays_float32(tmp_path: Path) -> None:
-    keypoint_network = keypoint_net.build(KEYPOINTS)
-    with torch.no_grad():
-        keypoint_network.heatmaps.bias[3] = 1e6 + 1
-    hub.save(tmp_path, keypoint_network, detector.Detector(FACES), graphs=False)
-    assert torch.equal(hub.load(tmp_path).keypoint_network.heatmaps.bias, keypoint_network.heatmaps.bias)
-    assert keypoint_network.heatmaps.weight.dtype == torch.float32  # as it was
-
-
-def test_a_folder_of_format_1(folder: Path) -> None:
-    """As fkp wrote them before: float32, and neither "dtype" nor "onnx" in the config."""
-    torch.manual_seed(1)
-    keypoint_network, faces = keypoint_net.build(KEYPOINTS), detector.Detector(FACES)
-    tensors = {f"keypoints.{name}": tensor for name, tensor in keypoint_network.state_dict().items()}
-    tensors |= {f"detector.{name}": tensor for name, tensor in faces.network.state_dict().items()}
-    (folder / "model.safetensors").write_bytes(safetensors.torch.save(tensors))
-    config = json.loads((folder / "config.json").read_text()) | {"format": 1}
-    del config["dtype"], config["onnx"]
-    (folder / "config.json").write_text(json.dumps(config))
-    loaded = hub.load(folder).keypoint_network.state_dict()
-    assert all(torch.equal(tensor, loaded[name]) for name, tensor in keypoint_network.state_dict().items())
-
-
 def test_graphs_of_other_weights_are_taken_away(folder: Path) -> None:
-    stored = hub.load(folder)
+    weights = hub.load(folder)
     (folder / "onnx").mkdir()
     for name in ("keypoints.onnx", "detector.onnx"):
         (folder / "onnx" / name).write_bytes(b"old")
-    assert hub.load(folder).keypoints_graph == folder / "onnx" / "keypoints.onnx"
-    assert hub.load(folder).face_detector.runner.graph == folder / "onnx" / "detector.onnx"
-    hub.save(folder, *stored[:3], graphs=False)
+    graphs = hub.load(folder).files("keypoints").graphs
+    assert graphs == {"onnxruntime": folder / "onnx" / "keypoints.onnx"}
+    hub.save(folder, weights, graphs=False)
     assert not (folder / "onnx").exists()
+
+
+def test_graphs_are_made_once_and_copied_from_then_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript", reason="needs the extra fkp[export]")
+    first, second = tmp_path / "first", tmp_path / "second"
+    hub.save(first, hub.load(folder))
+    graphs = hub.load(first).files("keypoints").graphs, hub.load(first).files("detector").graphs
+    assert all("onnxruntime" in made for made in graphs)
+    assert json.loads((first / "config.json").read_text())["onnx"] is True
+    monkeypatch.setattr(export, "is_possible", lambda: False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    hub.save(second, hub.load(first))
+    for made in (first / "onnx").iterdir():
+        assert (second / "onnx" / made.name).read_bytes() == made.read_bytes()
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
@@ -145,7 +138,7 @@ def test_without_the_extra_there_are_no_graphs(
     folder: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    hub.save(folder, *hub.load(folder)[:3])
+    hub.save(folder, hub.load(folder))
     assert not (folder / "onnx").exists()
     assert json.loads((folder / "config.json").read_text())["onnx"] is False
 
@@ -156,11 +149,12 @@ def test_weights_are_saved_even_when_no_graph_can_be_made(
     def fail(*_: object) -> None:
         raise RuntimeError("this torch cannot export\nfor reasons of its own")
 
-    pytest.importorskip("onnxscript", reason="needs the extra fkp[onnx]")
+    pytest.importorskip("onnxscript", reason="needs the extra fkp[export]")
     monkeypatch.setattr(export, "write_onnx", fail)
+    monkeypatch.setattr(export, "write_detector_onnx", fail)
     with pytest.warns(UserWarning, match="no ONNX graphs were written to .*: this torch cannot export$"):
-        hub.save(tmp_path / "new", *hub.load(folder)[:3])
-    assert hub.load(tmp_path / "new").keypoints_graph is None
+        hub.save(tmp_path / "new", hub.load(folder))
+    assert hub.load(tmp_path / "new").files("keypoints").graphs == {}
 
 
 def test_without_metrics(folder: Path) -> None:
@@ -172,7 +166,7 @@ def test_an_older_config_keeps_defaults(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     del config["keypoints"]["temperatures"], config["fkp_version"]
     (folder / "config.json").write_text(json.dumps(config))
-    assert hub.load(folder).keypoint_network.config.temperatures == (1.0, 1.0, 1.0)
+    assert hub.load(folder).keypoints.temperatures == (1.0,) * 4
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
@@ -199,7 +193,8 @@ def test_damaged_json(folder: Path, file: str, content: bytes) -> None:
 @pytest.mark.parametrize(
     "change, reason",
     [
-        ({"format": 3}, "format 3, this fkp reads up to 2: upgrade with 'pip install -U fkp'"),
+        ({"format": 4}, "format 4, this fkp reads format 3: upgrade with 'pip install -U fkp'"),
+        ({"format": 2}, "format 2, this fkp reads format 3: get newer weights"),
         ({"dtype": "int8"}, "has the dtype 'int8', fkp knows float16 and float32 only"),
         ({"format": "new"}, "is no config of fkp"),
         ({"scheme": "wflw-98"}, "scheme 'wflw-98'"),
@@ -209,9 +204,7 @@ def test_damaged_json(folder: Path, file: str, content: bytes) -> None:
         ({"keypoints": {"crop_size": "64"}}, "'64' for 'crop_size', where int is needed"),
         ({"keypoints": {"crop_size": True}}, "True for 'crop_size'"),
         ({"keypoints": {"mean": [1, 2, "3"]}}, "for 'mean'"),
-        ({"detector": {"widths": [4, 4]}}, "where tuple[int, int, int, int, int] is needed"),
-        ({"keypoints": {"architecture": "transformer"}}, "networks that cannot be built"),
-        ({"keypoints": {"widths": []}}, "networks that cannot be built"),
+        ({"detector": {"depths": [4, 4]}}, "where tuple[int, int, int] is needed"),
     ],
 )
 def test_a_config_that_does_not_fit(folder: Path, change: dict, reason: str) -> None:
@@ -220,26 +213,24 @@ def test_a_config_that_does_not_fit(folder: Path, change: dict, reason: str) -> 
     assert message.startswith(str(folder / "config.json")) and reason in message
 
 
-def test_tensors_that_do_not_fit(folder: Path) -> None:
-    name = "keypoints.heatmaps.weight"
-    original = (folder / "model.safetensors").read_bytes()
-
-    def after(change) -> str:
-        (folder / "model.safetensors").write_bytes(original)
-        change_tensors(folder, change)
-        return refused(folder)
-
-    assert f"tensor {name} is missing;" in after(lambda t: t.pop(name))
-    extra = {"detector.more": torch.zeros(1)}
-    assert "tensor detector.more belongs to neither network;" in after(lambda t: t.update(extra))
-    assert "instead of (68, 4, 1, 1);" in after(lambda t: t.update({name: t[name][:67]}))
-    assert "is missing (and " in after(lambda t: t.clear())
-    assert f"tensor {name} is of type torch.int32;" in after(lambda t: t.update({name: t[name].int()}))
+def test_tensors_of_neither_network(folder: Path) -> None:
+    for name in ("other.more", "keypoints", "more"):
+        change_tensors(folder, lambda tensors, name=name: tensors.update({name: torch.zeros(1)}))
+        assert f"tensor {name} belongs to neither network" in refused(folder)
+        change_tensors(folder, lambda tensors, name=name: tensors.pop(name))
 
 
-def test_weights_of_another_size_are_not_taken(folder: Path) -> None:
-    change_config(folder, {"keypoints": {"top_down_width": 6}})
-    assert "model.safetensors does not fit its config.json" in refused(folder)
+@pytest.mark.parametrize(
+    "change",
+    [{"top_down_width": 6}, {"architecture": "transformer"}, {"widths": []}, {"temperatures": [1.0]}],
+    ids=str,
+)
+def test_tensors_of_a_network_of_another_shape(folder: Path, change: dict) -> None:
+    """Seen where the network is made ready to run."""
+    change_config(folder, {"keypoints": change})
+    with pytest.raises(WeightsError, match="model.safetensors does not fit its config.json") as caught:
+        FaceKeypoints(hub.load(folder))
+    assert "\n" not in str(caught.value)
 
 
 def metadata(folder: Path) -> dict[str, str]:
@@ -248,9 +239,9 @@ def metadata(folder: Path) -> dict[str, str]:
 
 
 def test_weights_and_the_record_of_their_training_belong_together(folder: Path) -> None:
-    stored = hub.load(folder)
+    weights = hub.load(folder)
     training = {"keypoints": {"command": "python train.py keypoints --data DATA", "seed": 0}}
-    hub.save(folder, *stored[:2], METRICS | {"training": training}, graphs=False)
+    hub.save(folder, replace(weights, metrics=METRICS | {"training": training}), graphs=False)
     # What `sha256sum` makes of that as JSON.
     assert metadata(folder)["training_sha256"] == hub.training_hash({"training": training})
     assert hub.training_hash({"training": training}) == (
@@ -271,7 +262,7 @@ def test_weights_and_the_record_of_their_training_belong_together(folder: Path) 
     "told, reason",
     [
         ({"scheme": "wflw-98"}, "is for the scheme 'wflw-98', fkp knows 'ibug-68' only"),
-        ({"fkp_format": "3"}, "has format 3, config.json 2: get both files anew"),
+        ({"fkp_format": "2"}, "has format 2, config.json 3: get both files anew"),
     ],
 )
 def test_weights_of_another_kind_than_their_config(folder: Path, told: dict, reason: str) -> None:
@@ -301,12 +292,12 @@ def test_a_pickle_beside_the_weights_is_left_alone(folder: Path) -> None:
 
 
 def test_the_pictures_of_the_card_come_and_go(folder: Path) -> None:
-    stored = hub.load(folder)
+    weights = hub.load(folder)
     pictures = {model_card.EXAMPLE: b"one", model_card.POINTS_FIGURE: b"two"}
-    hub.save(folder, *stored[:3], graphs=False, pictures=pictures)
+    hub.save(folder, weights, graphs=False, pictures=pictures)
     assert (folder / "card" / "example.jpg").read_bytes() == b"one"
     assert {"card/example.jpg", "card/points.png"} < hub.files(folder).keys()
-    hub.save(folder, *stored[:3], graphs=False)
+    hub.save(folder, weights, graphs=False)
     assert not (folder / "card").exists()
 
 
@@ -359,7 +350,7 @@ PULL = """
 from fkp import FaceKeypoints
 model = FaceKeypoints.from_pretrained("someone/faces", cache_dir={cache!r})
 print(model.backend, model.face_detector.runner.backend.name)
-print(sum(float(tensor.double().sum()) for tensor in model.keypoint_network.state_dict().values()))
+print(model.weights.digest("keypoints"))
 print(model.metrics)
 """
 
@@ -368,8 +359,8 @@ print(model.metrics)
 def test_push_and_pull(folder: Path, tmp_path: Path) -> None:
     """With graphs, that are large files to the Hub; and without, when they are not asked for."""
     for package in ("onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason="needs the extra fkp[onnx]")
-    hub.save(folder, *hub.load(folder)[:3], repo_id="someone/faces")
+        pytest.importorskip(package, reason="needs the extra fkp[export]")
+    hub.save(folder, hub.load(folder), repo_id="someone/faces")
     with LoopbackHub() as server, Client(server.url, tmp_path) as client:
         (url,) = client(PUSH.format(folder=str(folder)))
         commit = server.repositories["someone/faces"].commits[-1]
@@ -379,14 +370,13 @@ def test_push_and_pull(folder: Path, tmp_path: Path) -> None:
         assert {"onnx/keypoints.onnx", "onnx/detector.onnx", "model.safetensors"} < uploaded.keys()
         assert len([asked for asked in server.requests if asked.startswith("PUT /storage/")]) == 3
 
-        backends, weights, metrics = client(PULL.format(cache=str(tmp_path / "first")))
+        backends, digest, metrics = client(PULL.format(cache=str(tmp_path / "first")))
         assert backends == "onnxruntime onnxruntime"
-        state = hub.load(folder).keypoint_network.state_dict()
-        assert float(weights) == sum(float(tensor.double().sum()) for tensor in state.values())
+        assert digest == hub.load(folder).digest("keypoints")
         assert metrics == str(METRICS)
 
         # Weights without graphs take those of older weights away, and nobody asks for them.
-        hub.save(folder, *hub.load(folder)[:3], graphs=False)
+        hub.save(folder, hub.load(folder), graphs=False)
         client(PUSH.format(folder=str(folder)))
         files = server.repositories["someone/faces"].commits[-1].files
         assert files.keys() == {".gitattributes", *hub.files(folder)}
@@ -417,7 +407,7 @@ def test_the_page_about_the_hub_is_true(root: Path) -> None:
     assert len(lines) == 2
     for line in lines:
         command_line._parser().parse_args(line)
-    for name in (hub.CONFIG, hub.WEIGHTS, hub.METRICS, hub.KEYPOINTS_GRAPH, hub.DETECTOR_GRAPH):
+    for name in (hub.CONFIG, hub.WEIGHTS, hub.METRICS, *hub.GRAPHS["keypoints"].values()):
         assert f"`{name}`" in page
     for option in ("revision", *download.Options.__annotations__):
         assert f"`{option}`" in page

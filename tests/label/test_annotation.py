@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+import train
 from fkp import FaceKeypoints, Faces, converters, hub, scheme
 from fkp.__main__ import main
 from fkp.label import annotation, table
@@ -116,27 +114,20 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", annotation.FORMATS)
-def test_all_the_way(tmp_path: Path, format: str) -> None:
+def test_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures → first draft → what an annotator exports → CSV → weights of one's own, which run."""
+    monkeypatch.setattr("fkp.networks.export.is_possible", lambda: False)  # graphs take long
     pictures, out, csv = material.folder(tmp_path / "in"), tmp_path / "out", tmp_path / "labels.csv"
-    for path in pictures.glob("deep/er/*"):  # Label Studio exports no folders
-        path.rename(pictures / path.name)
-    assert main(["label", str(pictures), "--out", str(out), "--workers", "1", "--format", format]) == 0
-    draft = out / annotation.FORMATS[format][0]
-    if format == "label-studio":
-        accept(draft)
-    assert converters.main(["convert", format, str(draft), str(csv)]) == 0
-    command = [sys.executable, "train.py", "keypoints", "--csv", csv, "--images", pictures, "--workers", "0",
-               "--start", hub.BUNDLED, "--epochs", "2", "--batch-size", "2", "--lr", "1e-5", "--muon-lr", "1e-5",
-               "--threads", "1", "--runs", tmp_path / "runs", "--name", "mine"]  # fmt: skip
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    assert main(["label", str(pictures), "--out", str(out), "--workers", "1", "--format", "cvat"]) == 0
+    assert converters.main(["convert", "cvat", str(out / "cvat.xml"), str(csv)]) == 0
+    command = ["keypoints", "--csv", str(csv), "--images", str(pictures), "--start", str(hub.BUNDLED)]
+    command += ["--epochs", "2", "--batch-size", "2", "--lr", "1e-5", "--muon-lr", "1e-5", "--workers", "0"]
+    assert train.main([*command, "--runs", str(tmp_path / "runs"), "--name", "mine"]) == 0
     model = FaceKeypoints.from_pretrained(tmp_path / "runs" / "mine" / "model")
     picture = material.EXAMPLES / "eileen_collins.jpg"
-    mine, bundled = model(picture), FaceKeypoints.from_pretrained()(picture)
-    size = float(np.ptp(bundled.keypoints[0], axis=0).max())
-    assert np.abs(mine.keypoints - bundled.keypoints).mean() < 0.02 * size
+    bundled = FaceKeypoints.from_pretrained()
+    mine, before = model(picture), bundled(picture)
+    size = float(np.ptp(before.keypoints[0], axis=0).max())
+    assert 0 < np.abs(mine.keypoints - before.keypoints).mean() < 0.02 * size
     assert "--csv CSV --images DIR" in model.metrics["training"]["keypoints"]["command"]
-    assert model.config.visibility_calibration == FaceKeypoints.from_pretrained().config.visibility_calibration
+    assert model.config.visibility_calibration == bundled.config.visibility_calibration

@@ -4,18 +4,11 @@ import { type Box, height, iou, longerSide, suppress, width } from "./geometry";
 import { type Picture, resize, roundEven } from "./pixels";
 
 /** The section `detector` of config.json; the same names, meanings and units as in Python. */
-export interface DetectorConfig {
-  least_size: number;
-  input_size: number;
-  coarse_size: number;
-  fine_pixels: number;
-  enlargement: number;
-  enlarged_pixels: number;
-  min_score: number;
-  max_iou: number;
+type Numbers = "least_size" | "coarse_size" | "input_size" | "fine_pixels" | "enlargement" | "enlarged_pixels" | "min_score" | "max_iou";
+export type DetectorConfig = Record<Numbers, number> & {
   bias: [number, number, number, number];
   calibration: [number, number];
-}
+};
 
 /** What a network gives for planes (n, 3, h, w): its outputs by name. */
 export type Network = (planes: Uint8Array, dims: number[]) => Promise<Record<string, Float32Array>>;
@@ -23,6 +16,7 @@ export type Network = (planes: Uint8Array, dims: number[]) => Promise<Record<str
 export interface Detections {
   boxes: Box[];
   scores: number[];
+  turns?: number[]; // counter-clockwise quarter turns that put each upright
 }
 
 // The numbers and their reasons are those of fkp/detector.py.

@@ -1,26 +1,25 @@
 // Keypoints drawn on a canvas as fkp/draw.py draws them; strokes scale with each face.
 
+import { mean } from "./geometry";
 import type { Faces } from "./index";
 import scheme from "./scheme.json";
 
 /** What is drawn of a face: see `draw.Style` in Python. `mirrored` is for a canvas over a mirrored video. */
-export interface Style {
-  points?: boolean;
-  contours?: boolean;
-  mesh?: boolean;
-  numbers?: boolean;
-  boxes?: boolean;
-  confidence?: boolean;
-  pointSize?: number;
-  mirrored?: boolean;
-}
+export type Style = { pointSize?: number } &
+  { [what in "points" | "contours" | "mesh" | "numbers" | "boxes" | "confidence" | "mirrored"]?: boolean };
 
 type Point = readonly [number, number];
 type Colour = readonly number[];
 type Canvas = HTMLCanvasElement | OffscreenCanvas;
 
+// Points below these, in score and visibility, are rings; UNSURE is for a face that is a guess (fkp/faces.py).
+const UNSURE_POINT = 0.3, UNSURE = 0.5, HIDDEN = 0.5, FAINT = 0.45;
 const RIM = "rgba(0, 0, 0, 0.65)", MESH = "rgba(245, 245, 245, 0.6)";
 const PART: Colour[] = scheme.groups.flatMap((group) => group.points.map(() => group.colour));
+const EDGES = scheme.groups.map(({ points, closed, colour }) => {
+  const pairs = points.slice(1).map((point, i) => [points[i]!, point] as const);
+  return { colour, pairs: closed ? [...pairs, [points.at(-1)!, points[0]!] as const] : pairs };
+});
 const AROUND = [1, 1.6].flatMap((distance) => [0, 40, -40, 80, -80].map((angle) => [(angle * Math.PI) / 180, distance] as const));
 const css = ([r, g, b]: Colour) => `rgb(${r}, ${g}, ${b})`;
 
@@ -38,13 +37,17 @@ export function draw(canvas: Canvas, faces: Faces, style: Style = {}): void {
     const [x1, y1, x2, y2] = faces.boxes.subarray(4 * i, 4 * i + 4);
     const points = Array.from({ length: 68 }, (_, k) => place(faces.keypoints[136 * i + 2 * k]!, faces.keypoints[136 * i + 2 * k + 1]!));
     const corners = [place(x1!, y1!), place(x2!, y2!)].sort((a, b) => a[0] - b[0]);
-    const scores = faces.keypointScores.subarray(68 * i, 68 * i + 68);
-    face(pen, points, corners, `${Math.round(100 * faces.scores[i]!)}%`, scores, { points: true, contours: true, pointSize: 1, ...style });
+    const scores = faces.keypointScores.subarray(68 * i, 68 * i + 68), least = isGuess(faces, i) ? UNSURE : UNSURE_POINT;
+    const hollow = Array.from(scores, (score, k) => score < least || faces.visibility[68 * i + k]! < HIDDEN);
+    face(pen, points, corners, `${Math.round(100 * faces.scores[i]!)}%`, scores, hollow, { points: true, contours: true, pointSize: 1, ...style });
   }
   pen.restore();
 }
 
-function face(pen: CanvasRenderingContext2D, points: Point[], [from, to]: Point[], label: string, scores: Float32Array, style: Style): void {
+/** Whether a face's points are a guess: they score too little on average. */
+export const isGuess = (faces: Faces, i: number) => mean(faces.keypointScores.subarray(68 * i, 68 * i + 68)) < UNSURE;
+
+function face(pen: CanvasRenderingContext2D, points: Point[], [from, to]: Point[], label: string, scores: Float32Array, hollow: boolean[], style: Style): void {
   const span = (axis: 0 | 1) => Math.max(...points.map((p) => p[axis])) - Math.min(...points.map((p) => p[axis]));
   const size = Math.max(span(0), span(1)), longer = Math.max(pen.canvas.width, pen.canvas.height);
   // Photos are looked at about 500 to 1000 pixels wide: thinner strokes would vanish, unless the face is so small
@@ -52,46 +55,44 @@ function face(pen: CanvasRenderingContext2D, points: Point[], [from, to]: Point[
   const stroke = Math.max(size / 180, Math.min(longer / 500, size / 90), 0.5), radius = 1.75 * style.pointSize! * stroke;
   const numberHeight = Math.max(size / 54, Math.min(longer / 105, size / 14), 6), labelHeight = Math.max(size / 22, 9);
   const colours = style.confidence ? Array.from(scores, blended) : PART;
-  const line = (members: readonly Point[], closed: boolean, colour: string, width: number) => {
+  // One path for all of them, so that they do not add up where they meet.
+  const lines = (pairs: readonly (readonly Point[])[], colour: string, width: number) => {
     pen.beginPath();
-    for (const point of members) pen.lineTo(...point);
-    if (closed) pen.closePath();
+    for (const [a, b] of pairs) {
+      pen.moveTo(...a!);
+      pen.lineTo(...b!);
+    }
     pen.strokeStyle = colour;
     pen.lineWidth = width * stroke;
     pen.stroke();
   };
-  if (style.mesh) {
-    pen.beginPath(); // one path for all of them, so that they do not add up where they meet
-    for (const [a, b] of scheme.mesh) {
-      pen.moveTo(...points[a!]!);
-      pen.lineTo(...points[b!]!);
-    }
-    pen.strokeStyle = MESH;
-    pen.lineWidth = 0.45 * stroke;
-    pen.stroke();
-  }
+  if (style.mesh) lines(scheme.mesh.map((pair) => pair.map((k) => points[k]!)), MESH, 0.45);
   if (style.boxes) {
-    const corners: Point[] = [from!, [to![0], from![1]], to!, [from![0], to![1]]];
-    line(corners, true, RIM, 2.2);
-    line(corners, true, css(scheme.neutral), 0.9);
+    const corners: Point[] = [from!, [to![0], from![1]], to!, [from![0], to![1]]], sides = corners.map((corner, i) => [corner, corners[(i + 1) % 4]!]);
+    lines(sides, RIM, 2.2);
+    lines(sides, css(scheme.neutral), 0.9);
     const y = from![1] > 1.6 * labelHeight ? from![1] - labelHeight : from![1] + labelHeight;
     write(pen, [[label, [from![0] + 1.6 * labelHeight, y], scheme.neutral]], labelHeight);
   }
   if (style.contours) {
-    for (const rim of [true, false]) {
-      for (const { points: members, closed, colour } of scheme.groups) {
-        const fill = css(style.confidence ? scheme.neutral : colour);
-        line(members.map((k) => points[k]!), closed, rim ? RIM : fill, rim ? 2.2 : 0.9);
-      }
-    }
+    const chosen = (pairs: (readonly [number, number])[], faint: boolean) =>
+      pairs.filter(([a, b]) => (hollow[a]! || hollow[b]!) === faint).map((pair) => pair.map((k) => points[k]!));
+    const fill = (colour: Colour) => css(style.confidence ? scheme.neutral : colour);
+    pen.globalAlpha = FAINT;
+    for (const { pairs, colour } of EDGES) lines(chosen(pairs, true), fill(colour), 0.9);
+    pen.globalAlpha = 1;
+    lines(EDGES.flatMap(({ pairs }) => chosen(pairs, false)), RIM, 2.2);
+    for (const { pairs, colour } of EDGES) lines(chosen(pairs, false), fill(colour), 0.9);
   }
   if (style.points) {
     for (const rim of [true, false]) {
+      pen.lineWidth = (rim ? 1.1 : 0.5) * stroke;
       for (const [k, point] of points.entries()) {
         pen.beginPath();
-        pen.arc(...point, radius + (rim ? 0.65 * stroke : 0), 0, 2 * Math.PI);
-        pen.fillStyle = rim ? RIM : css(colours[k]!);
-        pen.fill();
+        pen.arc(...point, radius + (rim && !hollow[k] ? 0.65 * stroke : 0), 0, 2 * Math.PI);
+        pen.fillStyle = pen.strokeStyle = rim ? RIM : css(colours[k]!);
+        if (hollow[k]) pen.stroke();
+        else pen.fill();
       }
     }
   }

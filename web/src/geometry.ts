@@ -40,9 +40,8 @@ export function suppress(boxes: Box[], scores: ArrayLike<number>, maxIou: number
   return kept;
 }
 
-export function interOcular(keypoints: Points): number {
-  return Math.hypot(keypoints[72]! - keypoints[90]!, keypoints[73]! - keypoints[91]!);
-}
+/** Distance between the outer eye corners, points 36 and 45. */
+export const interOcular = (points: Points) => Math.hypot(points[72]! - points[90]!, points[73]! - points[91]!);
 
 /** From the picture to a square crop around a box, its longer side enlarged by `margin`; `angle` turns the
  * content counter-clockwise, in degrees. */

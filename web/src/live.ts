@@ -107,13 +107,10 @@ export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void 
 
   // Nobody looks: the camera is off until somebody does.
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden && stream) {
-      stop("Paused while this page is hidden.");
-      paused = true;
-    } else if (paused && !document.hidden) {
-      paused = false;
-      if (!panel.hidden) void start();
-    }
+    const was = paused;
+    paused = document.hidden && !!stream;
+    if (paused) stop("Paused while this page is hidden.");
+    else if (was && !panel.hidden) void start();
   });
   new ResizeObserver(() => { if (panel.hidden && stream) stop(); else look(); }).observe(panel);
 }

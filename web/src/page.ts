@@ -6,6 +6,7 @@ import "./theme.css";
 
 import { moved, tightBox, upright } from "./geometry";
 import { DECODED } from "./images";
+import { isGuess } from "./draw";
 import { draw, FaceKeypoints, type Faces, record, type Style, toCsv, toJson } from "./index";
 import { live } from "./live";
 import scheme from "./scheme.json";
@@ -66,7 +67,7 @@ export function save(name: string, content: Blob | string, type = "application/j
 // --- Getting ready --------------------------------------------------------------------------------------------------
 
 const panel = find("#photo-panel"), told = find(".told"), answer = find("#answer");
-const examples = new Map<string, Blob>();
+const examples = new Map<string, File>();
 let photos: Photo[] = [], at = 0, chosen = 0, turn = 0;
 let bitmap: ImageBitmap | undefined; // of the photo that is looked at
 
@@ -81,9 +82,9 @@ async function ready(): Promise<FaceKeypoints> {
   };
   const [files] = await Promise.all([
     FaceKeypoints.download(undefined, { fetch: kept }),
-    ...__EXAMPLES__.map(async (name) => examples.set(name, await (await kept(`examples/${name}`)).blob())),
-    navigator.serviceWorker?.register("service-worker.js").catch(() => undefined),
+    ...__EXAMPLES__.map(async (name) => examples.set(name, new File([await (await kept(`examples/${name}`)).blob()], name))),
   ]);
+  await navigator.serviceWorker?.register("service-worker.js").catch(() => undefined);
   document.head.append(element("meta", { "http-equiv": "Content-Security-Policy", content: SEAL }));
   for (const name of __EXAMPLES__) {
     const title = `${name[0]!.toUpperCase()}${name.slice(1, -4).replaceAll("_", " ")}`;
@@ -91,7 +92,7 @@ async function ready(): Promise<FaceKeypoints> {
     find(".examples").append(element("button", { type: "button", title, "aria-label": `Try the example ${title}`, "data-example": name }, image));
   }
   const model = await FaceKeypoints.start(files);
-  find(".runs").textContent = `This page runs fkp ${model.config.fkp_version} on ${model.backend === "webgpu" ? "WebGPU" : "WebAssembly"}.`;
+  find(".runs").textContent = `This page runs fkp ${model.config.fkp_version} on ${model.backend === "webgpu" ? "WebGPU" : `${counted(files.start.threads, "thread")} of WebAssembly`}.`;
   return model;
 }
 
@@ -105,15 +106,12 @@ function say(inside: (Node | string)[], problem = false): void {
   answer.replaceChildren(...inside);
 }
 
-async function take(files: readonly (File | { name: string; file: Blob })[]): Promise<void> {
+async function take(files: readonly File[]): Promise<void> {
   if (!files.length) return;
   clear();
   const mine = ++turn;
   told.textContent = "";
-  photos = files.map((each) => {
-    const file = each instanceof Blob ? each : each.file;
-    return { name: each.name, file, address: URL.createObjectURL(file) };
-  });
+  photos = files.map((file) => ({ name: file.name, file, address: URL.createObjectURL(file) }));
   say(["Looking for faces …"]);
   for (const [i, photo] of photos.entries()) {
     try {
@@ -217,7 +215,8 @@ function choose(face: number): void {
   for (const button of panel.querySelectorAll<HTMLElement>("[data-face]")) button.ariaPressed = String(Number(button.dataset.face) === face);
   const scores = faces.keypointScores.subarray(68 * face, 68 * face + 68), [x1, y1, x2, y2] = faces.boxes.subarray(4 * face, 4 * face + 4);
   find("figcaption", section).textContent = `${percent(faces.scores[face]!)} sure that this is a face. Its points are ` +
-    `${percent(scores.reduce((sum, each) => sum + each) / 68)} sure on average, the least sure ${percent(Math.min(...scores))}. ` +
+    `${percent(scores.reduce((sum, each) => sum + each) / 68)} sure on average, the least sure ${percent(Math.min(...scores))}` +
+    `${isGuess(faces, face) ? ": they are a guess" : ""}. ` +
     `${Math.round(x2! - x1!)}×${Math.round(y2! - y1!)} pixels.`;
   const rows = scheme.groups.flatMap(({ name, points, colour }) => points.map((k) => {
     const dot = element("i"), cell = (text: string) => element("td", {}, text);
@@ -301,13 +300,13 @@ async function shoot(): Promise<void> {
   const canvas = new OffscreenCanvas(preview.videoWidth, preview.videoHeight);
   canvas.getContext("2d")!.drawImage(preview, 0, 0); // not mirrored, as the preview is: left and right would change sides
   closeCamera();
-  await take([{ name: "snapshot.png", file: await canvas.convertToBlob() }]);
+  await take([new File([await canvas.convertToBlob()], "snapshot.png")]);
 }
 
 async function paste(): Promise<void> {
   try {
     const items = await navigator.clipboard.read(), kind = (item: ClipboardItem) => item.types.find((type) => type.startsWith("image/"));
-    const files = await Promise.all(items.filter(kind).map(async (item) => ({ name: `pasted.${kind(item)!.slice(6)}`, file: await item.getType(kind(item)!) })));
+    const files = await Promise.all(items.filter(kind).map(async (item) => new File([await item.getType(kind(item)!)], `pasted.${kind(item)!.slice(6)}`)));
     if (files.length) await take(files);
     else told.textContent = "There is no picture in the clipboard.";
   } catch {
@@ -327,7 +326,7 @@ panel.addEventListener("click", ({ target }) => {
   if (way) ways[way]?.();
   if (face) choose(Number(face));
   if (photo) void go(Number(photo)).then(showStrip);
-  if (example) void take([{ name: example, file: examples.get(example)! }]);
+  if (example) void take([examples.get(example)!]);
 });
 
 panel.addEventListener("input", ({ target }) => {

@@ -33,10 +33,6 @@ interface Placed {
   visibility: Float32Array;
 }
 
-interface Found extends Detections {
-  turns: number[]; // quarter turns that put each upright
-}
-
 // The numbers and their reasons are those of fkp/pipeline.py.
 const BATCH = 16, RADIUS = 0.05, UNSURE = 0.5, NO_FACE = 0.12, SURE_FACE = 0.6;
 
@@ -52,9 +48,9 @@ export class Pipeline {
   }
 
   /** The same without keypoints. */
-  async detect(picture: Picture, { minScore, maxFaces = Infinity }: Options): Promise<Found> {
-    let found: Found = { ...(await this.found(picture, minScore)), turns: [] };
-    found.turns = found.boxes.map(() => 0);
+  async detect(picture: Picture, { minScore, maxFaces = Infinity }: Options): Promise<Required<Detections>> {
+    const first = await this.found(picture, minScore);
+    let found = { ...first, turns: first.boxes.map(() => 0) };
     if (!found.scores.some((score) => score >= SURE_FACE)) {
       for (const turn of [1, 2, 3]) {
         const { boxes, scores } = await this.found(geometry.turned(picture, turn), minScore);
@@ -82,7 +78,7 @@ export class Pipeline {
 
   /** Keypoints of the faces in known tight boxes, in their order: one pass, and for those that come out unsure more,
    * at quarter turns, upright and framed by their points; the surest is kept. */
-  async keypointsAt(picture: Picture, { boxes, scores, turns }: Detections & { turns?: number[] }): Promise<Face[]> {
+  async keypointsAt(picture: Picture, { boxes, scores, turns }: Detections): Promise<Face[]> {
     const { crop_size, margin } = this.config.keypoints;
     const crops = (some: number[], turn: number) =>
       some.map((i) => geometry.aroundBox(boxes[i]!, crop_size, margin, 90 * (((turns?.[i] ?? 0) + turn) % 4)));
@@ -136,5 +132,5 @@ function scoreFromSigma(sigma: number, interOcular: number): number {
   return 1 - (1 + ratio) * Math.exp(-ratio);
 }
 
-const rows = ({ boxes, scores, turns }: Found, chosen: number[]): Found =>
+const rows = ({ boxes, scores, turns }: Required<Detections>, chosen: number[]) =>
   ({ boxes: chosen.map((i) => boxes[i]!), scores: chosen.map((i) => scores[i]!), turns: chosen.map((i) => turns[i]!) });

@@ -1,5 +1,6 @@
 // Faces as JSON and CSV, as fkp/report.py writes them.
 
+import { isGuess } from "./draw";
 import type { Faces } from "./index";
 
 const rounded = (numbers: ArrayLike<number>, digits: number) => Array.from(numbers, (each) => Number(each.toFixed(digits)));
@@ -13,11 +14,13 @@ export function record(image: string, faces: Faces) {
     faces: Array.from({ length: faces.length }, (_, i) => {
       const keypoints = rounded(faces.keypoints.subarray(136 * i, 136 * i + 136), 2);
       return {
+        number: i + 1,
         box: rounded(faces.boxes.subarray(4 * i, 4 * i + 4), 2),
         score: rounded([faces.scores[i]!], 4)[0]!,
         keypoints: Array.from({ length: 68 }, (_, k) => keypoints.slice(2 * k, 2 * k + 2)),
         keypoint_scores: rounded(faces.keypointScores.subarray(68 * i, 68 * i + 68), 4),
         visibility: rounded(faces.visibility.subarray(68 * i, 68 * i + 68), 4),
+        guess: isGuess(faces, i),
       };
     }),
   };
@@ -33,10 +36,12 @@ export function toCsv(records: Record[]): string {
   const points = Array.from({ length: 68 }, (_, k) => k);
   const columns = [
     "image", "width", "height", "face", "score", "box_x1", "box_y1", "box_x2", "box_y2",
-    ...points.flatMap((k) => [`x${k}`, `y${k}`]), ...points.map((k) => `s${k}`), ...points.map((k) => `v${k}`),
+    ...points.flatMap((k) => [`x${k}`, `y${k}`]), ...points.map((k) => `s${k}`), ...points.map((k) => `v${k}`), "guess",
   ];
   const quoted = (text: string) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const rows = records.flatMap(({ image, width, height, faces }) => faces.map((face, i) =>
-    [quoted(image), width, height, i, face.score, ...face.box, ...face.keypoints.flat(), ...face.keypoint_scores, ...face.visibility]));
+  const rows = records.flatMap(({ image, width, height, faces }) => faces.map((face) => [
+    quoted(image), width, height, face.number, face.score, ...face.box, ...face.keypoints.flat(), ...face.keypoint_scores,
+    ...face.visibility, Number(face.guess),
+  ]));
   return [columns, ...rows].map((row) => `${row.join(",")}\n`).join("");
 }

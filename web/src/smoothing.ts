@@ -2,8 +2,8 @@
 
 import { type Points, tightBox, longerSide } from "./geometry";
 
-const turns = (cutoff: number, passed: number) => 2 * Math.PI * passed * cutoff;
-const weight = (cutoff: number, passed: number) => turns(cutoff, passed) / (turns(cutoff, passed) + 1);
+/** Share of a change that a low-pass filter lets through within so many seconds. */
+const weight = (cutoff: number, passed: number) => 1 - 1 / (1 + 2 * Math.PI * passed * cutoff);
 
 /** The One-Euro filter of flat points; speeds are in `unit`s a second (Casiez, Roussel and Vogel, CHI 2012). */
 class OneEuro {

@@ -22,22 +22,12 @@ const LEAST_SCORE = 0.2, FALL = 0.7, SAME_SCENE = 0.7, SAME_FACE = 0.7;
 class Track {
   id = 0; // until it is certain to be a face of its own
   time = 0;
-  usual: number | undefined;
+  usual = 0; // running mean of its mean keypoint scores
   elsewhere = false;
   patch: Float64Array = new Float64Array(0);
   readonly smoother = new Smoother();
 
   constructor(public box: Box, public score: number) {}
-
-  fell(score: number): boolean {
-    return this.usual !== undefined && score < FALL * this.usual;
-  }
-
-  goOn(time: number, box: Box, score: number, patch: Float64Array): void {
-    [this.time, this.patch] = [time, patch];
-    this.usual = this.usual === undefined ? score : 0.9 * this.usual + 0.1 * score;
-    if (iou(this.box, box) < HOLD) this.box = box;
-  }
 }
 
 /** Follows the faces of one camera or clip; frames come one after the other. */
@@ -68,7 +58,7 @@ export class Following {
     const due = this.sinceLook >= (this.tracks.length ? DETECT_EVERY : this.lost.length ? 1 : EMPTY_EVERY);
     if (anew || due) await this.look(picture);
     let faces = await this.place(picture);
-    const fallen = this.tracks.filter((track, i) => track.fell(mean(faces[i]!.keypointScores)));
+    const fallen = this.tracks.filter((track, i) => mean(faces[i]!.keypointScores) < FALL * track.usual);
     if (fallen.length && !(anew || due)) {
       await this.look(picture, fallen);
       faces = await this.place(picture);
@@ -120,7 +110,9 @@ export class Following {
     for (const i of kept) {
       const track = this.tracks[i]!, patch = grey(crop(picture, aroundBox(boxes[i]!, 24, 1), 24));
       track.id ||= this.number(boxes[i]!, patch);
-      track.goOn(this.time, boxes[i]!, scores[i]!, patch);
+      [track.time, track.patch] = [this.time, patch];
+      track.usual = track.usual ? 0.9 * track.usual + 0.1 * scores[i]! : scores[i]!;
+      if (iou(track.box, boxes[i]!) < HOLD) track.box = boxes[i]!;
     }
     kept.sort((a, b) => this.tracks[a]!.id - this.tracks[b]!.id);
     this.tracks = kept.map((i) => this.tracks[i]!);

@@ -51,7 +51,7 @@ async function start({ config, backend, threads, ort: address, glue, wasm, graph
   ort.env.wasm.wasmBinary = wasm;
   ort.env.wasm.numThreads = threads;
   const network = async (graph: ArrayBuffer): Promise<Network> => {
-    const session = await ort.InferenceSession.create(new Uint8Array(graph), { executionProviders: [backend] });
+    const session = await ort.InferenceSession.create(new Uint8Array(graph), { executionProviders: backend === "webgpu" ? ["webgpu", "wasm"] : ["wasm"], logSeverityLevel: 3 });
     const style = new ort.Tensor("int64", BigInt64Array.of(0n), [1]); // None: points where they are seen
     return async (planes, dims) => {
       const inputs: Record<string, Ort.Tensor> = {};

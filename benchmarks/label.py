@@ -1,0 +1,189 @@
+"""How fast `fkp label` is, what it needs of memory over time, and what a hundred million pictures cost.
+
+    python benchmarks/label.py --data DATA --pictures 2000            # one process, and one for each core
+    python benchmarks/label.py --data DATA --pictures 20000 --kill
+
+The pictures are those of DATA (README.md says how it is laid out) turned a little, mirrored, brightened and
+compressed anew by chance, in tar shards of 500. A picture a core-hour is counted in the processor's time, of
+which a busy machine takes nothing; pictures a second are by the clock, and say something on an idle one.
+`--kill` ends the run, all its processes at once, when a half is done, and goes on with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from benchmarks.speed import cores, machine  # noqa: E402
+from fkp import FaceKeypoints, images  # noqa: E402
+from fkp.label import table  # noqa: E402
+
+FOLDERS = ("300w/helen_train", "300w/lfpw_train", "wider/train", "masks", "no_faces")
+A_SHARD = 500
+EVERY = 5.0
+"""Seconds between two looks at the memory."""
+
+
+def varied(data: Path, count: int, out: Path) -> None:
+    """Write so many pictures as tar shards, 500 a shard."""
+    paths = [path for folder in FOLDERS for path in sorted((data / folder).glob("*.jpg"))]
+    draw = np.random.default_rng(0)
+    for start in tqdm(range(0, count, A_SHARD), "making pictures", leave=False):
+        with tarfile.open(out / f"{start // A_SHARD:05d}.tar", "w") as tar:
+            for number in range(start, min(start + A_SHARD, count)):
+                image = images.read(paths[draw.integers(len(paths))])
+                height, width = image.shape[:2]
+                turn = cv2.getRotationMatrix2D((width / 2, height / 2), draw.uniform(-10, 10), 1.0)
+                image = cv2.warpAffine(image, turn, (width, height), borderMode=cv2.BORDER_REFLECT)
+                image = image[:, ::-1] if draw.random() < 0.5 else image
+                image = cv2.convertScaleAbs(image, alpha=draw.uniform(0.7, 1.2))
+                data_of = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+                about = tarfile.TarInfo(f"{number:08d}.jpg")
+                about.size = len(data_of)
+                tar.addfile(about, io.BytesIO(data_of))
+
+
+def tree(process: int) -> Iterator[int]:
+    """A process and all below it."""
+    yield process
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in path.read_text().split():
+                yield from tree(int(child))
+
+
+def memory(process: int) -> float:
+    """MB of a process and all below it, shared pages counted once (PSS)."""
+    total = 0
+    for each in tree(process):
+        with contextlib.suppress(OSError, TypeError):
+            rollup = Path(f"/proc/{each}/smaps_rollup").read_text()
+            total += int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])  # type: ignore[index]
+    return total / 1024
+
+
+def run(source: Path, out: Path, workers: int, half: int | None) -> tuple[float, float, list[float]]:
+    """Seconds by the clock and of processors, and the memory over time, of one run.
+
+    With `half` shards done, all its processes are killed.
+    """
+    command = [sys.executable, "-m", "fkp", "label", source, "--out", out, "--workers", str(workers)]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    process = subprocess.Popen([*command, *PASSES], cwd=ROOT, start_new_session=True)
+    seen = []
+    while process.poll() is None:
+        seen.append(memory(process.pid))
+        if half is not None and len(list(out.glob("[!.]*"))) >= half:
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(EVERY)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return time.monotonic() - began, used, seen
+
+
+PASSES: list[str] = []
+
+
+def rows(out: Path) -> list[tuple[int, int]]:
+    """Number of the picture and of the face of every row, sorted."""
+    found = pq.read_table(sorted(out.glob("[!.]*.parquet")), columns=["picture", "face"])
+    pictures = [int(Path(name).stem) for name in found["picture"].to_pylist()]
+    return sorted(zip(pictures, found["face"].to_pylist(), strict=True))
+
+
+def finished(out: Path) -> int:
+    """Pictures in finished outputs."""
+    return sum(about["pictures"] for path in out.glob("[!.]*.parquet") if (about := table.about(path)))
+
+
+def alone(source: Path, count: int = 100) -> float:
+    """Pictures a core-second of the model itself, one decoded picture after the other."""
+    options = {PASSES[0].removeprefix("--"): PASSES[1]} if PASSES else {}
+    model = FaceKeypoints.from_pretrained(threads=1, **options)  # type: ignore[arg-type]
+    with tarfile.open(sorted(source.glob("*.tar"))[0]) as tar:
+        files = [tar.extractfile(member) for member in tar.getmembers()[:count]]
+        decoded = [images.decode(file.read(), "").image for file in files if file is not None]
+    model(decoded[0])
+    times = []
+    for image in decoded:
+        began = time.process_time()
+        model(image)
+        times.append(time.process_time() - began)
+    return 1 / statistics.fmean(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data")
+    parser.add_argument("--pictures", type=int, default=2000, help="how many (default: 2000)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, cores()], help="processes of each run")
+    parser.add_argument("--passes", help="as in fkp label")
+    parser.add_argument("--kill", action="store_true", help="end every run in the middle, and go on with it")
+    args = parser.parse_args()
+    PASSES[:] = ["--passes", args.passes] if args.passes else []
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary, "in")
+        source.mkdir()
+        varied(args.data, args.pictures, source)
+        size = sum(path.stat().st_size for path in source.iterdir())
+        where = machine()
+        print(f"{args.pictures} pictures, {size / args.pictures / 1000:.0f} kB each; {where['cpu']}, "
+              f"{where['cores']} cores, load {where['load_before']}")  # fmt: skip
+        print(f"the model alone, on decoded pictures: {3600 * alone(source):.0f} pictures a core-hour")
+        for workers in args.workers:
+            out = Path(temporary, f"out-{workers}")
+            shards = -(-args.pictures // A_SHARD)
+            seconds = used = 0.0
+            seen: list[float] = []
+            if args.kill:
+                seconds, used, seen = run(source, out, workers, half=max(1, shards // 2))
+                kept, left = finished(out), len(list(out.glob(".*.part")))
+                print(f"killed after {seconds:.0f} s: {kept} pictures finished, {left} shards were begun")
+                size_kept = {path: path.stat().st_mtime_ns for path in out.glob("[!.]*")}
+            more = run(source, out, workers, half=None)
+            if args.kill:
+                same = all(path.stat().st_mtime_ns == at for path, at in size_kept.items())
+                print(f"gone on with: what was finished is {'as it was' if same else 'CHANGED'}")
+            seconds, used, seen = seconds + more[0], used + more[1], seen + more[2]
+            found = rows(out)
+            assert len(set(found)) == len(found) and finished(out) == args.pictures, "lost or double"
+            hour = 3600 * args.pictures / used
+            kilobytes = sum(path.stat().st_size for path in out.iterdir()) / args.pictures / 1000
+            middle = [statistics.median(part) for part in np.array_split(np.array(more[2]), 4) if len(part)]
+            print(
+                f"{workers} processes: {args.pictures / seconds:.1f} pictures/s by the clock, {hour:.0f} a "
+                f"core-hour; 100 million: {1e8 / hour:.0f} core-hours, {1e8 * kilobytes / 1e9:.0f} TB·10⁻³; "
+                f"{len(found)} rows, {kilobytes:.2f} kB a picture; memory, medians of quarters of the run: "
+                f"{', '.join(f'{value:.0f}' for value in middle)} MB, at most {max(seen):.0f} MB"
+            )
+
+
+if __name__ == "__main__":
+    main()
