@@ -155,7 +155,8 @@ def main() -> None:
         where = machine()
         print(f"{args.pictures} pictures, {size / args.pictures / 1000:.0f} kB each; {where['cpu']}, "
               f"{where['cores']} cores, load {where['load_before']}")  # fmt: skip
-        print(f"the model alone, on decoded pictures: {3600 * alone(source, args.passes):.0f} pictures a core-hour")
+        rate = 3600 * alone(source, args.passes)
+        print(f"the model alone, on decoded pictures: {rate:.0f} pictures a core-hour")
         for workers in args.workers:
             out = Path(temporary, f"out-{workers}")
             shards = -(-args.pictures // A_SHARD)
