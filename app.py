@@ -25,8 +25,12 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 
+try:
+    import gradio as gr
+except ImportError:
+    sys.exit("app.py needs gradio: run 'pip install \"fkp[demo]\"'")
+
 import cv2  # noqa: E402
-import gradio as gr  # noqa: E402
 import httpx  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 

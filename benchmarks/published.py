@@ -84,7 +84,8 @@ class Table:
         Raises ValueError when the page lacks the marks.
         """
         text = "\n".join(self.rows) + f"\n\nMade by `{made_by}`."
-        page.write_text(between_marks(page, name, {name: text}))
+        benchmark = Path(made_by.split()[1]).stem
+        page.write_text(between_marks(page, benchmark, {name: text}))
 
 
 def publish(

@@ -142,7 +142,7 @@ def summary(figures: dict[str, Any]) -> str:
     for backend in backends:
         add(f"keypoints of one face at a known box, {backend}", backend, "keypoints 1", "ms")
     if backends:
-        first = backends[0]
+        first = min(backends, key=lambda backend: subjects[backend, numbers[0]]["keypoints 1"]["ms"])
         add(f"face detector, {_size(SIZES[0])}, {first}", first, "detector", "ms")
         for size in SIZES:
             title = f"whole picture, {_size(size)}, {figures['faces'][size]} faces, {first}"

@@ -86,19 +86,17 @@ def pretrained(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task]]:
     """The model on one backend: keypoints of n faces, the network alone, the detector, whole pictures."""
     import cv2
     import numpy as np
-    import torch
 
     cv2.setNumThreads(order["threads"])
-    torch.set_num_threads(order["threads"])
     from fkp import FaceKeypoints, scheme
     from fkp.geometry import CropTransform
 
-    model = FaceKeypoints.from_pretrained(order["model"], backend=order["backend"])
+    model = FaceKeypoints.from_pretrained(order["model"], backend=order["backend"], threads=order["threads"])
     stored = np.load(order["pictures"])
     frame, boxes = stored["640x480"], stored["boxes"]
     config = model.config
     crop = CropTransform.around_box(boxes[0], config.crop_size, config.margin).crop(frame)[None]
-    style = np.array([scheme.LABEL_STYLES.index(model.label_style)])
+    style = np.array([scheme.style_index(model.label_style)])
     tasks = {
         "network": repeat(lambda: model.runner(crop, style)),
         "detector": repeat(lambda: model.face_detector(frame)),
@@ -116,10 +114,8 @@ def face_detector(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task
     """The model's face detector or, where the order names its `file`, YuNet: on pictures by name."""
     import cv2
     import numpy as np
-    import torch
 
     cv2.setNumThreads(order["threads"])
-    torch.set_num_threads(order["threads"])
     from fkp.detectors.yunet import YuNet
     from fkp.faces import FaceDetector
     from fkp.pipeline import FaceKeypoints
@@ -128,7 +124,7 @@ def face_detector(order: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Task
     if "file" in order:
         detector = YuNet(Path(order["file"]))
     else:
-        detector = FaceKeypoints.from_pretrained(order["model"]).face_detector
+        detector = FaceKeypoints.from_pretrained(order["model"], threads=order["threads"]).face_detector
     stored = np.load(order["pictures"])
     tasks = {name: repeat(partial(detector, stored[name])) for name in order["tasks"]}
     return {"version": f"OpenCV {cv2.__version__}"}, tasks

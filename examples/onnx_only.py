@@ -23,9 +23,9 @@ def read(path: str) -> np.ndarray:
     """A picture (H,W,3) uint8 RGB."""
     if path.endswith(".npy"):
         return np.load(path)
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    return np.asarray(Image.open(path).convert("RGB"))
+    return np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))  # phones turn by a tag
 
 
 def weights(positions: np.ndarray, length: int, reach: float) -> np.ndarray:

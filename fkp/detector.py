@@ -124,7 +124,7 @@ class Detector:
 def calibrated(logits: np.ndarray, calibration: tuple[float, float]) -> np.ndarray:
     """Scores (...), 0..1, of logits (...), by the slope and the intercept of a calibration."""
     slope, intercept = calibration
-    return 1 / (1 + np.exp(-slope * logits - intercept))
+    return 1 / (1 + np.exp(-(slope * logits + intercept).clip(-80, 80)))
 
 
 def voted(boxes: np.ndarray, scores: np.ndarray, best: np.ndarray) -> np.ndarray:

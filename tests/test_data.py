@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -150,3 +152,49 @@ def test_no_person_or_photo_of_the_research_data_is_on_both_sides(shared_data):
         training, held_out = data.split(names, key)
         assert not {key(names[i]) for i in training} & {key(names[i]) for i in held_out}
         assert 0.05 < len(held_out) / len(names) < 0.25
+
+
+# --- Other people's conventions -----------------------------------------------------------------------------
+
+
+def rewritten(csv, change):
+    csv.write_bytes(change(csv.read_text()))
+    return csv
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.partition("\n")[2].encode(),  # no header: its first face is a face
+        lambda text: text.replace(",", ";").encode(),
+        lambda text: re.sub(r"(\d)\.(\d)", r"\1,\2", text.replace(",", ";")).encode(),
+        lambda text: text.replace(",", "\t").encode(),
+        lambda text: text.encode("utf-16"),
+        lambda text: text.encode("utf-8-sig"),
+    ],
+)
+def test_other_ways_to_write_a_csv_are_read(tmp_path, change):
+    """As in pytorch/tutorials issue 1708, where the first face was lost."""
+    rows = [("a.png", face(seed=1).round(2)), ("b.png", face(seed=2).round(2))]
+    faces = data.FacialKeypointsDataset(rewritten(write(tmp_path, rows), change), tmp_path)
+    assert faces.names == ["a.png", "b.png"]
+    np.testing.assert_allclose(faces.keypoints, [points for _, points in rows], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "wrong, told",
+    [
+        (lambda points: points.__setitem__(5, (-1, -1)), "point 5"),
+        (lambda points: points.__setitem__(5, (0, 0)), "point 5"),
+        (lambda points: points.__setitem__(slice(None), (7, 9)), "all its points"),
+        (lambda points: points.__itruediv__([60, 50]), "0 to 1"),
+    ],
+)
+def test_labels_of_other_conventions_are_told_by_file_and_row(tmp_path, wrong, told):
+    points = face(seed=2)
+    wrong(points)
+    csv = write(tmp_path, [("a.png", face(seed=1)), ("b.png", points)])
+    with pytest.raises(data.DataError) as caught:
+        data.FacialKeypointsDataset(csv, tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert str(csv) in line and "row 3" in line and "b.png" in line and told in line

@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[1]
 DIRECTION = """
 app train __main__
 demo label training video
-__init__ tracking evaluation
+__init__ tracking evaluation results
 pipeline
 detectors hub
-detector runtime networks metrics data converters draw report
+detector runtime networks metrics data converters draw report results
 faces
 measures geometry images smoothing config outputs
 scheme

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -19,22 +20,27 @@ from PIL import Image
 from fkp import __main__ as command_line
 from fkp import detector, hub, pipeline
 from fkp.__main__ import annotated_names, main
+from fkp.config import DetectorConfig, KeypointConfig
 from fkp.faces import Faces
-from fkp.networks import export, keypoint_net
+from fkp.networks import export, face_net, keypoint_net
 from tests.loopback_hub import Client, LoopbackHub
 
 Captured = pytest.CaptureFixture[str]
+
+
+def untrained(keypoints: KeypointConfig, faces: DetectorConfig) -> hub.Weights:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return hub.Weights.of(keypoint_net.build(keypoints), faces, face_net.DetectorNetwork(faces))
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of small untrained networks; the detector's threshold is so high that it finds nothing."""
     folder = tmp_path_factory.mktemp("model")
-    keypoints = keypoint_net.KeypointConfig(
-        crop_size=64, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4
-    )
-    faces = detector.DetectorConfig(widths=(4, 4, 4, 4, 4), neck_width=4, min_score=1.0)
-    hub.save(folder, keypoint_net.build(keypoints), detector.Detector(faces), graphs=False)
+    keypoints = KeypointConfig(crop_size=64, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4)
+    faces = DetectorConfig(widths=(4, 4, 4, 4), depths=(1, 1, 1), neck_width=4, min_score=1.0)
+    hub.save(folder, untrained(keypoints, faces), graphs=False)
     return str(folder)
 
 
@@ -381,7 +387,7 @@ def test_push(model: str, tmp_path: Path) -> None:
     """What went up, and where it is now; by a process that has the token, and a Hub on loopback."""
     code = f"""
 from fkp import __main__
-from fkp.networks import export
+from fkp.networks import export, face_net, keypoint_net
 export.is_possible = lambda: False  # graphs take seconds
 assert __main__.main(["push", "someone/faces", "--model", {model!r}, "--private"]) == 0
 """
@@ -584,10 +590,11 @@ def test_a_full_disk_names_the_file(
 
 
 def test_label_style_reaches_the_network(picture: str, capsys: Captured, tmp_path: Path) -> None:
-    styled = keypoint_net.build(keypoint_net.KeypointConfig())
-    with torch.no_grad():
-        styled.style.weight.normal_()
-    hub.save(tmp_path / "styled", styled, detector.Detector(detector.DetectorConfig()), graphs=False)
+    styled = untrained(KeypointConfig(), DetectorConfig())
+    styles = styled.keypoint_tensors["style.weight"]
+    other = np.random.default_rng(0).normal(size=styles.shape).astype(styles.dtype)
+    styled = replace(styled, keypoint_tensors={**styled.keypoint_tensors, "style.weight": other})
+    hub.save(tmp_path / "styled", styled, graphs=False)
 
     def keypoints(*options: str) -> list:
         arguments = ["predict", picture, "--model", str(tmp_path / "styled"), "--json", "-"]

@@ -323,17 +323,12 @@ def test_two_passes() -> None:
     faces = model.keypoints_at(dotted(), BOXES[:1])
     points = SameFace.points
     first = geometry.CropTransform.around_box(BOXES[0], 64, 1.5)
-    # The last of the quarter turns, which are tried for it is unsure, is the surest; then upright from there.
-    turned = geometry.CropTransform.around_box(BOXES[0], 64, 1.5, angle=270)
+    # The first of the quarter turns, which are tried for it is unsure, is surer; then upright from there.
+    turned = geometry.CropTransform.around_box(BOXES[0], 64, 1.5, angle=90)
     second = geometry.upright(turned.to_image(points).astype(np.float32), 64, 1.5)
     assert second is not None and model.runner.batches == [1, 3, 1]
     assert np.abs(faces.keypoints[0] - first.to_image(points)).max() > 1
-    expected = [t.to_image(points) for t in (second, *turns(BOXES[0]))]
-    assert min(np.abs(faces.keypoints[0] - each).max() for each in expected) < 0.01
-
-
-def turns(box: np.ndarray) -> list[geometry.CropTransform]:
-    return [geometry.CropTransform.around_box(box, 64, 1.5, angle=90 * i) for i in range(4)]
+    np.testing.assert_allclose(faces.keypoints[0], second.to_image(points), atol=1e-3)
 
 
 def test_only_unsure_faces_get_more_passes() -> None:

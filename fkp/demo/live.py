@@ -234,7 +234,9 @@ def decode(jpeg: bytes) -> Any:
                 raise FrameError(f"A frame of {width}×{height} pixels was sent, where {limits} are allowed.")
             if "progressive" in picture.info:  # no camera sends it, and few bytes can keep a decoder busy
                 raise FrameError("A progressive JPEG picture was sent, where a plain one is needed.")
-            return images.read(picture, max_pixels=MAX_PIXELS)
+            if b"\xff\xd9" not in jpeg[-64:]:  # a file that breaks off is read elsewhere; a frame comes again
+                raise FrameError("The frame that was sent is damaged or incomplete.")
+        return images.decode(jpeg, "the frame", max_pixels=MAX_PIXELS).image
     except images.ImageError:
         raise FrameError("The frame that was sent is damaged or incomplete.") from None
     except FrameError:

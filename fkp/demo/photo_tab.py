@@ -88,7 +88,7 @@ def build(site: Site) -> None:
                 uploads.forget(paths, site.uploads)
                 return
             uploads.forget(album.value.files, site.uploads)
-            album.value = Album(files=tuple(paths))
+            album.value = Album(files=tuple(paths), wanted=(least, most))
             yield {answer: view.say("Looking for faces …")}
         who = visitors.name(request)
         yield from look_at(album, paths, shown, size, least, most, moment, left_out, who)
@@ -117,12 +117,14 @@ def build(site: Site) -> None:
         album: Turns[Album], shown: list[str], size: float, least: float, most: float, moment: float
     ) -> Shown:
         """Look once more at the photos that are there, with what the sliders say now."""
+        if album.value.wanted == (least, most):
+            return  # a slider tells of its release when the Tab key leaves it, too
         album.begin(moment)
         with album.sending(moment) as goes_on:
             if not goes_on or not album.value.photos:
                 return
             paths = [photo.path for photo in album.value.photos]
-            album.value = Album(files=album.value.files)
+            album.value = Album(files=album.value.files, wanted=(least, most))
         yield from look_at(album, paths, shown, size, least, most, moment)
 
     @ending_with(kept)
@@ -131,7 +133,7 @@ def build(site: Site) -> None:
     ) -> Shown:
         moment = getattr(event, "moment", None)
         album.begin(moment)
-        found = Album()
+        found = Album(wanted=(least, most))
         if photos.is_index(event.index, len(site.pictures)):
             wanted = limits, round(most), options.least_score(model, least)
             found = found.with_photo(photos.look(model, site.pictures[event.index], *wanted))

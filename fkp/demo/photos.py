@@ -92,13 +92,15 @@ class Photo:
 class Album:
     """The photos of one visitor; `at` is the one that is looked at, and `face` the face of it, if any.
 
-    `files` are all that were given, those that are yet to be looked at as well.
+    `files` are all that were given, those that are yet to be looked at as well; `wanted` is what the sliders
+    said when they were looked at.
     """
 
     photos: tuple[Photo, ...] = ()
     at: int = 0
     face: int | None = None
     files: tuple[Path, ...] = ()
+    wanted: tuple[float, float] | None = None
     key: str = field(default_factory=lambda: secrets.token_hex(8))
     """Of the last file that was saved of it: there is never more than one."""
 

@@ -65,8 +65,9 @@ def forget(files: Iterable[Path], folder: Path) -> None:
         original = folder / path.parent.name.partition("-")[0] / path.name
         with suppress(OSError):
             path.unlink()
-        with suppress(OSError):
-            path.parent.rmdir()
+        if path.parent != folder:
+            with suppress(OSError):  # not there, or something else is in it
+                path.parent.rmdir()
         with suppress(OSError):
             if original != path and original.stat().st_nlink == 1:
                 original.unlink()

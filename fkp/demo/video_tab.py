@@ -114,9 +114,7 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
             if not goes_on or clip is None:
                 return
             job, style = reel.value.job, options.style(shown, size)
-            wanted: dict[str, Any] = {
-                "max_faces": round(most), "min_score": options.least_score(model, least),
-            }  # fmt: skip
+            wanted = asked(least, most)
             known = job.order if job and job.done and is_same(job.order, clip, wanted) else None
             if uploads.room(site.uploads, limits.max_disk) <= 0:
                 yield everything(view.say(uploads.FULL, "problem"), ready=True)
@@ -193,10 +191,15 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
             changed[start] = gr.update(value="Draw again", interactive=True)
         return changed
 
-    def look_again(reel: Turns[Reel]) -> dict[str, Any]:
+    def look_again(reel: Turns[Reel], least: float, most: float) -> dict[str, Any]:
         """Where a clip is done, other faces of it can be looked for."""
-        done = reel.value.job is not None and reel.value.job.done
-        return gr.update(value="Find faces", interactive=True) if done else gr.update()
+        job, clip = reel.value.job, reel.value.footage
+        if job is None or not job.done or clip is None or is_same(job.order, clip, asked(least, most)):
+            return gr.update()
+        return gr.update(value="Find faces", interactive=True)
+
+    def asked(least: float, most: float) -> dict[str, Any]:
+        return {"max_faces": round(most), "min_score": options.least_score(model, least)}
 
     def settle(reel: Turns[Reel]) -> dict[str, Any]:
         """What the button says, once more: the last word of work that was ended may come after this."""
@@ -232,7 +235,7 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
     for option in (shown, size):
         option.change(restyle, [kept, shown, size], [legend, start], **PRIVATE, show_progress="hidden")
     for slider in (least, most):
-        slider.release(look_again, kept, start, **PRIVATE, show_progress="hidden")
+        slider.release(look_again, [kept, least, most], start, **PRIVATE, show_progress="hidden")
     for button, which in saves.items():
         saved = button.click(saving(which), kept, to_save, show_progress_on=button, **PRIVATE)
         saved.success(None, to_save, js=DOWNLOAD, **PRIVATE)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.metadata
 import io
 import math
 import re
@@ -215,8 +214,10 @@ def _groups() -> str:
 
 def _source() -> str:
     """The link to the source, where the installed package tells its address."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for url in importlib.metadata.metadata("fkp").get_all("Project-URL") or ():
+    from importlib import metadata  # brings a parser of e-mails, which loading does not need
+
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for url in metadata.metadata("fkp").get_all("Project-URL") or ():
             name, _, address = url.partition(", ")
             if name == "Source":
                 return f"[Source and documentation]({address}) · "

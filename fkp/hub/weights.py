@@ -478,6 +478,10 @@ def find(
     the cache must have it, and what it has is used with a warning where that need not be the newest.
     Raises WeightsError when it is none of these or cannot be had, TypeError for an unknown option.
     """
+    if hub_options:
+        from fkp.hub import download
+
+        download.check(hub_options)
     if source is None or (str(source) and Path(source).is_dir()):
         if revision is not None:
             what = source or "the bundled weights"
@@ -487,7 +491,6 @@ def find(
         raise WeightsError(f"{source} is a file: name the folder that holds {CONFIG} and {WEIGHTS}")
     from fkp.hub import download  # huggingface_hub takes half a second to import
 
-    download.check(hub_options)
     if isinstance(source, Path) or not download.is_id(source):
         raise WeightsError(f"{str(source)!r} is neither a folder here nor a Hub id of the form OWNER/NAME")
     return download.snapshot(

@@ -32,6 +32,7 @@ def test_a_chosen_face_comes_into_view_and_its_points_are_found_in_the_table(pag
     page.locator("#result .faces [data-face='1']").dispatch_event("click")
     expect(page.locator("#face h2")).to_have_text("Face 2 of 4")
     expect(page.locator("#face .loupe")).to_be_in_viewport(timeout=PATIENCE_MS)
+    page.wait_for_timeout(2500)  # until it has scrolled, which moves things below the pointer
     page.locator("#face .marks [data-point='30']").hover(force=True)
     expect(page.locator("#face tr.marked th")).to_have_text("30")
     page.locator("#face tr[data-point='8'] td").first.hover()

@@ -68,9 +68,17 @@ def test_the_upload_of_clips_tells_its_limits_and_shows_the_example(root):
 
 
 def test_what_the_upload_sends(tmp_path):
-    names = [str(tmp_path / f"{number}.png") for number in range(4)]
-    paths, left_out, moment = components.sent({"paths": names, "left_out": 2, "moment": 7.5}, tmp_path, 3)
-    assert [str(path) for path in paths] == names[:3] and (left_out, moment) == (2, 7.5)
+    """Of what it names twice there is one."""
+    names = []
+    for number in range(4):
+        path = tmp_path / (str(number) * 64) / f"{number}.png"
+        path.parent.mkdir()
+        path.write_bytes(b"pixels")
+        names.append(str(path))
+    sent = {"paths": [names[0], *names], "left_out": 2, "moment": 7.5}
+    paths, left_out, moment = components.sent(sent, tmp_path, 3)
+    assert [path.name for path in paths] == ["0.png", "1.png"] and (left_out, moment) == (2, 7.5)
+    assert all(path.read_bytes() == b"pixels" and str(path) not in names for path in paths)
     assert components.sent({"paths": names, "left_out": "many"}, tmp_path, 9)[1] == 0
 
 
@@ -106,8 +114,10 @@ def give(**payload):
 
 
 def test_the_api_gets_the_path_of_an_upload(uploads):
-    Image.new("RGB", (4, 3)).save(uploads / "photo.png")
-    assert give(path=str(uploads / "photo.png"), orig_name="../../etc/passwd") == uploads / "photo.png"
+    path = uploads / ("0f" * 32) / "photo.png"
+    path.parent.mkdir()
+    Image.new("RGB", (4, 3)).save(path)
+    assert give(path=str(path), orig_name="../../etc/passwd") == path
 
 
 def test_a_picture_in_the_request_itself_becomes_an_upload(uploads):

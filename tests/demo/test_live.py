@@ -21,12 +21,11 @@ import numpy as np
 import pytest
 from gradio.routes import App
 from PIL import Image
-from starlette.middleware import Middleware
 
 import app
 from fkp import FaceKeypoints
-from fkp.demo import live
-from fkp.demo.live import SmallRequests, Viewers
+from fkp.demo import live, request_guard
+from fkp.demo.live import Viewers
 from tests.stand_in import FacesInColour
 
 GREY = Image.new("RGB", (160, 120), (90, 120, 60))
@@ -471,9 +470,10 @@ def through_the_page(model, story, **options) -> None:
 
     async def tell() -> None:
         page = app.build(model, **options)
-        server = App.create_app(page, app_kwargs={"middleware": [Middleware(SmallRequests)]})
+        server = App.create_app(page)
+        guard = request_guard.Door(server, request_guard.Rules(set(), 10**7, small_bytes=live.MAX_REQUEST))
         (camera,) = [block for block in page.blocks.values() if block.elem_id == "camera"]
-        transport = httpx.ASGITransport(server, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(guard, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
 
             async def call(function: str, data, **more) -> httpx.Response:
@@ -540,35 +540,30 @@ def test_what_is_too_large_is_refused_before_it_is_read(model):
     through_the_page(model, story)
 
 
-def test_the_size_of_requests_is_counted_where_it_is_not_told():
-    sent, read, passed = [], 0, []
+def test_only_a_frame_that_was_looked_at_keeps_a_place(model):
+    """Eight cameras that sent nothing once held all places."""
 
-    async def receive():
-        nonlocal read
-        read += 1
-        return {"type": "http.request", "body": bytes(1000), "more_body": read < 8}
+    async def story(viewers):
+        idle, kept = await viewers.enter(), await viewers.enter()
+        for i in range(1, 9):
+            for sent in ("", "x", None, base64.b64encode(b"no picture").decode()):
+                answer = await viewers.look({"viewer": idle["viewer"], "time": i / 10, "jpeg": sent})
+                assert "faces" not in answer
+            await viewers.look({"viewer": kept["viewer"], "time": i / 10, "jpeg": jpeg()})
+            await asyncio.sleep(0.1)
+        assert len(viewers) == 1
+        assert await viewers.look({"viewer": idle["viewer"], "time": 9, "jpeg": jpeg()}) == {"gone": True}
 
-    async def send(message):
-        sent.append(message)
+    run(story, Viewers(model, 2, idle_seconds=0.4))
 
-    async def inner(scope, receive, send):
-        passed.append(await receive())
 
-    def request(path, headers=(), limit=4000):
-        nonlocal read
-        sent.clear(), passed.clear()
-        read = 0
-        scope = {"type": "http", "path": path, "headers": list(headers)}
-        asyncio.run(SmallRequests(inner, limit)(scope, receive, send))
-        return sent[0]["status"] if sent else None
+def test_one_address_has_half_of_the_places_at_most(model):
+    async def story(viewers):
+        assert all(["viewer" in await viewers.enter("192.0.2.1") for _ in range(2)])
+        assert "refused" in await viewers.enter("192.0.2.1")
+        assert "viewer" in await viewers.enter("192.0.2.2") and "viewer" in await viewers.enter()
 
-    path = "/gradio_api/component_server/"
-    assert request(path) == 413 and read == 5 and not passed
-    assert request(path.rstrip("/")) == 413
-    assert request(path, [(b"Content-Length", b"4001")]) == 413 and read == 0
-    assert request(path, [(b"content-length", b"many")]) == 413 and read == 0
-    assert request(path, limit=8000) is None and len(passed[0]["body"]) == 8000 and not passed[0]["more_body"]
-    assert request("/gradio_api/upload") is None and len(passed[0]["body"]) == 1000, "others are left alone"
+    run(story, Viewers(model, 4))
 
 
 def test_the_frames_of_the_film_are_small_enough(root):

@@ -77,7 +77,7 @@ def sentence(*args, **options):
     ],
 )
 def test_what_the_page_and_programs_need_passes(path):
-    assert visit(answering(), path) == (200, "fine", dict(PLAIN))
+    assert visit(answering(), path)[:2] == (200, "fine")
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,63 @@ def test_no_more_is_taken_than_is_said():
     assert sentence(answering(), headers={"content-length": "1001"}) == told
     assert visit(answering(), headers={"content-length": "1000"}, body=[bytes(600), bytes(400)])[0] == 200
     assert sentence(answering(), body=[bytes(600), bytes(401), bytes(9)]) == told
+
+
+def test_calls_of_the_pages_own_functions_are_small_and_of_one_session():
+    """Whatever session they name: Gradio would keep one for each."""
+    path, got = "/gradio_api/component_server/", []
+
+    async def app(scope, receive, send):
+        got.append(await receive())
+        await answering(200)(scope, lambda: asyncio.sleep(0, {}), send)
+
+    rules = request_guard.Rules(set(), max_bytes=1000, small_bytes=100)
+    assert sentence(app, path, body=[bytes(99), bytes(2)], rules=rules)[0] == 413
+    assert sentence(app, path.rstrip("/"), headers={"content-length": "101"}, rules=rules)[0] == 413
+    assert sentence(app, path, headers={"content-type": "multipart/form-data"}, rules=rules)[0] == 413
+    assert visit(app, "/", body=[bytes(500)], rules=rules)[0] == 200 and got.pop()["body"] == bytes(500)
+    for name in ("a", "b"):
+        call = json.dumps({"data": 1, "session_hash": name}).encode()
+        assert visit(app, path, body=[call[:5], call[5:]], rules=rules)[0] == 200
+        assert json.loads(got.pop()["body"]) == {"data": 1, "session_hash": "live"}
+
+
+def test_a_body_that_comes_too_slowly_is_told(monkeypatch):
+    monkeypatch.setattr(request_guard, "BODY_SECONDS", 0.05)
+
+    async def slow():
+        sent = []
+
+        async def receive():
+            await asyncio.sleep(10)
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "path": "/gradio_api/upload", "headers": []}
+        await request_guard.Door(answering(), RULES)(scope, receive, send)
+        return sent
+
+    assert asyncio.run(slow())[0]["status"] == 408
+
+
+def test_uploads_end_where_the_disk_is_full():
+    left = [1000, 0]
+    rules = request_guard.Rules(set(), max_bytes=1000, room=lambda: left.pop(0))
+    assert visit(answering(), "/gradio_api/upload", rules=rules)[0] == 200
+    assert sentence(answering(), "/gradio_api/upload", rules=rules)[0] == 507
+    assert visit(answering(), "/", rules=rules)[0] == 200
+
+
+def test_every_answer_says_what_browsers_may_do():
+    """On Hugging Face Spaces the page stands in a frame."""
+    _, _, headers = visit(answering())
+    assert headers[b"x-content-type-options"] == b"nosniff"
+    assert b"frame-ancestors 'self'" in headers[b"content-security-policy"]
+    assert b"hf.space" not in headers[b"content-security-policy"]
+    space = request_guard.Rules(set(), 1000, hosts=("owner-name.hf.space",))
+    _, _, headers = visit(answering(), rules=space)
+    assert b"https://huggingface.co" in headers[b"content-security-policy"]
 
 
 def test_too_much_is_told_by_whatever_notices_first():

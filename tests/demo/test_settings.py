@@ -28,12 +28,16 @@ def test_every_setting_is_read():
         "FKP_MAX_VIEWERS": "2",
         "FKP_MAX_CLIP_SECONDS": "30",
         "FKP_MAX_CLIP_SIZE": "20mb",
+        "FKP_MAX_CLIP_FRAMES": "900",
+        "FKP_MAX_CLIP_WORK": "60",
+        "FKP_MAX_DISK": "1gb",
         "FKP_CLIPS_AT_ONCE": "3",
         "FKP_MCP": "1",
         "FKP_HOSTS": "Faces.example.org, localhost:8080",
     }
     expected = Settings(
-        "owner/name", "v2", "whole", 3, 7, 1_000_000, 5_000_000, 2, 30, 20_000_000, 3, True,
+        "owner/name", "v2", "whole", 3, 7, 1_000_000, 5_000_000, 2, 30, 20_000_000, 900, 60, 10**9, 3,
+        True,
         ("faces.example.org", "localhost:8080"),
     )  # fmt: skip
     assert from_environment(environment) == expected
@@ -96,7 +100,7 @@ def test_help_has_a_line_for_each():
     for line, each in zip(lines, fields(Settings), strict=True):
         name, text = line.split(None, 1)
         assert name == settings.variable(each.name)
-        if isinstance(each.default, int) and each.name not in ("mcp", "max_file_size", "max_clip_size"):
+        if isinstance(each.default, int) and each.name not in ("mcp", "max_file_size", "max_clip_size", "max_disk"):
             assert text.endswith(f"({each.default})")
 
 

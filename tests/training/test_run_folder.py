@@ -2,17 +2,34 @@ import numpy as np
 import pytest
 import torch
 
-from fkp.training.run_folder import RunFolder
+from fkp.training.run_folder import CheckpointError, RunFolder
+
+WHOLE = {"settings": {}, "history": [], "sums": {}, "average": {}, "optimizers": []}
 
 
-def test_nothing_to_load_at_first(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        RunFolder(tmp_path / "run").load()
+@pytest.mark.parametrize("content", [None, b"", b"half", {"step": 1}, [1, 2]])
+def test_what_is_no_checkpoint_is_told_by_name(tmp_path, content):
+    """Gone, cut off, another program's, or without what a run needs."""
+    run = RunFolder(tmp_path / "run")
+    if isinstance(content, bytes):
+        run.checkpoint.write_bytes(content)
+    elif content is not None:
+        torch.save(content, run.checkpoint)
+    with pytest.raises(CheckpointError, match="checkpoint.pt"):
+        run.load()
+
+
+def test_a_checkpoint_that_was_cut_off_is_told(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.save(WHOLE | {"step": 1, "model": {"weight": torch.ones(1000)}})
+    run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match="checkpoint.pt"):
+        run.load()
 
 
 def test_a_checkpoint_comes_back_and_an_interrupted_one_does_no_harm(tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
-    run.save({"step": 1, "model": {"weight": torch.ones(2)}})
+    run.save(WHOLE | {"step": 1, "model": {"weight": torch.ones(2)}})
     monkeypatch.setattr(torch, "save", lambda state, path: path.write_bytes(b"half") and 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run.save({"step": 2, "model": {}})

@@ -5,10 +5,7 @@ import { type Picture, resize, roundEven } from "./pixels";
 
 /** The section `detector` of config.json; the same names, meanings and units as in Python. */
 type Numbers = "least_size" | "input_size" | "coarse_size" | "fine_pixels" | "enlargement" | "enlarged_pixels" | "min_score" | "max_iou";
-export type DetectorConfig = Record<Numbers, number> & {
-  bias: [number, number, number, number];
-  calibration: [number, number];
-};
+export type DetectorConfig = Record<Numbers, number> & { bias: [number, number, number, number]; calibration: [number, number] };
 
 /** What a network gives for planes (n, 3, h, w): its outputs by name. */
 export type Network = (planes: Uint8Array, dims: number[]) => Promise<Record<string, Float32Array>>;
@@ -20,10 +17,7 @@ export interface Detections {
 }
 
 // The numbers and their reasons are those of fkp/detector.py.
-const STRIDES = [8, 16, 32], PRIOR = 4;
-const SMALLEST = 10, LARGEST = 256, COARSEST = 48, MOST_BOXES = 5000;
-const VOTE_IOU = 0.65, VOTE_SCORE = 0.5;
-const GREY = 128;
+const STRIDES = [8, 16, 32], PRIOR = 4, GREY = 128, SMALLEST = 10, LARGEST = 256, COARSEST = 48, MOST_BOXES = 5000, VOTE_IOU = 0.65, VOTE_SCORE = 0.5;
 
 /** Tight boxes in pixels of the picture, and their scores, best first; `minScore` by default as configured. */
 export async function detect(picture: Picture, network: Network, config: DetectorConfig, minScore = config.min_score): Promise<Detections> {
@@ -38,10 +32,7 @@ export async function detect(picture: Picture, network: Network, config: Detecto
   const best = suppress(all.boxes, all.scores, config.max_iou).filter((i) => all.scores[i]! >= minScore);
   const part = partsOfFaces(best.map((i) => all.boxes[i]!));
   const faces = best.filter((_, i) => !part[i]);
-  return {
-    boxes: faces.map((i) => corrected(voted(all, i), config.bias)),
-    scores: faces.map((i) => all.scores[i]!),
-  };
+  return { boxes: faces.map((i) => corrected(voted(all, i), config.bias)), scores: faces.map((i) => all.scores[i]!) };
 }
 
 /** The scales of the passes over a picture, the smallest first: two, or three for a big one. */
@@ -57,10 +48,7 @@ export function scales({ width, height }: Picture, config: DetectorConfig): numb
   return passes;
 }
 
-async function look(
-  picture: Picture, network: Network, config: DetectorConfig, scale: number,
-  minScore: number, least: number, largest: number,
-): Promise<Detections> {
+async function look(picture: Picture, network: Network, config: DetectorConfig, scale: number, minScore: number, least: number, largest: number): Promise<Detections> {
   const [slope, intercept] = config.calibration;
   const { planes, dims, scaleX, scaleY } = fit(picture, scale);
   const { logits, offsets } = await network(planes, dims);

@@ -84,13 +84,13 @@ function areas(from: Picture, width: number, height: number): Picture {
         let r = 0, g = 0, b = 0;
         for (const end = across.starts[x + 1]!; entry < end; entry++) {
           const source = line + across.at[entry]! * 3, share = across.share[entry]!;
-          r += share * from.data[source]!;
-          g += share * from.data[source + 1]!;
-          b += share * from.data[source + 2]!;
+          r = Math.fround(r + Math.fround(share * from.data[source]!));
+          g = Math.fround(g + Math.fround(share * from.data[source + 1]!));
+          b = Math.fround(b + Math.fround(share * from.data[source + 2]!));
         }
-        sums[3 * x]! += weight * r;
-        sums[3 * x + 1]! += weight * g;
-        sums[3 * x + 2]! += weight * b;
+        sums[3 * x]! += Math.fround(weight * r);
+        sums[3 * x + 1]! += Math.fround(weight * g);
+        sums[3 * x + 2]! += Math.fround(weight * b);
       }
     }
     for (let i = 0, at = 3 * y * width; i < sums.length; i++) to.data[at + i] = roundEven(sums[i]!);
@@ -98,15 +98,17 @@ function areas(from: Picture, width: number, height: number): Picture {
   return to;
 }
 
-/** Pixel before each target pixel's place, and the weight of the one after it, in 1/2048. */
-function places(from: number, to: number): { at: Int32Array; weight: Int32Array } {
-  const at = new Int32Array(to), weight = new Int32Array(to);
+/** Pixel before each target pixel's place, and the weights of the one after it and its own, in 1/2048: both are rounded,
+ * so that they need not add up to one. */
+function places(from: number, to: number): { at: Int32Array; weight: Int32Array; rest: Int32Array } {
+  const at = new Int32Array(to), weight = new Int32Array(to), rest = new Int32Array(to);
   for (let i = 0; i < to; i++) {
     const place = Math.fround((i + 0.5) * (from / to) - 0.5), before = Math.floor(place);
-    at[i] = Math.min(Math.max(before, 0), from - 1);
-    weight[i] = before < 0 || before >= from - 1 ? 0 : roundEven(Math.fround(place - before) * 2048);
+    at[i] = before;
+    const share = Math.fround(place - before);
+    [weight[i], rest[i]] = [roundEven(share * 2048), roundEven(Math.fround(1 - share) * 2048)];
   }
-  return { at, weight };
+  return { at, weight, rest };
 }
 
 function linear(from: Picture, width: number, height: number): Picture {
@@ -115,13 +117,14 @@ function linear(from: Picture, width: number, height: number): Picture {
   let upper = new Int32Array(3 * width), lower = new Int32Array(3 * width), held = [-1, -1];
   const fill = (line: Int32Array, y: number) => {
     for (let x = 0; x < width; x++) {
-      const pixel = across.at[x]!, right = across.weight[x]!, left = 2048 - right;
-      const source = y * stride + pixel * 3, next = right ? source + 3 : source;
+      const pixel = across.at[x]!, inside = pixel >= 0 && pixel < from.width - 1;
+      const right = inside ? across.weight[x]! : 0, left = inside ? across.rest[x]! : 2048;
+      const source = y * stride + 3 * Math.min(Math.max(pixel, 0), from.width - 1), next = inside ? source + 3 : source;
       for (let c = 0; c < 3; c++) line[3 * x + c] = from.data[source + c]! * left + from.data[next + c]! * right;
     }
   };
   for (let y = 0, at = 0; y < height; y++) {
-    const row = down.at[y]!, after = Math.min(row + 1, from.height - 1), weight = down.weight[y]!, rest = 2048 - weight;
+    const row = Math.max(down.at[y]!, 0), after = Math.min(down.at[y]! + 1, from.height - 1), weight = down.weight[y]!, rest = down.rest[y]!;
     if (held[1] === row) [upper, lower, held] = [lower, upper, [row, -1]];
     if (held[0] !== row) fill(upper, row);
     if (held[1] !== after) fill(lower, after);
@@ -138,17 +141,18 @@ export function warp(from: Picture, cropToPicture: Affine, size: number): Pictur
   const to = empty(size, size), { width, height, data } = from, m = cropToPicture.map(Math.fround);
   for (let y = 0, at = 0; y < size; y++) {
     for (let x = 0; x < size; x++, at += 3) {
-      const sx = Math.fround(x * m[0]! + Math.fround(y * m[1]! + m[2]!));
-      const sy = Math.fround(x * m[3]! + Math.fround(y * m[4]! + m[5]!));
+      const sx = Math.fround(x * m[0]! + Math.fround(Math.fround(y * m[1]!) + m[2]!));
+      const sy = Math.fround(x * m[3]! + Math.fround(Math.fround(y * m[4]!) + m[5]!));
       const left = Math.floor(sx), top = Math.floor(sy);
       if (left < -1 || top < -1 || left >= width || top >= height) continue;
       const right = sx - left, below = sy - top;
       for (let c = 0; c < 3; c++) {
         const pixel = (px: number, py: number) =>
           px < 0 || py < 0 || px >= width || py >= height ? 0 : data[(py * width + px) * 3 + c]!;
-        const above = pixel(left, top) * (1 - right) + pixel(left + 1, top) * right;
-        const under = pixel(left, top + 1) * (1 - right) + pixel(left + 1, top + 1) * right;
-        to.data[at + c] = roundEven(above * (1 - below) + under * below);
+        const between = (one: number, other: number, share: number) => Math.fround(one + share * (other - one));
+        const above = between(pixel(left, top), pixel(left + 1, top), right);
+        const under = between(pixel(left, top + 1), pixel(left + 1, top + 1), right);
+        to.data[at + c] = roundEven(between(above, under, below));
       }
     }
   }
