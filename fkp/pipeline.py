@@ -230,9 +230,15 @@ class FaceKeypoints:
         Raises `images.ImageError` for what is no picture, and ValueError for numbers that are out of range
         or where a face detector of your own gives what are no boxes.
         """
-        if not isinstance(image, list | tuple):
-            return self([image], min_score=min_score, max_faces=max_faces)[0]
-        pictures = [images.read(each) for each in image]
+        if isinstance(image, list | tuple):
+            return self._several(image, min_score, max_faces)
+        return self._several([image], min_score, max_faces)[0]
+
+    def _several(
+        self, some: Sequence[images.ImageLike], min_score: float | None, max_faces: int | None
+    ) -> list[Faces]:
+        """The faces of each of several pictures."""
+        pictures = [images.read(each) for each in some]
         found = [self._detect(picture, min_score, max_faces) for picture in pictures]
         of = np.repeat(np.arange(len(pictures)), [len(boxes) for boxes, _, _ in found])
         boxes, scores, turns = (np.concatenate([one[i] for one in found] or [np.empty(0)]) for i in range(3))

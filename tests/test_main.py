@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -20,7 +21,8 @@ from fkp import __main__ as command_line
 from fkp import detector, hub, pipeline
 from fkp.__main__ import annotated_names, main
 from fkp.faces import Faces
-from fkp.networks import export, keypoint_net
+from fkp.networks import export
+from tests import tiny
 from tests.loopback_hub import Client, LoopbackHub
 
 Captured = pytest.CaptureFixture[str]
@@ -30,11 +32,11 @@ Captured = pytest.CaptureFixture[str]
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of small untrained networks; the detector's threshold is so high that it finds nothing."""
     folder = tmp_path_factory.mktemp("model")
-    keypoints = keypoint_net.KeypointConfig(
-        crop_size=64, widths=(4, 4, 4, 8), depths=(1, 1, 1), top_down_width=4
-    )
-    faces = detector.DetectorConfig(widths=(4, 4, 4, 4, 4), neck_width=4, min_score=1.0)
-    hub.save(folder, keypoint_net.build(keypoints), detector.Detector(faces), graphs=False)
+    weights = tiny.weights(faces=replace(tiny.FACES, min_score=1.0))
+    tensors = dict(weights.keypoint_tensors)
+    # Sure of every point, so that no face is dropped.
+    tensors |= {"spreads.weight": tensors["spreads.weight"] * 0, "spreads.bias": np.full(68, -12, np.float16)}
+    hub.save(folder, replace(weights, keypoint_tensors=tensors), graphs=False)
     return str(folder)
 
 
@@ -154,7 +156,7 @@ def test_predict_and_evaluate_take_the_models_options(
         assert main(command) == 0
         first, second = made[-2:]
         assert (first.backend, first.mirrored, first.passes) == ("torch", True, 2)
-        assert (second.mirrored, second.passes) == (False, 1)
+        assert (second.mirrored, second.passes) == (False, "auto")
         capsys.readouterr()
         assert "no graph for onnxruntime" in failing(capsys, *command, "--backend", "onnxruntime")
         assert "there is no backend 'tpu'" in failing(capsys, *command, "--backend", "tpu")
@@ -410,7 +412,7 @@ def test_export_without_onnx(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     message = failing(capsys, "export", tmp_path / "a.onnx", "--model", model)
-    assert message == "exporting needs onnx and onnxscript: run 'pip install onnx onnxscript'"
+    assert message == "exporting needs onnx and onnxscript: run 'pip install \"fkp[export]\"'"
     nowhere = tmp_path / "no" / "a.onnx"
     assert "no file can be written there" in failing(capsys, "export", nowhere, "--model", model)
 
@@ -583,18 +585,15 @@ def test_a_full_disk_names_the_file(
     )
 
 
-def test_label_style_reaches_the_network(picture: str, capsys: Captured, tmp_path: Path) -> None:
-    styled = keypoint_net.build(keypoint_net.KeypointConfig())
-    with torch.no_grad():
-        styled.style.weight.normal_()
-    hub.save(tmp_path / "styled", styled, detector.Detector(detector.DetectorConfig()), graphs=False)
-
+def test_label_style_reaches_the_network(picture: str, capsys: Captured, model: str) -> None:
     def keypoints(*options: str) -> list:
-        arguments = ["predict", picture, "--model", str(tmp_path / "styled"), "--json", "-"]
-        assert main([*arguments, "--min-score", "0", "--max-faces", "1", *options]) == 0
-        return json.loads(capsys.readouterr().out)[0]["faces"][0]["keypoints"]
+        command = ["predict", picture, "--model", model, "--detector", "whole", "--json", "-"]
+        assert main([*command, *options]) == 0
+        (record,) = json.loads(capsys.readouterr().out)
+        return record["faces"][0]["keypoints"]
 
-    assert keypoints() == keypoints("--label-style", "300w") != keypoints("--label-style", "ytf")
+    styles = [keypoints(), keypoints("--label-style", "300w"), keypoints("--label-style", "ytf")]
+    assert styles[0] != styles[1] != styles[2] != styles[0]
     with pytest.raises(SystemExit):
         main(["predict", picture, "--label-style", "other"])
     assert "--label-style" in capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_the_source_archive_builds_and_holds_no_tests_nor_benchmarks(built: Path
     with tarfile.open(path) as archive:
         sizes = {info.name.split("/", 1)[-1]: info.size for info in archive.getmembers() if info.isfile()}
     tops = {name.split("/")[0] for name in sizes}
-    assert {"fkp", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"} <= tops
+    assert {"fkp", "pyproject.toml", "README.md", "LICENSE"} <= tops
     assert not tops & {"tests", "benchmarks", "docs", "examples", "runs"}
     large = {name for name, size in sizes.items() if size >= LARGE}
     assert all(name.startswith("fkp/weights/") for name in large), large
