@@ -256,7 +256,7 @@ def test_onnx_alone_gives_what_the_package_gives(name: str, tmp_path: Path, mode
     assert found[:, :2] == pytest.approx(face.keypoints[0], abs=tolerance)
     # It resamples by a formula of its own, which moves the scores of doubtful points.
     assert found[:, 2] == pytest.approx(face.keypoint_scores[0], abs=0.05)
-    assert found[:, 3] == pytest.approx(face.visibility[0], abs=0.02)
+    assert found[:, 3] == pytest.approx(face.visibility[0], abs=0.05)
 
 
 def test_onnx_alone_tells_what_is_wrong(tmp_path: Path) -> None:
