@@ -558,7 +558,8 @@ def test_resume_goes_on_where_a_run_broke_off(
         assert [each["image"] for each in json.loads(targets["--json"].read_text())] == many
     if "--csv" in files:
         rows = list(csv.reader(targets["--csv"].read_text().splitlines()))[1:]
-        assert [(row[0], row[3]) for row in rows] == [(report.harmless(path), str(k)) for path in many for k in (1, 2)]
+        wanted = [(report.harmless(path), str(k)) for path in many for k in (1, 2)]
+        assert [(row[0], row[3]) for row in rows] == wanted
     if "--out" in files:
         assert len(list(targets["--out"].iterdir())) == 6
     assert main([*command, "--resume"]) == 0  # nothing is left to do, and nothing is lost
