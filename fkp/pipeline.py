@@ -247,7 +247,7 @@ class FaceKeypoints:
         if self.passes == "auto" and not isinstance(self.face_detector, single_face.SingleFace):
             keep = placed.scores.mean(axis=1) >= NO_FACE if len(of) else keep
         faces = _faces(boxes, scores, placed)
-        return [faces[keep & (of == i)].seen_in(picture) for i, picture in enumerate(image)]
+        return [faces[keep & (of == i)].seen_in(picture) for i, picture in enumerate(some)]
 
     def detect(
         self, image: images.ImageLike, *, min_score: float | None = None, max_faces: int | None = None
