@@ -94,7 +94,7 @@ def _sets(by_network: Figures, default: str | None, ways: Iterable[str], columns
 def _styles(figures: Figures) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Title, labelling style and confidence figures, for each set by default and in its own style."""
     return [
-        (test.title, f"`{style}`", figures["confidence"][test.name][way])
+        (test.title, f"`{style}`" if style else "default", figures["confidence"][test.name][way])
         for test in SETS
         for way, style in (("truth", figures["label_style"]), ("own_style", test.style))
         if way == "truth" or style != figures["label_style"]
@@ -109,7 +109,9 @@ def _reliability(figures: Figures) -> str:
     ]  # fmt: skip
     head = ["faces", "style", "reliability error", "mean error", "mean sigma", "rank correlation",
             "gain by dropping 20 %", "best possible gain"]  # fmt: skip
-    temperatures = ", ".join(f"{style} {value:g}" for style, value in figures["temperatures"].items())
+    temperatures = ", ".join(
+        f"{style.replace('None', 'default')} {value:g}" for style, value in figures["temperatures"].items()
+    )
     return f"{table(head, rows, texts=2)}\n\nTemperatures in use, by labelling style: {temperatures}."
 
 

@@ -15,7 +15,7 @@ demo label training video
 __init__ tracking evaluation results
 pipeline
 detectors hub
-detector runtime networks metrics data converters draw report
+detector runtime networks metrics data converters draw report results
 faces
 measures geometry images smoothing config outputs
 scheme

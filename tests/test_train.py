@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 
 import train
-from fkp import FaceKeypoints, __version__, detector, hub
-from fkp.networks import export, keypoint_net
+from fkp import FaceKeypoints, __version__, hub
+from fkp.config import DetectorConfig, KeypointConfig
+from fkp.networks import export, face_net, keypoint_net
 from fkp.training import distillation, face_task, keypoint_task
 from tests import synthetic
 from tests.loopback_hub import Client, LoopbackHub
@@ -20,16 +22,18 @@ from tests.loopback_hub import Client, LoopbackHub
 EPOCHS, STEPS = 2, 3
 
 
+def untrained(seed: int) -> hub.Weights:
+    """Of networks as they are trained."""
+    torch.manual_seed(seed)
+    networks = keypoint_net.build(KeypointConfig()), face_net.DetectorNetwork(DetectorConfig())
+    return hub.Weights.of(networks[0], DetectorConfig(), networks[1])
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A data folder, and in `other` a model to take the detector from."""
     folder = synthetic.data_folder(tmp_path_factory.mktemp("data"), faces=8)
-    hub.save(
-        folder / "other",
-        keypoint_net.build(keypoint_net.KeypointConfig()),
-        detector.Detector(detector.DetectorConfig()),
-        graphs=False,
-    )
+    hub.save(folder / "other", untrained(0), graphs=False)
     return folder
 
 
@@ -64,6 +68,12 @@ def assert_equal(one, other, where="checkpoint"):
             assert_equal(a, b, f"{where}[{i}]")
     else:
         assert one == other, where
+
+
+def assert_same_arrays(one, other):
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        assert array.dtype == other[name].dtype and np.array_equal(array, other[name]), name
 
 
 @pytest.mark.parametrize(
@@ -114,14 +124,14 @@ def test_a_run_leaves_log_curve_preview_and_a_model_that_loads(folder, tmp_path)
     assert model.backend == "onnxruntime"
     assert model.metrics["validation"]["keypoints"]["nme"] > 0
     stored, other = hub.load(run / "model"), hub.load(folder / "other")
-    assert_equal(stored.face_detector.network.state_dict(), other.face_detector.network.state_dict())
+    assert_same_arrays(stored.detector_tensors, other.detector_tensors)
 
 
 @pytest.mark.slow
 def test_training_faces_keeps_the_other_models_keypoint_network(folder, tmp_path):
     assert train.main(command(folder, tmp_path, what="faces")) == 0
     stored, other = hub.load(tmp_path / "faces" / "model"), hub.load(folder / "other")
-    assert_equal(stored.keypoint_network.state_dict(), other.keypoint_network.state_dict())
+    assert_same_arrays(stored.keypoint_tensors, other.keypoint_tensors)
     assert stored.metrics["validation"]["faces"]["ap"] >= 0
 
 
@@ -132,8 +142,8 @@ def test_a_run_starts_from_the_weights_of_a_model(folder, tmp_path, what):
     assert train.main(command(folder, tmp_path, *options, what=what)) == 0
     stored, other = (hub.load(place) for place in (tmp_path / what / "model", folder / "other"))
     ours, theirs = (
-        dict((m.keypoint_network if what == "keypoints" else m.face_detector.network).named_parameters())
-        for m in (stored, other)
+        dict(weights.module("keypoints" if what == "keypoints" else "detector").named_parameters())
+        for weights in (stored, other)
     )
     for name in theirs:  # statistics of normalisation move, weights do not; they are stored in half precision
         assert torch.equal(ours[name], theirs[name]), name
@@ -145,7 +155,7 @@ def test_a_narrower_network_learns_from_a_teacher(folder, tmp_path, monkeypatch)
     options = ("--start", other, "--teacher", other, "--widths", "16", "32", "64", "96")
     assert train.main(command(folder, tmp_path / "whole", *options)) == 0
     stored = hub.load(tmp_path / "whole" / "keypoints" / "model")
-    assert stored.keypoint_network.config.widths == (16, 32, 64, 96)
+    assert stored.keypoints.widths == (16, 32, 64, 96)
     said = distillation.PseudoLabels.load(tmp_path / "whole" / "keypoints" / "pseudo_labels.npz")
     assert said.keypoints.shape[1:] == (2, 68, 2)
     # A resumed run does not ask the teacher again, and learns the same.
@@ -162,16 +172,14 @@ def test_a_narrower_network_learns_from_a_teacher(folder, tmp_path, monkeypatch)
 
 def test_the_mean_of_several_models_without_a_step(folder, tmp_path):
     for i in range(2):
-        torch.manual_seed(i)
-        faces = detector.Detector(detector.DetectorConfig())
-        hub.save(tmp_path / str(i), keypoint_net.build(keypoint_net.KeypointConfig()), faces, graphs=False)
+        hub.save(tmp_path / str(i), untrained(i), graphs=False)
     options = ("--start", str(tmp_path / "0"), str(tmp_path / "1"), "--epochs", "0")
     assert train.main(command(folder, tmp_path, *options, what="faces")) == 0
     first, second, mean = (
-        hub.load(place).face_detector.network.state_dict()
+        hub.load(place).module("detector").state_dict()
         for place in (tmp_path / "0", tmp_path / "1", tmp_path / "faces" / "model")
     )
-    for name in ("stem.0.0.weight", "box.weight"):
+    for name in ("stem.0.0.weight", "heads.0.weight"):
         expected = (first[name] + second[name]) / 2
         torch.testing.assert_close(mean[name], expected, atol=1e-3, rtol=1e-3)  # stored in half precision
 
@@ -198,7 +206,7 @@ def test_a_run_is_not_overwritten_unasked(folder, tmp_path, capsys):
     [
         (["--data", "/nowhere"], "/nowhere"),
         (["--resume"], "nothing to resume"),
-        (["--batch-size", "1000"], "too few faces for one batch of 1000"),
+        (["--batch-size", "1000"], "too few faces for a batch of 1000"),
         (["--other", "/nowhere"], "/nowhere"),
         (["--start", "/nowhere"], "/nowhere"),
     ],
@@ -252,7 +260,7 @@ def test_where_nothing_can_be_pushed_is_told_before_training(
 
 TRAIN = """
 import contextlib, io, train
-from fkp import export
+from fkp.networks import export
 
 export.is_possible = lambda: False
 

@@ -41,8 +41,8 @@ def build(site: Site, tab: gr.Tab) -> None:
         address = request.headers.get("referer", "http://127.0.0.1:7860/") if request else ""
         page = address.partition("?")[0].partition("#")[0]
         on_hub = site.settings.model if _HUB_ID.fullmatch(site.settings.model or "") else None
-        about = text(model.metrics, model.describe()[1:], plots)
-        return about.replace("$programs", programs(page, site.settings.mcp)).replace("$links", links(on_hub))
+        ways = programs(page, site.settings.mcp)
+        return text(model.metrics, model.describe()[1:], plots, ways, links(on_hub))
 
     tab.select(tell, None, shown, api_visibility="private")
 
@@ -81,18 +81,23 @@ def links(on_hub: str | None) -> str:
     return f'<p>The weights: <a href="https://huggingface.co/{name}">{name}</a> on the Hugging Face Hub.</p>'
 
 
-def text(metrics: dict[str, Any], runs_on: list[str], plots: Path | None) -> str:
+def text(
+    metrics: dict[str, Any], runs_on: list[str], plots: Path | None, programs: str = "", links: str = ""
+) -> str:
     """All of it as HTML.
 
     `metrics` are those of the weights, perhaps none; `runs_on` are lines on what runs them; `plots` is the
-    folder of the plots of these very weights, where there is one.
+    folder of the plots of these very weights, where there is one; `programs` and `links` are as the functions
+    of these names tell them.
     """
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in runs_on)
-    return Template(TEXT.read_text(encoding="utf-8")).safe_substitute(
+    return Template(TEXT.read_text(encoding="utf-8")).substitute(
         map=view.point_map(),
         runs_on=f"<ul>{lines}</ul>" if lines else "",
         figures=_figures(metrics),
         plots=_plots(plots),
+        programs=programs,
+        links=links,
         minutes=data_retention.KEPT_SECONDS // 60,
         sweep=data_retention.SWEEP_SECONDS,
     )

@@ -50,6 +50,13 @@ def test_what_is_promised_is_what_is_set():
     assert data_retention.KEPT_SECONDS % 60 == 0 and "$" not in told
 
 
+def test_programs_and_links_are_told_as_they_are():
+    programs, links = about.programs("https://example.org/faces", mcp=True), about.links("someone/faces")
+    told = about.text({}, [], None, programs, links)
+    assert programs in told and links in told and "$page/upload" in told
+    assert "https://example.org/faces/gradio_api/mcp/" in told
+
+
 def test_nothing_is_fetched_from_elsewhere(root):
     told = about.text({}, [], root / "docs")
     assert "http" not in told and "src=\"/" not in told

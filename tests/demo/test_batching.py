@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from fkp.demo.batching import LARGEST, Shared
 class Slow:
     """A runner that notes the sizes of its batches, and whose first run lasts until it is let go."""
 
-    backend = SimpleNamespace(name="slow")
+    name, description = "slow", "slow, until it is let go"
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -66,7 +65,7 @@ def test_one_call_runs_at_once(slow):
     slow.let_go.set()
     means, sums = Shared(slow)(pictures(2, 7), np.array([1]))
     assert means.tolist() == [7, 7] and sums.tolist() == [[8], [8]] and slow.sizes == [2]
-    assert Shared(slow).backend.name == "slow"
+    assert (Shared(slow).name, Shared(slow).description) == (slow.name, slow.description)
 
 
 def test_calls_that_wait_are_run_together_and_each_gets_its_own(slow):

@@ -97,10 +97,13 @@ def test_limits_are_told_in_numbers(uploads: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_poster_shows_the_first_frame(uploads: Path) -> None:
-    poster = clip_jobs.poster(film(uploads / "a.mp4", 3, size_wh=(64, 48)))
-    picture = cv2.imdecode(np.frombuffer(poster, np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == (160, 213, 3)
-    np.testing.assert_allclose(picture[20, 20, ::-1], (220, 40, 40), atol=40)
+    """Made smaller, never larger."""
+    for size_wh, shape in (((640, 480), (160, 213, 3)), ((64, 48), (48, 64, 3))):
+        poster = clip_jobs.poster(film(uploads / f"{size_wh[0]}.mp4", 3, size_wh=size_wh))
+        picture = cv2.imdecode(np.frombuffer(poster, np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape == shape
+        at = shape[0] // 8
+        np.testing.assert_allclose(picture[at, at, ::-1], (220, 40, 40), atol=40)
 
 
 # --- The work -------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_it_holds_what_the_page_needs_and_no_more(folder: Path, root: Path) -> N
     assert tops == {"README.md", "LICENSE", "app.py", "requirements.txt", "fkp", "examples", "docs"}
     ours = {f"fkp/{path.name}" for path in (root / "fkp").glob("*.py")}
     assert ours | {"fkp/weights/model.safetensors", "fkp/weights/onnx/keypoints.onnx"} <= files
-    assert {f"fkp/demo/static/{path.name}" for path in (root / "fkp" / "web").iterdir()} <= files
+    assert {f"fkp/demo/static/{path.name}" for path in (root / "fkp" / "demo" / "static").iterdir()} <= files
     assert {name for name in files if name.startswith("docs/")} == {f"docs/{name}" for name in about.PLOTS}
     assert "examples/SOURCES.md" in files and not [name for name in files if "cache" in name]
     examples = {Path(name).name for name in files if name.startswith("examples/")} - {"SOURCES.md"}
@@ -298,7 +298,7 @@ def test_what_a_static_space_cannot_be_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's own code
 def test_a_static_space_goes_up(hub: LoopbackHub, static: Path) -> None:
-    address = space.push_static("me/faces", static, private=True, token="hf_secret")
-    made = hub.repositories["me/faces"]
-    assert address.endswith("/spaces/me/faces") and made.private and made.made_as["sdk"] == "static"
+    address = space.push_static("someone/faces", static, private=True, token="hf_secret")
+    made = hub.repositories["someone/faces"]
+    assert address.endswith("/spaces/someone/faces") and made.private and made.made_as["sdk"] == "static"
     assert "web/src/index.ts" in made.commits[-1].files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
@@ -13,6 +14,19 @@ from PIL import Image
 
 from fkp import FaceKeypoints
 from fkp.demo import zerogpu
+
+
+@dataclass(frozen=True)
+class Model:
+    """A stand-in for a model: it says where it is."""
+
+    device: str = "cpu"
+
+    def to(self, device: str) -> Model:
+        return replace(self, device=device)
+
+
+HERE, MOVED = Model(), Model("auto")
 
 
 def counting(model, upto: int, *more):
@@ -74,8 +88,8 @@ def zero(monkeypatch: pytest.MonkeyPatch) -> LentByFork:
 
 def test_without_spaces_it_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spaces", None)  # as if it were not installed
-    work = zerogpu.lent(counting, "model", seconds=lambda upto: 1)
-    assert list(work(2)) == [(multiprocessing.current_process().name, "model"), 0, 1]
+    work = zerogpu.lent(counting, HERE, seconds=lambda upto: 1)
+    assert list(work(2)) == [(multiprocessing.current_process().name, HERE), 0, 1]
     with pytest.raises(ValueError, match="-1 is below zero"):
         list(work(-1))
 
@@ -84,31 +98,31 @@ def test_elsewhere_spaces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     stand_in = ModuleType("spaces")
     stand_in.GPU = lambda work, duration: work  # what the real one does away from ZeroGPU
     monkeypatch.setitem(sys.modules, "spaces", stand_in)
-    work = zerogpu.lent(counting, "model", seconds=lambda upto: 1)
-    assert list(work(1)) == [(multiprocessing.current_process().name, "model"), 0]
+    work = zerogpu.lent(counting, HERE, seconds=lambda upto: 1)
+    assert list(work(1)) == [(multiprocessing.current_process().name, MOVED), 0]
 
 
 def test_on_zero_gpu_it_is_done_in_another_process(zero: LentByFork) -> None:
-    work = zerogpu.lent(counting, "model", seconds=lambda upto: 10 * upto)
-    assert list(work(2)) == [("lent", "model"), 0, 1]
+    work = zerogpu.lent(counting, HERE, seconds=lambda upto: 10 * upto)
+    assert list(work(2)) == [("lent", MOVED), 0, 1]
     assert zero.asked == [20]
 
 
 def test_what_it_raises_there_is_raised_here(zero: LentByFork) -> None:
-    work = zerogpu.lent(counting, "model", seconds=lambda upto: 1)
+    work = zerogpu.lent(counting, HERE, seconds=lambda upto: 1)
     with pytest.raises(ValueError, match="-1 is below zero"):
         list(work(-1))
 
 
 def test_where_no_gpu_can_be_had_it_runs_without(zero: LentByFork) -> None:
     zero.refuses = True
-    work = zerogpu.lent(counting, "model", seconds=lambda upto: 1)
-    assert list(work(1)) == [(multiprocessing.current_process().name, "model"), 0]
+    work = zerogpu.lent(counting, HERE, seconds=lambda upto: 1)
+    assert list(work(1)) == [(multiprocessing.current_process().name, HERE), 0]
 
 
 def test_closing_it_early_ends_the_other_process(zero: LentByFork) -> None:
-    work = zerogpu.lent(counting, "model", seconds=lambda upto: 1)(10**6)
-    assert next(work)[0] == "lent" and multiprocessing.active_children()
+    work = zerogpu.lent(counting, HERE, seconds=lambda upto: 1)(10**6)
+    assert next(work) == ("lent", MOVED) and multiprocessing.active_children()
     work.close()
     assert not [child for child in multiprocessing.active_children() if child.name == "lent"]
 

@@ -269,9 +269,8 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not_yet == f"{missing} network is switched off{advice}"
         assert found == cached == "b'faces'"
         assert other == f"{where} holds no other.onnx"
-        asked = f"/{yunet.REPOSITORY}/resolve/{yunet.COMMIT}/"
         told = [request for request in server.requests if yunet.REPOSITORY in request]
-        assert told and all(asked in request or f"/tree/{yunet.COMMIT}" in request for request in told)
+        assert told and all(yunet.COMMIT in request for request in told), "nothing but the pinned commit"
     # The server is gone: what is in the cache is found, what is not is told.
     code = FIND + f"tell(yunet.find)\ntell(yunet.find, cache_dir={str(tmp_path / 'empty')!r})\n"
     found, unreachable = fresh_process(code, server.url, tmp_path)
@@ -289,7 +288,7 @@ def test_a_file_of_ones_own_needs_no_hub(file: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_model_with_yunet(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FKP_YUNET", str(file))
-    model = FaceKeypoints.from_pretrained(detector="yunet")
+    model = FaceKeypoints.from_pretrained(detector="yunet", passes=1)  # a drawn face has no sure points
     assert model.describe()[2] == f"faces by YuNet ({file}), OpenCV {cv2.__version__}"
     image = picture((5, 6, 250), (20, 13, 100))
     (face,) = model(image)

@@ -17,8 +17,7 @@ export interface Detections {
 }
 
 // The numbers and their reasons are those of fkp/detector.py.
-const STRIDES = [8, 16, 32], PRIOR = 4, GREY = 128, SMALLEST = 10, LARGEST = 256, COARSEST = 48, MOST_BOXES = 5000;
-const VOTE_IOU = 0.65, VOTE_SCORE = 0.5;
+const STRIDES = [8, 16, 32], PRIOR = 4, GREY = 128, SMALLEST = 10, LARGEST = 256, COARSEST = 48, MOST_BOXES = 5000, VOTE_IOU = 0.65, VOTE_SCORE = 0.5;
 
 /** Tight boxes in pixels of the picture, and their scores, best first; `minScore` by default as configured. */
 export async function detect(picture: Picture, network: Network, config: DetectorConfig, minScore = config.min_score): Promise<Detections> {
