@@ -128,10 +128,10 @@ def load(limits: Settings) -> FaceKeypoints:
 
 def ask_once(address: str) -> None:
     """A request of our own: Gradio gets much ready only at the first one, which takes a third of a second."""
-    api = f"{address}gradio_api/call/detect"
+    api, given = f"{address}gradio_api/call", {"picture": {"url": view.NOTHING}}
     try:
-        event = httpx.post(api, json={"data": [{"url": view.NOTHING}]}, trust_env=False).json()["event_id"]
-        httpx.get(f"{api}/{event}", trust_env=False, timeout=30)
+        event = httpx.post(f"{api}/v2/detect", json=given, trust_env=False).json()["event_id"]
+        httpx.get(f"{api}/detect/{event}", trust_env=False, timeout=30)
     except (httpx.HTTPError, ValueError, KeyError):
         return  # no reason not to serve others
 

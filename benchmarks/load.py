@@ -314,7 +314,7 @@ async def timed(client: httpx.AsyncClient, file: Picture, name: str, began: floa
 
 async def ask(client: httpx.AsyncClient, file: Picture, name: str) -> rest.Answer:
     path = await rest.upload(client, name, file.content)
-    return await rest.call(client, "detect", [rest.picture(path)])
+    return await rest.call(client, "detect", {"picture": rest.picture(path)})
 
 
 def _client(served: Served) -> httpx.AsyncClient:

@@ -30,9 +30,9 @@ async def upload(client: httpx.AsyncClient, name: str, content: bytes) -> str:
     return path
 
 
-async def call(client: httpx.AsyncClient, endpoint: str, data: list[Any]) -> Answer:
-    """Call an endpoint with its inputs in order, and wait for the end of it."""
-    started = await client.post(f"gradio_api/call/{endpoint}", json={"data": data})
+async def call(client: httpx.AsyncClient, endpoint: str, inputs: dict[str, Any]) -> Answer:
+    """Call an endpoint with inputs by name, the others at their defaults, and wait for the end of it."""
+    started = await client.post(f"gradio_api/call/v2/{endpoint}", json=inputs)
     if started.status_code == 503:
         return Answer("busy", started.json()["detail"])
     if started.is_error:

@@ -230,9 +230,15 @@ class FaceKeypoints:
         Raises `images.ImageError` for what is no picture, and ValueError for numbers that are out of range
         or where a face detector of your own gives what are no boxes.
         """
-        if not isinstance(image, list | tuple):
-            return self([image], min_score=min_score, max_faces=max_faces)[0]
-        pictures = [images.read(each) for each in image]
+        if isinstance(image, list | tuple):
+            return self._several(image, min_score, max_faces)
+        return self._several([image], min_score, max_faces)[0]
+
+    def _several(
+        self, some: Sequence[images.ImageLike], min_score: float | None, max_faces: int | None
+    ) -> list[Faces]:
+        """The faces of each of several pictures."""
+        pictures = [images.read(each) for each in some]
         found = [self._detect(picture, min_score, max_faces) for picture in pictures]
         of = np.repeat(np.arange(len(pictures)), [len(boxes) for boxes, _, _ in found])
         boxes, scores, turns = (np.concatenate([one[i] for one in found] or [np.empty(0)]) for i in range(3))
@@ -241,7 +247,7 @@ class FaceKeypoints:
         if self.passes == "auto" and not isinstance(self.face_detector, single_face.SingleFace):
             keep = placed.scores.mean(axis=1) >= NO_FACE if len(of) else keep
         faces = _faces(boxes, scores, placed)
-        return [faces[keep & (of == i)].seen_in(picture) for i, picture in enumerate(image)]
+        return [faces[keep & (of == i)].seen_in(picture) for i, picture in enumerate(some)]
 
     def detect(
         self, image: images.ImageLike, *, min_score: float | None = None, max_faces: int | None = None

@@ -76,8 +76,8 @@ def detect(address: str, picture: Path) -> dict:
         % (picture.name.encode(), picture.read_bytes())
     )
     (path,) = ask(f"{address}gradio_api/upload", body, "multipart/form-data; boundary=x")
-    data = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
-    event = ask(f"{address}gradio_api/call/detect", json.dumps(data).encode(), "application/json")["event_id"]
+    data = json.dumps({"picture": {"path": path, "meta": {"_type": "gradio.FileData"}}}).encode()
+    event = ask(f"{address}gradio_api/call/v2/detect", data, "application/json")["event_id"]
     with urllib.request.urlopen(f"{address}gradio_api/call/detect/{event}", timeout=PATIENCE) as answer:
         lines = answer.read().decode().splitlines()
     assert "event: complete" in lines, lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from abc import ABCMeta
 from collections.abc import Callable
 from pathlib import Path
@@ -267,13 +268,11 @@ class Slider(gr.Slider, metaclass=_WithoutStub):
     is_template = True
 
     def preprocess(self, payload: float) -> float:
-        """The number, within the slider's limits."""
+        """The number, within the slider's limits; where it is none, what the slider begins with."""
         least, most = float(self.minimum), float(self.maximum)
-        return (
-            min(max(payload, least), most)
-            if isinstance(payload, (int, float))
-            else float(self.value or least)
-        )
+        if not isinstance(payload, (int, float)) or (isinstance(payload, float) and math.isnan(payload)):
+            return float(self.value or least)
+        return min(max(payload, least), most)
 
 
 class Range(gr.Number, metaclass=_WithoutStub):

@@ -136,6 +136,16 @@ def test_no_other_file_of_the_server_can_be_read(uploads, path, monkeypatch):
         give(path=path)
 
 
+@pytest.mark.parametrize(
+    "sent, number",
+    [(2.5, 2.5), (-5, 0.5), (1e308, 3), (10**400, 3), (float("inf"), 3)]
+    + [(none, 1) for none in (None, "large", [1], float("nan"))],
+)
+def test_a_slider_makes_any_number_fit(sent, number):
+    slider = in_a_page(lambda: components.Slider(0.5, 3, 1))
+    assert slider.preprocess(sent) == number
+
+
 @pytest.mark.parametrize("payload", [None, {}, {"path": None}, {"path": ""}, {"url": "http://127.0.0.1/a.png"}])
 def test_no_picture_is_told(uploads, payload):
     with pytest.raises(gr.Error, match="A picture is needed.") as caught:

@@ -100,7 +100,8 @@ def test_help_has_a_line_for_each():
     for line, each in zip(lines, fields(Settings), strict=True):
         name, text = line.split(None, 1)
         assert name == settings.variable(each.name)
-        if isinstance(each.default, int) and each.name not in ("mcp", "max_file_size", "max_clip_size", "max_disk"):
+        in_bytes = ("mcp", "max_file_size", "max_clip_size", "max_disk")
+        if isinstance(each.default, int) and each.name not in in_bytes:
             assert text.endswith(f"({each.default})")
 
 
