@@ -287,7 +287,7 @@ class FaceKeypoints:
                 back = geometry.turned_back(turned[sure], turn, image.shape[:2])
                 found.append((back, more[sure], np.full(sure.sum(), turn)))
             boxes, scores, turns = (np.concatenate(parts) for parts in zip(*found, strict=True))
-            best = geometry.suppress(boxes, scores, 0.4)
+            best = geometry.suppress(boxes, scores, self.weights.detector.max_iou)
             boxes, scores, turns = boxes[best], scores[best], turns[best]
         largest_first = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")[:max_faces]
         return boxes[largest_first], scores[largest_first], turns[largest_first]

@@ -241,10 +241,15 @@ class PictureFile(gr.Image, metaclass=_WithoutStub):
             payload.path = save_base64_to_cache(payload.url, self.GRADIO_CACHE)
         if payload is None or not payload.path:
             raise gr.Error("A picture is needed.", print_exception=False)
-        try:
-            return uploads.uploaded(payload.path, Path(self.GRADIO_CACHE))
-        except images.ImageError as reason:
-            raise error(reason) from None
+        return _uploaded(payload.path, self.GRADIO_CACHE)
+
+
+def _uploaded(path: str, cache: str) -> Path:
+    """`uploads.uploaded`, its refusal told by Gradio."""
+    try:
+        return uploads.uploaded(path, Path(cache))
+    except images.ImageError as reason:
+        raise error(reason) from None
 
 
 class ClipFile(gr.File, metaclass=_WithoutStub):
@@ -256,10 +261,7 @@ class ClipFile(gr.File, metaclass=_WithoutStub):
         """The clip's path, within the folder of uploads."""
         if payload is None or not getattr(payload, "path", None):
             raise gr.Error("A clip is needed.", print_exception=False)
-        try:
-            return uploads.uploaded(payload.path, Path(self.GRADIO_CACHE))
-        except images.ImageError as reason:
-            raise error(reason) from None
+        return _uploaded(payload.path, self.GRADIO_CACHE)
 
 
 class Slider(gr.Slider, metaclass=_WithoutStub):
