@@ -203,10 +203,15 @@ def camera(viewers: live.Viewers, least: int, **options: Any) -> gr.HTML:
         looks=view.looks(),
         least=least,
         rate=live.MAX_RATE,
+        hint=SENT,
         by_part=view.legend(draw.Style()),
         by_confidence=view.legend(draw.Style(confidence=True)),
         **options,
     )
+
+
+SENT = """Small pictures of what the camera sees go to the computer that runs this page, which looks at each in
+memory, answers with numbers and forgets it: none is written to a file."""
 
 
 def head() -> str:
