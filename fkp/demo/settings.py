@@ -81,7 +81,7 @@ class Settings:
     clips_at_once: int = _variable(1, _count, "clips worked on at the same time, others wait in line (1)")
     mcp: bool = _variable(False, _yes, "1: the API is an MCP server too; needs gradio[mcp] (0)")
     hosts: tuple[str, ...] = _variable((), _names, "names it has besides, as faces.example.org (none)")
-    browser_edition: str | None = _variable(None, _address, "where the edition in the browser is served (none)")
+    browser_edition: str | None = _variable(None, _address, "where web/ is served, for a link (none)")
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

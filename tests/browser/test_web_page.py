@@ -205,7 +205,8 @@ def test_the_picture_is_enlarged(page, root):
 
 def test_a_click_before_the_cameras_first_frame_takes_the_photo(page):
     page.evaluate("""() => {
-        const camera = document.querySelector(".camera"), press = (way) => document.querySelector(`[data-way=${way}]`).click();
+        const camera = document.querySelector(".camera");
+        const press = (way) => document.querySelector(`[data-way=${way}]`).click();
         new MutationObserver(() => camera.hidden || press("shoot")).observe(camera, { attributes: true });
         press("camera");
     }""")

@@ -50,7 +50,7 @@ def test_the_camera_has_three_functions_of_its_own_and_tells_what_happens():
     camera = in_a_page(lambda: components.camera(live.Viewers(FacesInColour()), 50))
     assert camera.get_config()["server_fns"] == ["enter", "look", "leave"]
     assert camera.props["rate"] == live.MAX_RATE and camera.props["looks"] == view.looks()
-    assert "none is written to a file" in " ".join(camera.html_template.split())
+    assert "none is written to a file" in " ".join(camera.props["hint"].split())
     for placeholder in re.findall(r"\$\{(\w+)\}", camera.html_template):
         assert placeholder in camera.props
     assert ".lens" in components.css()

@@ -40,6 +40,7 @@ def test_every_setting_is_read():
         "owner/name", "v2", "whole", 3, 7, 1_000_000, 5_000_000, 2, 30, 20_000_000, 900, 60, 10**9, 3,
         True,
         ("faces.example.org", "localhost:8080"),
+        "https://owner-name.static.hf.space/",
     )  # fmt: skip
     assert from_environment(environment) == expected
     assert {settings.variable(each.name) for each in fields(Settings)} == environment.keys()

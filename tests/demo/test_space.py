@@ -283,8 +283,9 @@ def test_a_static_space_holds_what_the_browser_edition_is_built_from(static: Pat
     assert sources | {"web/package-lock.json", "web/index.html", "web/vite.config.js", "LICENSE"} <= files
     assert {"fkp/weights/config.json", "fkp/weights/onnx/keypoints.int8.onnx"} <= files
     assert not [name for name in files if "node_modules" in name or name.startswith(("web/dist", "app.py"))]
-    styles = re.findall(r'import "../../(fkp/.*?)"', (root / "web" / "src" / "page.ts").read_text())
-    assert styles and set(styles) <= files
+    page = "".join((root / "web" / name).read_text() for name in ("index.html", "src/page.ts"))
+    shared = set(re.findall(r'"(?:\.\./)+(fkp/[^"?]*)', page)) | {"fkp/demo/static/live.html"}
+    assert len(shared) == 5 and shared <= files
 
 
 def test_what_a_static_space_cannot_be_is_told(tmp_path: Path) -> None:

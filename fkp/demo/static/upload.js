@@ -62,9 +62,13 @@ async function take(files) {
       continue;
     }
     const which = given.length > 1 && props.max_files > 1 ? ` ${number + 1} of ${given.length}` : "";
-    if (!props.keep) say(`Sending the ${props.what}${which} …`);
+    if (props.keep) {
+      paths.push(props.keep(file));
+      continue;
+    }
+    say(`Sending the ${props.what}${which} …`);
     try {
-      paths.push(props.keep ? props.keep(file) : await send(file, (percent) => say(`Sending the ${props.what}${which} … ${percent} %`)));
+      paths.push(await send(file, (percent) => say(`Sending the ${props.what}${which} … ${percent} %`)));
     } catch (error) {
       problems.push(`${file.name} could not be sent. ${error.message || "Please try again."}`);
     }
@@ -110,7 +114,9 @@ function close_camera() {
 
 async function shoot() {
   // A click may come before the camera's first frame.
-  if (video.readyState < video.HAVE_CURRENT_DATA) await new Promise((done) => video.addEventListener("loadeddata", done, { once: true }));
+  if (video.readyState < video.HAVE_CURRENT_DATA) {
+    await new Promise((done) => video.addEventListener("loadeddata", done, { once: true }));
+  }
   if (!stream) return;
   // The preview is mirrored, as in a mirror; the picture is not, for left and right would change sides.
   const canvas = document.createElement("canvas");
