@@ -167,20 +167,12 @@ def main() -> None:
         blocks = build(model, limits, folder)
         try:
             address = launch(
-                blocks,
-                limits,
-                folder,
-                server_name=args.host,
-                server_port=args.port,
-                inbrowser=not args.no_browser and _has_desktop(),
-                quiet=True,
-                prevent_thread_lock=True,
-            )
+                blocks, limits, folder, server_name=args.host, server_port=args.port, quiet=True,
+                inbrowser=not args.no_browser and _has_desktop(), prevent_thread_lock=True,
+            )  # fmt: skip
         except OSError as error:  # no such address, or the port is taken
             port = args.port or os.environ.get("GRADIO_SERVER_PORT")
-            advice = (
-                f". Choose another by --port, as --port {int(port) + 1}" if port else "; choose one by --port"
-            )
+            advice = f". Choose another, as --port {int(port) + 1}" if port else "; choose one by --port"
             parser.exit(1, f"{parser.prog}: {printable(str(error))}{advice}\n")
         ask_once(address)
         print(f"Ready after {time.perf_counter() - began:.1f} s: {address} (Ctrl-C ends it)", flush=True)

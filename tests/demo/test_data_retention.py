@@ -195,7 +195,7 @@ def resident():
         return int(file.read().split()[1])
 
 assert data_retention.keep_memory_together()
-malloc, free = data_retention._glibc("malloc"), data_retention._glibc("free")
+malloc, free = ctypes.CDLL("libc.so.6").malloc, ctypes.CDLL("libc.so.6").free
 malloc.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 before = resident()
 blocks = [malloc(ctypes.c_size_t(100_000)) for _ in range(1000)]
