@@ -39,7 +39,7 @@ def short(figures: Figures) -> str:
 def pages(figures: Figures) -> dict[str, str]:
     """The tables of docs/accuracy.md by name."""
     made = {
-        "command": f"Every figure and picture on this page: `{figures['command']}`.",
+        "command": f"Figures and pictures on this page that name no other command: `{figures['command']}`.",
         "sets": _sets(figures, WAYS, tuple(COLUMNS)),
         "reliability": _reliability(figures),
         "bins": _bins(figures),
