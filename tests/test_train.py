@@ -19,7 +19,7 @@ from fkp.training import distillation, face_task, keypoint_task
 from tests import synthetic
 from tests.loopback_hub import Client, LoopbackHub
 
-EPOCHS, STEPS = 2, 3
+EPOCHS = 2
 
 
 def untrained(seed: int) -> hub.Weights:
@@ -121,7 +121,7 @@ def test_a_run_leaves_log_curve_preview_and_a_model_that_loads(folder, tmp_path)
     for name in ("curve.png", "preview.png"):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
     model = FaceKeypoints.from_pretrained(run / "model")
-    assert model.backend == "onnxruntime"
+    assert model.backend in ("onnxruntime", "onnxruntime-int8")  # the run wrote graphs
     assert model.metrics["validation"]["keypoints"]["nme"] > 0
     stored, other = hub.load(run / "model"), hub.load(folder / "other")
     assert_same_arrays(stored.detector_tensors, other.detector_tensors)
@@ -327,7 +327,8 @@ def test_two_processes_train_one_network(folder, tmp_path, root):
         cwd=root, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert checkpoint(tmp_path)["step"] == len(checkpoint(tmp_path)["history"]) * STEPS
+    steps = keypoint_task.KeypointTask(folder, KeypointConfig(), batch_size=8).steps_per_epoch
+    assert checkpoint(tmp_path)["step"] == EPOCHS * steps and len(checkpoint(tmp_path)["history"]) == EPOCHS
     FaceKeypoints.from_pretrained(tmp_path / "keypoints" / "model")
 
 
