@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -793,6 +794,19 @@ def test_what_cannot_be_used_ends_in_one_sentence(monkeypatch, capsys, name, val
     monkeypatch.setenv(name, value)
     status, said = run_main(monkeypatch, capsys, "--no-browser")
     assert status == 1 and said.startswith("app.py: ") and told in said and said.count("\n") == 1
+
+
+def test_a_taken_port_is_told_with_another(root):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, root / "app.py", "--no-browser", "--port", str(port)],
+            cwd=root, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("app.py: ") and done.stderr.count("\n") == 1
+    assert str(port) in done.stderr and f"--port {port + 1}" in done.stderr
 
 
 def test_the_mcp_server_without_its_package_ends_in_one_sentence(monkeypatch, capsys):
