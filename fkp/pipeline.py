@@ -322,17 +322,18 @@ class FaceKeypoints:
                 placed = placed.surer(_rows(turned, more == turn), unsure)
         again = unsure if self.passes == "auto" else np.arange(len(of))
         if len(again):
+            size, margin = self.config.crop_size, self.config.margin
+            framed = [geometry.upright(placed.keypoints[i], size, margin) for i in again]
             crops = [
-                geometry.upright(placed.keypoints[i], self.config.crop_size, self.config.margin)
-                or placed.transforms[i]
-                for i in again
+                crop.rounded() if crop else placed.transforms[i]
+                for i, crop in zip(again, framed, strict=True)
             ]
             placed = placed.surer(self._pass(pictures, of[again], crops), again)
         return placed
 
     def _crop(self, box: np.ndarray, turn: int) -> geometry.CropTransform:
         size, margin = self.config.crop_size, self.config.margin
-        return geometry.CropTransform.around_box(box, size, margin, angle=90.0 * (turn % 4))
+        return geometry.CropTransform.around_box(box, size, margin, angle=90.0 * (turn % 4)).rounded()
 
     def _pass(
         self, pictures: Sequence[np.ndarray], of: np.ndarray, transforms: Sequence[geometry.CropTransform]

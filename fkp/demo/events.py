@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from fkp.demo.latest_action import Turns
+from fkp.demo.latest_action import LatestAction
 
 Shown = Iterator[dict[Any, Any]]
 """What a function shows, step by step: values by component."""
@@ -29,7 +29,7 @@ def ending_with(kept: gr.State) -> Callable[[Callable[..., Shown]], Callable[...
 
     def ending(steps: Callable[..., Shown]) -> Callable[..., Shown]:
         @functools.wraps(steps)
-        def all_steps(turns: Turns[Any], *given: Any) -> Shown:
+        def all_steps(turns: LatestAction[Any], *given: Any) -> Shown:
             yield from steps(turns, *given)
             yield {kept: turns}
 

@@ -214,7 +214,7 @@ def find(
     return faces[:most], len(faces) > most
 
 
-def look(
+def process(
     model: FaceKeypoints,
     path: Path,
     settings: Settings,
@@ -229,12 +229,12 @@ def look(
     most = min(most or settings.max_faces, settings.max_faces)
     try:
         with held(path, settings, visitor) as picture:
-            return _look(model, Photo(path, "", picture.size_wh), picture, most, min_score)
+            return _process(model, Photo(path, "", picture.size_wh), picture, most, min_score)
     except images.ImageError as error:
         return Photo(path, problem=str(error).removeprefix(f"{path.name} "))
 
 
-def _look(
+def _process(
     model: FaceKeypoints, photo: Photo, picture: images.Reduced, most: int, min_score: float | None
 ) -> Photo:
     pixels = picture.image
@@ -249,7 +249,7 @@ def _look(
     return replace(photo, faces=faces, more_faces=more_faces, shown=shown, thumbnail=small, enlarged=enlarged)
 
 
-def looks(
+def process_all(
     model: FaceKeypoints,
     paths: Iterable[Path],
     settings: Settings,
@@ -259,7 +259,7 @@ def looks(
 ) -> Generator[Photo]:
     """Everything about several photos, one by one."""
     for path in paths:
-        yield look(model, path, settings, most, min_score, visitor)
+        yield process(model, path, settings, most, min_score, visitor)
 
 
 def thumbnail(path: Path) -> bytes:
@@ -306,7 +306,7 @@ def warm_up(model: FaceKeypoints) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "photo.jpg")
         path.write_bytes(_jpeg(pixels, 90))
-        photo = look(model, path, Settings())
+        photo = process(model, path, Settings())
     photo = replace(photo, faces=faces, enlarged=tuple(_enlarged(pixels, face) for face in faces))
     style = draw.Style(numbers=True, mesh=True, boxes=True)
     overlay(photo, style)

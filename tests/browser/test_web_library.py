@@ -35,7 +35,7 @@ DETECT = """async (encoded) => {
 
 @pytest.fixture(scope="module")
 def model() -> FaceKeypoints:
-    return FaceKeypoints.from_pretrained(backend="onnxruntime")
+    return FaceKeypoints.from_pretrained(backend="onnxruntime-int8")
 
 
 @pytest.fixture

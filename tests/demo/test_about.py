@@ -59,4 +59,4 @@ def test_programs_and_links_are_told_as_they_are():
 
 def test_nothing_is_fetched_from_elsewhere(root):
     told = about.text({}, [], root / "docs")
-    assert "http" not in told and "src=\"/" not in told
+    assert "http" not in told and 'src="/' not in told

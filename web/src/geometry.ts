@@ -1,7 +1,7 @@
 // Boxes, and the affine crops that move pixels and points together. Integers are pixel centres, boxes are
 // [x1, y1, x2, y2], points are flat: x0, y0, x1, y1, …
 
-import { type Affine, type Picture, resize, warp } from "./pixels";
+import { type Affine, type Picture, resize, roundEven, warp } from "./pixels";
 import scheme from "./scheme.json";
 
 export type Box = [number, number, number, number];
@@ -102,6 +102,15 @@ export function moved(by: Affine, points: Points): Float64Array {
     to[i + 1] = by[3] * points[i]! + by[4] * points[i + 1]! + by[5];
   }
   return to;
+}
+
+/** The same crop but for little: scale, angle and place rounded as CropTransform.rounded of fkp/geometry.py does. */
+export function rounded(crop: Affine, size: number): Affine {
+  const octave = Math.log2(Math.hypot(crop[0], crop[1])), middle = (size - 1) / 2, step = 2 ** -Math.floor(octave) / 4;
+  const factor = 2 ** (roundEven(128 * octave) / 128), radians = (roundEven((4 * 180 * Math.atan2(crop[1], crop[0])) / Math.PI) / 4) * (Math.PI / 180);
+  const [x, y] = moved(inverse(crop), new Float64Array([middle, middle])).map((each) => roundEven(each / step) * step) as unknown as [number, number];
+  const cos = factor * Math.cos(radians), sin = factor * Math.sin(radians);
+  return [cos, sin, middle - cos * x - sin * y, -sin, cos, middle + sin * x - cos * y];
 }
 
 /** By how much a crop enlarges what is in the picture. */

@@ -24,9 +24,7 @@ export type Source = Blob | ImageBitmap | ImageData | HTMLVideoElement;
  * `keypointScores` (length × 68) 0..1, P(within 5 % of the inter-ocular distance) · `sigmas` (length × 68), the
  * expected error in pixels · `visibility` (length × 68) 0..1, P(the point can be seen) ·
  * `ids` (length) from 1 on, which stay with their faces from frame to frame. */
-export interface Faces extends Found {
-  length: number;
-}
+export type Faces = Found & { length: number };
 
 const SCRIPT = import.meta.url; // the bundler would take `new URL` of it for a file to pack
 
@@ -82,14 +80,17 @@ export class FaceKeypoints {
     const script = async (path: string, base = here) =>
       new Blob([await (await get(path, base)).arrayBuffer()], { type: "text/javascript" });
     const bytes = async (path: string, base: URL) => (await get(path, base)).arrayBuffer();
+    // In 8-bit integers WebAssembly takes two thirds of the time (docs/browser.md); WebGPU has floats only.
+    const graph = (name: string) => bytes(`onnx/${name}${backend === "wasm" ? ".int8" : ""}.onnx`, folder)
+      .catch((error) => { if (backend !== "wasm") throw error; return bytes(`onnx/${name}.onnx`, folder); });
     const [worker, ort, mjs, wasm, config, detector, keypoints] = await Promise.all([
       script(workerUrl),
       script(`ort/ort${variant || ".wasm"}.min.mjs`),
       script(`ort/${glue}.mjs`),
       bytes(`ort/${glue}.wasm`, here),
       get("config.json", folder).then((response) => response.json() as Promise<Config>),
-      bytes("onnx/detector.onnx", folder),
-      bytes("onnx/keypoints.onnx", folder),
+      graph("detector"),
+      graph("keypoints"),
     ]);
     const threads = options.threads ?? (crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1);
     return { worker, scripts: { ort, glue: mjs }, start: { config, backend, threads, wasm, graphs: { detector, keypoints } } };

@@ -26,12 +26,7 @@ export interface Face extends Placed {
   score: number;
 }
 
-interface Placed {
-  keypoints: Float32Array;
-  keypointScores: Float32Array;
-  sigmas: Float32Array;
-  visibility: Float32Array;
-}
+type Placed = Record<"keypoints" | "keypointScores" | "sigmas" | "visibility", Float32Array>;
 
 // The numbers and their reasons are those of fkp/pipeline.py.
 const BATCH = 16, RADIUS = 0.05, UNSURE = 0.5, NO_FACE = 0.12, SURE_FACE = 0.6;
@@ -61,7 +56,7 @@ export class Pipeline {
           found.turns.push(turn);
         }
       }
-      found = rows(found, geometry.suppress(found.boxes, found.scores, 0.4));
+      found = rows(found, geometry.suppress(found.boxes, found.scores, this.config.detector.max_iou));
     }
     const area = found.boxes.map((box) => geometry.width(box) * geometry.height(box));
     return rows(found, [...area.keys()].sort((a, b) => area[b]! - area[a]!).slice(0, maxFaces));
@@ -81,7 +76,7 @@ export class Pipeline {
   async keypointsAt(picture: Picture, { boxes, scores, turns }: Detections): Promise<Face[]> {
     const { crop_size, margin } = this.config.keypoints;
     const crops = (some: number[], turn: number) =>
-      some.map((i) => geometry.aroundBox(boxes[i]!, crop_size, margin, 90 * (((turns?.[i] ?? 0) + turn) % 4)));
+      some.map((i) => geometry.rounded(geometry.aroundBox(boxes[i]!, crop_size, margin, 90 * (((turns?.[i] ?? 0) + turn) % 4)), crop_size));
     const all = [...boxes.keys()];
     const used = crops(all, 0);
     const placed = await this.pass(picture, used);
@@ -94,7 +89,10 @@ export class Pipeline {
     };
     if (unsure.length) {
       for (const turn of [1, 2, 3]) await again(crops(unsure, turn));
-      await again(unsure.map((i) => geometry.upright(placed[i]!.keypoints, crop_size, margin) ?? used[i]!));
+      await again(unsure.map((i) => {
+        const framed = geometry.upright(placed[i]!.keypoints, crop_size, margin);
+        return framed ? geometry.rounded(framed, crop_size) : used[i]!;
+      }));
     }
     return placed.map((each, i) => ({ box: boxes[i]!, score: scores[i]!, ...each }));
   }

@@ -29,17 +29,8 @@ export type Call =
   | { op: "forget"; tracker: number };
 
 /** What comes back: the picture's size and its faces one after the other. */
-export interface Found {
-  width: number;
-  height: number;
-  boxes: Float32Array;
-  scores: Float32Array;
-  keypoints: Float32Array;
-  keypointScores: Float32Array;
-  sigmas: Float32Array;
-  visibility: Float32Array;
-  ids: Int32Array;
-}
+export type Found = Record<"boxes" | "scores" | "keypoints" | "keypointScores" | "sigmas" | "visibility", Float32Array> &
+  { width: number; height: number; ids: Int32Array };
 
 let model: Pipeline;
 const trackers = new Map<number, Following>();
