@@ -325,7 +325,7 @@ class FaceKeypoints:
             size, margin = self.config.crop_size, self.config.margin
             framed = [geometry.upright(placed.keypoints[i], size, margin) for i in again]
             crops = [
-                crop.rounded() if crop else placed.transforms[i]
+                self._reproducible(crop) if crop else placed.transforms[i]
                 for i, crop in zip(again, framed, strict=True)
             ]
             placed = placed.surer(self._pass(pictures, of[again], crops), again)
@@ -333,7 +333,12 @@ class FaceKeypoints:
 
     def _crop(self, box: np.ndarray, turn: int) -> geometry.CropTransform:
         size, margin = self.config.crop_size, self.config.margin
-        return geometry.CropTransform.around_box(box, size, margin, angle=90.0 * (turn % 4)).rounded()
+        crop = geometry.CropTransform.around_box(box, size, margin, angle=90.0 * (turn % 4))
+        return self._reproducible(crop)
+
+    def _reproducible(self, crop: geometry.CropTransform) -> geometry.CropTransform:
+        """The crop for the network that runs: only 8-bit integers need it rounded."""
+        return crop.rounded() if self.runner.name == "onnxruntime-int8" else crop
 
     def _pass(
         self, pictures: Sequence[np.ndarray], of: np.ndarray, transforms: Sequence[geometry.CropTransform]

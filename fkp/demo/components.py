@@ -210,8 +210,8 @@ def camera(viewers: live.Viewers, least: int, **options: Any) -> gr.HTML:
     )
 
 
-SENT = """Small pictures of what the camera sees go to the computer that runs this page, which looks at each in
-memory, answers with numbers and forgets it: none is written to a file."""
+SENT = """Small pictures of what the camera sees go to the computer that runs this page, which looks at each
+in memory, answers with numbers and forgets it: none is written to a file."""
 
 
 def head() -> str:

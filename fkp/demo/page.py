@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import gradio as gr
 
 from fkp.demo import (
@@ -37,9 +39,17 @@ def build(site: Site) -> gr.Blocks:
                 video_tab.build(site, job_queue)
             with gr.Tab("About", id="about") as tab:
                 about.build(site, tab)
-        gr.HTML(FOOTER)
+        gr.HTML(FOOTER + browser_edition(site.settings.browser_edition))
         api.build(site, job_queue)
     return page
+
+
+def browser_edition(address: str | None) -> str:
+    """The way to the edition that sends nothing anywhere, where one is served."""
+    if not address:
+        return ""
+    return f"""<p class="elsewhere">Your photos need not leave your device:
+<a href="{html.escape(address)}">the same in your browser alone</a>.</p>"""
 
 
 HEADER = """

@@ -51,6 +51,12 @@ def _detector(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s\"'<>]+", value):
+        raise ValueError("an address, as https://faces.example.org/")
+    return value
+
+
 def _variable(default: Any, read: Callable[[str], Any], help: str) -> Any:
     return field(default=default, metadata={"read": read, "help": help})
 
@@ -75,6 +81,7 @@ class Settings:
     clips_at_once: int = _variable(1, _count, "clips worked on at the same time, others wait in line (1)")
     mcp: bool = _variable(False, _yes, "1: the API is an MCP server too; needs gradio[mcp] (0)")
     hosts: tuple[str, ...] = _variable((), _names, "names it has besides, as faces.example.org (none)")
+    browser_edition: str | None = _variable(None, _address, "where the browser edition is served (none)")
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

@@ -281,7 +281,7 @@ def test_a_static_space_holds_what_the_browser_edition_is_built_from(static: Pat
     files = {path.relative_to(static).as_posix() for path in static.rglob("*") if path.is_file()}
     sources = {path.relative_to(root).as_posix() for path in (root / "web" / "src").iterdir()}
     assert sources | {"web/package-lock.json", "web/index.html", "web/vite.config.js", "LICENSE"} <= files
-    assert {"fkp/weights/config.json", "fkp/weights/onnx/keypoints.onnx"} <= files
+    assert {"fkp/weights/config.json", "fkp/weights/onnx/keypoints.int8.onnx"} <= files
     assert not [name for name in files if "node_modules" in name or name.startswith(("web/dist", "app.py"))]
     styles = re.findall(r'import "../../(fkp/.*?)"', (root / "web" / "src" / "page.ts").read_text())
     assert styles and set(styles) <= files

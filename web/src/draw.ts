@@ -107,11 +107,8 @@ function face(pen: CanvasRenderingContext2D, points: Point[], [from, to]: Point[
 }
 
 function write(pen: CanvasRenderingContext2D, texts: (readonly [string, Point, Colour])[], height: number): void {
-  pen.font = `${height / 0.7}px system-ui, sans-serif`; // a digit is 0.7 of its size tall
-  pen.textAlign = "center";
-  pen.textBaseline = "middle";
-  pen.strokeStyle = RIM;
-  pen.lineWidth = height / 1.75;
+  const font = `${height / 0.7}px system-ui, sans-serif`; // a digit is 0.7 of its size tall
+  Object.assign(pen, { font, textAlign: "center", textBaseline: "middle", strokeStyle: RIM, lineWidth: height / 1.75 });
   for (const [text, place] of texts) pen.strokeText(text, ...place);
   for (const [text, place, colour] of texts) {
     pen.fillStyle = css(colour);

@@ -24,10 +24,9 @@ export function tightBox(points: Points): Box {
 
 /** Intersection over union; 0 where either is empty. */
 export function iou(one: Box, other: Box): number {
-  const overlap = [0, 1].map((axis) =>
-    Math.max(0, Math.min(one[axis + 2]!, other[axis + 2]!) - Math.max(one[axis]!, other[axis]!)));
-  const [first, second] = [one, other].map((box) => Math.max(0, width(box)) * Math.max(0, height(box)));
-  const intersection = overlap[0]! * overlap[1]!, union = first! + second! - intersection;
+  const overlap = (axis: number) => Math.max(0, Math.min(one[axis + 2]!, other[axis + 2]!) - Math.max(one[axis]!, other[axis]!));
+  const area = (box: Box) => Math.max(0, width(box)) * Math.max(0, height(box));
+  const intersection = overlap(0) * overlap(1), union = area(one) + area(other) - intersection;
   return union > 0 ? intersection / union : 0;
 }
 
@@ -96,12 +95,10 @@ export function inverse([a, b, x, c, d, y]: Affine): Affine {
 }
 
 export function moved(by: Affine, points: Points): Float64Array {
-  const to = new Float64Array(points.length);
-  for (let i = 0; i < to.length; i += 2) {
-    to[i] = by[0] * points[i]! + by[1] * points[i + 1]! + by[2];
-    to[i + 1] = by[3] * points[i]! + by[4] * points[i + 1]! + by[5];
-  }
-  return to;
+  return Float64Array.from(points, (_, i) => {
+    const row = 3 * (i % 2), x = i - (i % 2);
+    return by[row]! * points[x]! + by[row + 1]! * points[x + 1]! + by[row + 2]!;
+  });
 }
 
 /** The same crop but for little: scale, angle and place rounded as CropTransform.rounded of fkp/geometry.py does. */

@@ -5,12 +5,7 @@ import scheme from "./scheme.json";
 type Matrix = number[][];
 
 /** Degrees: yaw to the head's own left, pitch up, roll clockwise as the viewer sees it; and one standard deviation of each. */
-export interface Pose {
-  yaw: number;
-  pitch: number;
-  roll: number;
-  sigmas: [number, number, number];
-}
+export type Pose = { yaw: number; pitch: number; roll: number; sigmas: [number, number, number] };
 
 const FIRST = 17; // the jaw has no part in the head
 const EYES = [[[36, 39], [37, 41], [38, 40]], [[42, 45], [43, 47], [44, 46]]], MOUTH = [[60, 64], [61, 67], [62, 66], [63, 65]];
@@ -40,20 +35,12 @@ export function pose(keypoints: ArrayLike<number>, sigmas: ArrayLike<number>): P
   }
   let hessian: Matrix = [];
   for (let round = 0; round < 8; round++) {
-    hessian = Array.from({ length: 4 }, () => [0, 0, 0, 0]);
-    const gradient = [[0], [0], [0], [0]];
-    for (const [i, [x, y, z]] of times(model, transposed(rotation)).entries()) {
-      for (const [axis, row] of [[0, z!, -y!, x!], [-z!, 0, x!, y!]].entries()) {
-        const rest = seen[i]![axis]! - scale * [x!, y!][axis]!;
-        for (let k = 0; k < 4; k++) {
-          gradient[k]![0]! += weights[i]! * scale * row[k]! * rest;
-          for (let m = 0; m < 4; m++) hessian[k]![m]! += weights[i]! * scale * scale * row[k]! * row[m]!;
-        }
-      }
-    }
-    const trace = hessian.reduce((sum, row, k) => sum + row[k]!, 0);
-    for (let k = 0; k < 4; k++) hessian[k]![k]! += 1e-9 * trace;
-    const [x, y, z, size] = solved(hessian, gradient).map(([step]) => Math.min(Math.max(step!, -0.5), 0.5));
+    const turned = times(model, transposed(rotation)), rest = turned.flatMap(([x, y], i) => [[seen[i]![0]! - scale * x!], [seen[i]![1]! - scale * y!]]);
+    const jacobian = turned.flatMap(([x, y, z]) => [[0, z!, -y!, x!], [-z!, 0, x!, y!]].map((row) => row.map((each) => scale * each)));
+    const weighted = transposed(jacobian.map((row, i) => row.map((each) => weights[i >> 1]! * each))), plain = times(weighted, jacobian);
+    const trace = plain.reduce((sum, row, k) => sum + row[k]!, 0);
+    hessian = plain.map((row, i) => row.map((each, k) => each + (i === k ? 1e-9 * trace : 0)));
+    const [x, y, z, size] = solved(hessian, times(weighted, rest)).map(([step]) => Math.min(Math.max(step!, -0.5), 0.5));
     rotation = times(turn([x!, y!, z!]), rotation);
     scale *= Math.exp(size!);
   }

@@ -1,9 +1,5 @@
 // The page: photos given, shown with their faces, and saved. The camera's tab is in live.ts.
 
-import "../../fkp/demo/static/live.css";
-import "../../fkp/demo/static/page.css";
-import "./theme.css";
-
 import { zipSync } from "fflate";
 
 import picture from "../../fkp/demo/static/picture.js?element";
@@ -16,13 +12,8 @@ import scheme from "./scheme.json";
 
 declare const __EXAMPLES__: string[];
 
-interface Photo {
-  name: string;
-  file: Blob;
-  address: string;
-  faces?: Faces;
-  problem?: string;
-}
+type FaceRecord = ReturnType<typeof record>["faces"][number];
+type Photo = { name: string; file: Blob; address: string; faces?: Faces; problem?: string };
 
 const SHOWN_SIDE = 1600, FACE_SIDE = 480, FACE_MARGIN = 1.5;
 const NO_FACE = "Try one where the face is larger, brighter and turned to the camera; small, dark, covered and averted faces are easily missed.";
@@ -80,8 +71,7 @@ export function save(name: string, content: Blob | string, type = "application/j
 // --- Getting ready --------------------------------------------------------------------------------------------------
 
 const panel = find("#photo-panel"), answer = find("#answer");
-const examples = new Map<string, File>();
-let photos: Photo[] = [], at = 0, chosen = 0, turn = 0, usual = 0;
+let examples: File[] = [], photos: Photo[] = [], at = 0, chosen = 0, turn = 0, usual = 0;
 let bitmap: ImageBitmap | undefined; // of the photo that is looked at
 
 async function ready(): Promise<FaceKeypoints> {
@@ -93,15 +83,15 @@ async function ready(): Promise<FaceKeypoints> {
     if (response.ok) await cache?.put(url, response.clone()).catch(() => undefined); // there may be no room
     return response;
   };
-  const [files] = await Promise.all([
-    FaceKeypoints.download(undefined, { fetch: kept }),
-    ...__EXAMPLES__.map(async (name) => examples.set(name, new File([await (await kept(`examples/${name}`)).blob()], name))),
+  const [files, ...pictures] = await Promise.all([
+    FaceKeypoints.download(undefined, { fetch: kept }), ...__EXAMPLES__.map(async (name) => new File([await (await kept(`examples/${name}`)).blob()], name)),
   ]);
+  examples = pictures;
   await navigator.serviceWorker?.register("service-worker.js").catch(() => undefined);
   document.head.append(element("meta", { "http-equiv": "Content-Security-Policy", content: SEAL }));
-  for (const [i, name] of __EXAMPLES__.entries()) {
-    const title = `${name[0]!.toUpperCase()}${name.slice(1, -4).replaceAll("_", " ")}`;
-    const image = element("img", { src: URL.createObjectURL(examples.get(name)!), alt: "" });
+  for (const [i, file] of examples.entries()) {
+    const { name } = file, title = `${name[0]!.toUpperCase()}${name.slice(1, -4).replaceAll("_", " ")}`;
+    const image = element("img", { src: URL.createObjectURL(file), alt: "" });
     find(".examples").append(element("button", { type: "button", title, "aria-label": `Try the example ${title}`, "data-example": String(i) }, image));
   }
   const model = await FaceKeypoints.start(files);
@@ -169,10 +159,7 @@ function show(): void {
   if (!photo) say(["Choose a photo, and its keypoints appear here."]);
   else if (photo.problem) say([element("b", {}, photo.name), ` ${photo.problem}. Please choose another photo.`], true);
   else if (!n) say([element("b", {}, "No face found"), ` in ${photo.name}. ${NO_FACE}`], true);
-  else {
-    const size = `${faces!.width}×${faces!.height} pixels.`;
-    say([element("b", {}, `Found ${counted(n, "face")}`), ` in ${photo.name}. `, element("small", {}, size)]);
-  }
+  else say([element("b", {}, `Found ${counted(n, "face")}`), ` in ${photo.name}. `, element("small", {}, `${faces!.width}×${faces!.height} pixels.`)]);
   find("#result").hidden = !faces;
   if (faces) {
     const { width, height } = faces, { style } = find(".sheet"), base = find<HTMLImageElement>(".base");
@@ -233,8 +220,8 @@ function choose(face: number): void {
   strip.hidden = all.length < 2;
   strip.replaceChildren(...(all.length > 1 ? all : []));
   for (const button of panel.querySelectorAll<HTMLElement>("[data-face]")) button.ariaPressed = String(Number(button.dataset.face) === face);
-  const { keypoint_scores: scores, visibility } = record("", faces).faces[face]!;
-  find(".measures").replaceChildren(...measures(faces, face).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+  const said = record("", some(faces, [face])).faces[0]!, { keypoint_scores: scores, visibility } = said;
+  find(".measures").replaceChildren(...measures(said).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
   const rows = scheme.groups.flatMap(({ name, points, colour }) => points.map((k) => {
     const dot = element("i"), cell = (text: string) => element("td", {}, text);
     dot.style.background = css(colour);
@@ -245,13 +232,12 @@ function choose(face: number): void {
 }
 
 /** What is said of a face: terms and their values. */
-function measures(faces: Faces, i: number): [string, string][] {
-  const { box: [x1, y1, x2, y2], pose, eye_openness: [right, left], mouth_openness, keypoint_scores: scores, guess } = record("", faces).faces[i]!;
+function measures({ score, box: [x1, y1, x2, y2], pose, eye_openness: [right, left], mouth_openness, keypoint_scores: scores, guess }: FaceRecord): [string, string][] {
   const sides = [["turned", pose?.yaw, "its left", "its right"], ["raised", pose?.pitch, "up", "down"], ["tilted", pose?.roll, "clockwise", "counter-clockwise"]] as const;
   const turned = sides.map(([name, angle, plus, minus], k): [string, string] =>
     [name, `${Math.abs(angle!).toFixed(0)}° ${angle! > 0 ? plus : minus} ± ${pose?.sigmas[k]!.toFixed(0)}°`]);
   return [
-    ["face", `${percent(faces.scores[i]!)} sure`], ["size", `${(x2! - x1!).toFixed(0)}×${(y2! - y1!).toFixed(0)} pixels`], ...(pose ? turned : []),
+    ["face", `${percent(score)} sure`], ["size", `${(x2! - x1!).toFixed(0)}×${(y2! - y1!).toFixed(0)} pixels`], ...(pose ? turned : []),
     ["eyes open", `right ${right!.toFixed(2)}, left ${left!.toFixed(2)}`], ["mouth open", mouth_openness.toFixed(2)],
     ["points", `${percent(mean(scores))} sure on average${guess ? ": a guess" : ""}, least ${percent(Math.min(...scores))}`],
   ];
@@ -346,7 +332,7 @@ panel.addEventListener("click", ({ target }) => {
 });
 
 const given = { what: "photo", max_files: Infinity, max_file_size: Infinity, keep: (file: File) => file, value: { paths: [] as File[] } };
-upload(find("#photo"), given, (event, data) => void take(event === "upload" ? given.value.paths : [examples.get(__EXAMPLES__[data!.index]!)!]));
+upload(find("#photo"), given, (event, data) => void take(event === "upload" ? given.value.paths : [examples[data!.index]!]));
 picture(find("#result"), {}, (event, data) => (event === "delete" ? remove(data!.index) : choose(data!.index)));
 
 panel.addEventListener("input", ({ target }) => {
@@ -371,8 +357,7 @@ for (const [i, tab] of tabs.entries()) {
   tab.addEventListener("click", () => {
     for (const each of tabs) {
       const open = each === tab;
-      each.ariaSelected = String(open);
-      each.tabIndex = open ? 0 : -1;
+      Object.assign(each, { ariaSelected: String(open), tabIndex: open ? 0 : -1 });
       document.getElementById(each.getAttribute("aria-controls")!)!.hidden = !open;
     }
     find("#photo [data-way=close]").click();
