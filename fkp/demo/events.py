@@ -46,8 +46,8 @@ SCROLL = """() => document.querySelector("#answer").scrollIntoView({behavior: "s
 TO_FACE = """() => document.querySelector("#face")?.scrollIntoView({behavior: "smooth", block: "nearest"})"""
 SCROLL_TO_CLIP = """() => {
   const answer = document.querySelector("#clip-answer");
-  const room = window.innerHeight - answer.getBoundingClientRect().top;
-  if (room < 120) answer.scrollIntoView({behavior: "smooth", block: "center"});
+  const {top} = answer.getBoundingClientRect();
+  if (top < 0 || top > window.innerHeight - 120) answer.scrollIntoView({behavior: "smooth", block: "start"});
 }"""
 NOW_AND_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return ({NOW})(...given) }}"
 JUST_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return given }}"

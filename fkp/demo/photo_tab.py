@@ -40,6 +40,7 @@ def build(site: Site) -> None:
                     save_picture = gr.Button("Save picture", interactive=False, size="md", min_width=140)
                     save_jpeg = gr.Button("Save as JPEG", interactive=False, size="md", min_width=140)
                     save_all = gr.Button("Save all pictures", visible=False, size="md", min_width=140)
+                    save_all_jpeg = gr.Button("Save all as JPEG", visible=False, size="md", min_width=140)
                     save_json = gr.Button("Save JSON", interactive=False, size="md", min_width=140)
                     save_csv = gr.Button("Save CSV", interactive=False, size="md", min_width=140)
                     clear = gr.Button("Clear", interactive=False, size="md", min_width=140)
@@ -62,6 +63,7 @@ def build(site: Site) -> None:
             save_picture: gr.update(interactive=bool(overlay)),
             save_jpeg: gr.update(interactive=bool(overlay)),
             save_all: gr.update(visible=len(album.photos) > 1),
+            save_all_jpeg: gr.update(visible=len(album.photos) > 1),
             save_json: gr.update(interactive=some),
             save_csv: gr.update(interactive=some),
             clear: gr.update(interactive=photo is not None),
@@ -211,6 +213,7 @@ def build(site: Site) -> None:
         save_picture: lambda album, style: photos.save_picture(album, style, limits, site.uploads),
         save_jpeg: lambda album, style: photos.save_picture(album, style, limits, site.uploads, "jpg"),
         save_all: lambda album, style: photos.save_pictures(album, style, limits, site.uploads),
+        save_all_jpeg: lambda album, style: photos.save_pictures(album, style, limits, site.uploads, "jpg"),
         save_json: lambda album, style: photos.save_json(album, site.uploads),
         save_csv: lambda album, style: photos.save_csv(album, site.uploads),
     }

@@ -325,23 +325,25 @@ def save_picture(
     Raises images.ImageError when its upload is no longer there.
     """
     assert album.photo is not None
-    name = Path(_png_name(album.photo)).with_suffix(f".{kind}").name
+    name = _picture_name(album.photo, kind)
     return _write(folder, name, _full_size(album.photo, style, settings, kind), album.key)
 
 
-def save_pictures(album: Album, style: draw.Style, settings: Settings, folder: Path) -> Path:
+def save_pictures(
+    album: Album, style: draw.Style, settings: Settings, folder: Path, kind: str = "png"
+) -> Path:
     """All photos as `save_picture` draws them, in a ZIP file; those that cannot be read are left out.
 
     Raises images.ImageError when none is left.
     """
     target = uploads.new_file(folder, "keypoints.zip", album.key)
     readable = [photo for photo in album.photos if not photo.problem]
-    names = _all_different([_png_name(photo) for photo in readable])
+    names = _all_different([_picture_name(photo, kind) for photo in readable])
     done = 0
-    with zipfile.ZipFile(target, "w") as archive:  # a PNG is compressed already
+    with zipfile.ZipFile(target, "w") as archive:  # a picture is compressed already
         for photo, name in zip(readable, names, strict=True):
             try:
-                archive.writestr(name, _full_size(photo, style, settings))
+                archive.writestr(name, _full_size(photo, style, settings, kind))
                 done += 1
             except images.ImageError:
                 continue
@@ -382,8 +384,8 @@ def _records(album: Album) -> list[dict[str, Any]]:
     ]
 
 
-def _png_name(photo: Photo) -> str:
-    return f"{photo.path.stem}_keypoints.png"
+def _picture_name(photo: Photo, kind: str) -> str:
+    return f"{photo.path.stem}_keypoints.{kind}"
 
 
 def _file_name(album: Album, kind: str) -> str:

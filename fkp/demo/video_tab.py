@@ -35,11 +35,12 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
     with gr.Row(elem_classes="sides"):
         with gr.Column(scale=4, min_width=300):
             given = components.clip_upload(site.clips, limits, elem_id="clip")
-            shown, size, legend = options.drawing("clip-", [*options.SHOWN_AT_FIRST, "face_numbers"])
-            least, most = options.finding(model, limits.max_faces, "clip-")
             with gr.Row(elem_id="clip-work"):
                 start = gr.Button("Find faces", variant="primary", interactive=False, min_width=140)
                 clear = gr.Button("Clear", interactive=False, min_width=140)
+            with gr.Column(elem_id="clip-options"):
+                shown, size, legend = options.drawing("clip-", [*options.SHOWN_AT_FIRST, "face_numbers"])
+                least, most = options.finding(model, limits.max_faces, "clip-")
         with gr.Column(scale=7, min_width=320):
             answer = gr.HTML(view.clip_answer(None), elem_id="clip-answer")
             with gr.Row(elem_id="clip-save"):
