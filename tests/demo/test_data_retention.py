@@ -181,6 +181,7 @@ def test_where_all_hold_state_the_longest_away_goes_with_what_it_holds(sessions)
     assert "visitor" not in holder.session_data and deleted[0] == "photos"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to give memory back")
 def test_memory_that_is_no_longer_in_use_goes_back_to_the_system() -> None:
     code = """
