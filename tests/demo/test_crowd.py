@@ -14,6 +14,8 @@ from benchmarks.load import Call, Picture
 from benchmarks.serving import Served
 from tests import bad_inputs
 
+pytestmark = pytest.mark.slow
+
 LIMITS = {"WAITING": "8"}
 
 
