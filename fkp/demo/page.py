@@ -48,13 +48,8 @@ def browser_edition(address: str | None) -> str:
     """The way to the edition that sends nothing anywhere, where one is served."""
     if not address:
         return ""
-<<<<<<< HEAD
     link = f'<a href="{html.escape(address)}">the same in your browser alone</a>'
     return f'<p id="elsewhere">Your photos need not leave your device: {link}.</p>'
-=======
-    return f"""<p class="elsewhere">Your photos need not leave your device:
-<a href="{html.escape(address)}">the same in your browser alone</a>.</p>"""
->>>>>>> main
 
 
 HEADER = """
