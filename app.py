@@ -42,7 +42,7 @@ from fkp.demo import (  # noqa: E402
     data_retention,
     live,
     mcp_answers,
-    own_head,
+    meta_tags,
     page,
     photos,
     request_guard,
@@ -102,11 +102,11 @@ def launch(
         state_session_capacity=SESSIONS,
         app_kwargs={
             "lifespan": request_guard.guarded(data_retention.sweeping(uploads), rules),
-            "middleware": [Middleware(own_head.OwnHead)],
+            "middleware": [Middleware(meta_tags.MetaTags)],
         },
         **options,
     )
-    request_guard.impatient(blocks.server)
+    request_guard.limit_connections(blocks.server)
     return address
 
 
@@ -167,20 +167,12 @@ def main() -> None:
         blocks = build(model, limits, folder)
         try:
             address = launch(
-                blocks,
-                limits,
-                folder,
-                server_name=args.host,
-                server_port=args.port,
-                inbrowser=not args.no_browser and _has_desktop(),
-                quiet=True,
-                prevent_thread_lock=True,
-            )
+                blocks, limits, folder, server_name=args.host, server_port=args.port, quiet=True,
+                inbrowser=not args.no_browser and _has_desktop(), prevent_thread_lock=True,
+            )  # fmt: skip
         except OSError as error:  # no such address, or the port is taken
             port = args.port or os.environ.get("GRADIO_SERVER_PORT")
-            advice = (
-                f". Choose another by --port, as --port {int(port) + 1}" if port else "; choose one by --port"
-            )
+            advice = f". Choose another, as --port {int(port) + 1}" if port else "; choose one by --port"
             parser.exit(1, f"{parser.prog}: {printable(str(error))}{advice}\n")
         ask_once(address)
         print(f"Ready after {time.perf_counter() - began:.1f} s: {address} (Ctrl-C ends it)", flush=True)

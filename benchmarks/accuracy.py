@@ -1,35 +1,21 @@
-"""How far off the keypoints are, how well they know it, and what makes them worse: every table and plot.
+"""How far off the keypoints are, how well they know it, and what makes them worse (docs/accuracy.md).
 
-    python benchmarks/accuracy.py --data DATA                                  # prints the tables
-    python benchmarks/accuracy.py --data DATA --baseline runs/baseline/model --write
+    python benchmarks/accuracy.py --data DATA --write
     python benchmarks/accuracy.py --data DATA --limit 20 --plots DIR           # a quick trial
-    python benchmarks/accuracy.py --data DATA --worst 20 DIR                   # the worst faces, to look at
-
-`--write` puts the figures into the model's metrics.json, the tables into README.md and docs/accuracy.md and
-the plots into docs/; that is how the figures of the bundled weights came about. `--worst` makes sheets only.
-DATA is the folder that README.md describes.
 """
 
-from __future__ import annotations
-
-import argparse
-import os
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+from tqdm import tqdm
 
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from benchmarks import plots, published, robustness, tables, worst  # noqa: E402
-from benchmarks.faces import HELD_OUT, SETS, Labelled, Placed, detect, hits, place, read, row  # noqa: E402
-from benchmarks.published import DOCS, arguments, publish  # noqa: E402
-from fkp import evaluation, geometry, metrics, pipeline, scheme  # noqa: E402
+from benchmarks import plots, published, robustness, tables
+from benchmarks.faces import HELD_OUT, SETS, Labelled, Placed, detect, hits, place, read, row
+from fkp import evaluation, geometry, metrics, pipeline, scheme
 
 DROPPED = tuple(round(0.1 * i, 1) for i in range(10))
 """Shares of the least sure points that are left out for the ranking figure."""
@@ -38,70 +24,49 @@ SIDES = (0, 50, 70, 100, 150, 1000)
 """Edges of the bins of `weak`: degrees, and pixels of the longer side of the tight box."""
 
 
-class Results(NamedTuple):
-    """`figures` as they go into metrics.json; what the plots need besides: the faces, and keypoints by
-    network, set and way of asking (`tables.WAYS`)."""
-
-    figures: dict[str, Any]
-    faces: dict[str, Labelled]
-    placed: dict[str, dict[str, dict[str, Placed]]]
+Measured = tuple[dict[str, Any], dict[str, Labelled], dict[str, dict[str, Placed]]]
+"""The figures as they go into metrics.json; and what the plots need besides: the faces, and keypoints by set
+and way of asking (`tables.WAYS`)."""
 
 
-def measure(model: str, baseline: str | None, folder: Path, limit: int | None = None) -> Results:
-    """Everything that is measured, of the model in one folder and the baseline in another, on the data."""
+def measure(model: str, folder: Path, limit: int | None = None) -> Measured:
+    """Everything that is measured, of the model in one folder on the data in another."""
     load = pipeline.FaceKeypoints.from_pretrained
-    plain = load(model, passes=1)
-    ways = {"mirrored": load(model, passes=1, mirrored=True), "passes": load(model)}
-    own_style = {style: load(model, passes=1, label_style=style) for style in {test.style for test in SETS}}
-    other = load(baseline, passes=1) if baseline else None
-
-    faces = {test.name: read(test, folder, limit) for test in SETS}
-    boxes = {name: detect(plain, labelled) for name, labelled in faces.items()}
-    placed: dict[str, dict[str, dict[str, Placed]]] = {}
+    plain, auto, mirrored = load(model, passes=1), load(model), load(model, passes=1, mirrored=True)
+    faces, placed = {}, {}
     for test in tqdm(SETS, "test sets", leave=False, disable=None):
-        labelled, found = faces[test.name], boxes[test.name]
-        placed.setdefault("KeypointNet", {})[test.name] = {
+        labelled = faces[test.name] = read(test, folder, limit)
+        found, own = detect(plain, labelled), load(model, passes=1, label_style=test.style)
+        placed[test.name] = {
             "truth": place(plain, labelled),
             "detected": place(plain, labelled, found),
-            **{way: place(changed, labelled) for way, changed in ways.items()},
-            "own_style": place(own_style[test.style], labelled),
-            "own_detected": place(own_style[test.style], labelled, found),
+            "mirrored": place(mirrored, labelled),
+            "passes": place(auto, labelled),
+            "own_style": place(own, labelled),
+            "own_detected": place(own, labelled, found),
         }
-        if other:
-            placed.setdefault("baseline", {})[test.name] = {
-                "truth": place(other, labelled),
-                "detected": place(other, labelled, found),
-            }
-
-    of_model, lfpw = placed["KeypointNet"], faces["lfpw_test"]
-    of_lfpw = of_model["lfpw_test"]
+    truth = {name: labelled.keypoints for name, labelled in faces.items()}
+    of_lfpw = placed["lfpw_test"]
     untouched: dict[int | str, Placed] = {1: of_lfpw["truth"], "auto": of_lfpw["passes"]}
+    summaries = {
+        name: {way: evaluation.summarise(p.keypoints, truth[name]) for way, p in ways.items()}
+        for name, ways in placed.items()
+    }
     figures = {
         "unit": "percent of the distance between the outer eye corners; rates, areas and gains in percent",
         "sets": {test.name: test.title for test in SETS},
         "label_style": plain.label_style,
         "temperatures": dict(zip(("None", *scheme.LABEL_STYLES), plain.config.temperatures, strict=True)),
-        "figures": {
-            network: {
-                name: {
-                    way: evaluation.summarise(p.keypoints, faces[name].keypoints) for way, p in by_way.items()
-                }
-                for name, by_way in by_set.items()
-            }
-            for network, by_set in placed.items()
-        },
+        "figures": {tables.NETWORK: summaries},
         "confidence": {
-            test.name: {
-                way: confidence(of_model[test.name][way], faces[test.name].keypoints)
-                for way in ("truth", "own_style")
-            }
-            for test in SETS
+            name: {way: confidence(ways[way], truth[name]) for way in ("truth", "own_style")}
+            for name, ways in placed.items()
         },
-        "robustness": robustness.measure({1: plain, "auto": ways["passes"]}, lfpw, untouched),
+        "robustness": robustness.measure({1: plain, "auto": auto}, faces["lfpw_test"], untouched),
         "detector": detector_errors(plain, folder, limit),
-        "weak": weak(of_model["ytf_test"]["own_style"], faces["ytf_test"].keypoints),
+        "weak": weak(placed["ytf_test"]["own_style"], truth["ytf_test"]),
     }
-    return Results(figures, faces, placed)
+    return figures, faces, placed
 
 
 def confidence(placed: Placed, truth: np.ndarray) -> dict[str, Any]:
@@ -131,17 +96,13 @@ def detector_errors(
     model: pipeline.FaceKeypoints, folder: Path, limit: int | None = None
 ) -> dict[str, dict[str, Any]]:
     """How the detector's boxes differ from true ones, by what was held out of training."""
-    found: dict[str, list[np.ndarray]] = {}
-    truth: dict[str, list[np.ndarray]] = {}
+    boxes: dict[tuple[str, str], list[list[np.ndarray]]] = {}
     for test in HELD_OUT:
         labelled = read(test, folder, limit)
-        found.setdefault(test.name, []).append(detect(model, labelled))
-        truth.setdefault(test.name, []).append(labelled.boxes)
-    titles = {test.name: test.title for test in HELD_OUT}
+        boxes.setdefault((test.name, test.title), []).append([detect(model, labelled), labelled.boxes])
     return {
-        name: {"title": titles[name]}
-        | robustness.box_errors(np.concatenate(found[name]), np.concatenate(truth[name]))
-        for name in found
+        name: {"title": title} | robustness.box_errors(*map(np.concatenate, zip(*pairs, strict=True)))
+        for (name, title), pairs in boxes.items()
     }
 
 
@@ -165,39 +126,25 @@ def weak(placed: Placed, truth: np.ndarray) -> list[dict[str, Any]]:
     for by, values, edges in (("yaw", yaw(truth), YAWS), ("side", sides, SIDES)):
         for least, most in zip(edges, edges[1:], strict=False):
             inside = (values >= least) & (values < most)
-            figures = row(placed.at(inside), truth[inside])
+            figures = row(Placed(*(array[inside] for array in placed)), truth[inside])
             rows.append({"by": by, "from": least, "to": most, **figures})
     return rows
 
 
-def main(given: list[str] | None = None) -> int:
-    args = published.parse(command_line(), given, sheets="worst")
-    if args.worst:
-        count, folder = args.worst
-        model = pipeline.FaceKeypoints.from_pretrained(args.model)
-        for test in SETS:
-            faces = read(test, args.data, args.limit)
-            placed = place(model, faces, what=test.short)
-            print(worst.write_sheet(folder / f"worst_{test.name}.png", faces, placed, count))
-        return 0
-    results = measure(args.model, args.baseline, args.data, args.limit)
-    beside = " --baseline runs/baseline/model" if args.baseline else ""
-    figures = {"command": f"python benchmarks/accuracy.py --data DATA{beside} --write", **results.figures}
-    pages = tables.pages(figures)
-    print("\n\n".join([tables.short(figures), *pages.values()]))
+def main(given: list[str] | None = None) -> None:
+    parser = published.data_parser(__doc__)
+    parser.add_argument("--plots", metavar="DIR", type=Path, help="write the plots (with --write: docs)")
+    args = published.parse(parser, given, free=("model", "plots"))
+    measured, labelled, placed = measure(args.model, args.data, args.limit)
+    figures = {"command": "python benchmarks/accuracy.py --data DATA --write", **measured}
+    short, pages = tables.short(figures), tables.pages(figures)
+    print("\n\n".join([short, *pages.values()]))
     if args.plots or args.write:
-        plots.write_all(args.plots or DOCS, *results)
+        plots.write_all(args.plots or published.ROOT / "docs", figures, labelled, placed)
     if args.write:
-        publish(Path(args.model), "accuracy", figures, tables.short(figures), pages)
-    return 0
-
-
-def command_line() -> argparse.ArgumentParser:
-    parser = arguments(str(__doc__))
-    parser.add_argument("--baseline", metavar="DIR", help="folder of a model with the baseline network")
-    parser.add_argument("--worst", metavar=("N", "DIR"), nargs=2, help="instead: sheets of the N worst faces")
-    return parser
+        places = {"README.md": {"accuracy": short}, "docs/accuracy.md": pages}
+        published.publish("accuracy", places, args.model, figures)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

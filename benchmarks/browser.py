@@ -9,14 +9,11 @@ processes on the processor, so that what else the computer does counts little. B
 visit as gzip. MediaPipe's models are in no package and are not fetched.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import functools
 import gzip
 import http.server
-import json
 import os
 import shutil
 import subprocess
@@ -27,9 +24,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.published import ROOT
+from benchmarks.serving import chromium
+
 EXAMPLES = [ROOT / "examples" / f"{name}.jpg" for name in ("eileen_collins", "grace_hopper", "four_faces")]
 PACKAGES = ("@vladmandic/face-api@1.7.15", "@tensorflow/tfjs-backend-wasm@4.22.0")
 REPEATS = 10
@@ -53,15 +52,9 @@ globalThis.find = async (blob) => {
   return (await api.detectAllFaces(image, new api.OPTIONS()).withFaceLandmarks()).length;
 };
 """
-CONTENDERS = {
-    "fkp": FKP,
-    "face-api.js, tiny detector": FACE_API.replace("NETWORK", "tinyFaceDetector").replace(
-        "OPTIONS", "TinyFaceDetectorOptions"
-    ),
-    "face-api.js, SSD": FACE_API.replace("NETWORK", "ssdMobilenetv1").replace(
-        "OPTIONS", "SsdMobilenetv1Options"
-    ),
-}
+TINY = FACE_API.replace("NETWORK", "tinyFaceDetector").replace("OPTIONS", "TinyFaceDetectorOptions")
+SSD = FACE_API.replace("NETWORK", "ssdMobilenetv1").replace("OPTIONS", "SsdMobilenetv1Options")
+CONTENDERS = {"fkp": FKP, "face-api.js, tiny detector": TINY, "face-api.js, SSD": SSD}
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -120,18 +113,15 @@ def measure(page: Page, script: str, pictures: list[Path]) -> dict[str, Any]:
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON as well")
-    args = parser.parse_args()
-    pictures = args.pictures or EXAMPLES
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if shutil.which("npm") is None or chromium is None:
-        parser.exit(1, "browser.py: needs npm and Chromium\n")
+    parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", default=EXAMPLES)
+    pictures = parser.parse_args().pictures
+    if shutil.which("npm") is None:
+        parser.exit(1, "browser.py: needs npm\n")
     web = ROOT / "web"
     if not (web / "node_modules").is_dir():
         subprocess.run(["npm", "ci", "--silent"], cwd=web, check=True)
     subprocess.run(["npm", "run", "build", "--silent"], cwd=web, check=True, stdout=subprocess.DEVNULL)
-    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as temporary, chromium() as browser:
         folder = Path(temporary)
         (folder / "package.json").write_text("{}")
         subprocess.run(["npm", "install", "--silent", "--no-save", *PACKAGES], cwd=folder, check=True)
@@ -144,21 +134,16 @@ def main() -> None:
         handler = functools.partial(_Handler, directory=temporary)
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         print(f"Chromium {browser.version}, {len(pictures)} pictures, {time.strftime('%Y-%m-%d')}\n")
         print("| | MB as gzip | first face, s | ms a picture | faces found |\n|---|---|---|---|---|")
-        figures = {}
         for name, script in CONTENDERS.items():
             page = browser.new_page()
             page.goto(f"http://127.0.0.1:{server.server_port}/blank.html")
-            figures[name] = got = measure(page, script, pictures)
+            got = measure(page, script, pictures)
             page.close()
             times, faces = (", ".join(f"{each:.0f}" for each in got[key]) for key in ("ms", "faces"))
             print(f"| {name} | {got['MB']:.1f} | {got['first']:.1f} | {times} | {faces} |", flush=True)
-        browser.close()
         server.shutdown()
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

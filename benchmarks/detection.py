@@ -1,22 +1,11 @@
-"""How surely faces are found, what is taken for one, and how long that takes; YuNet beside, given its file.
+"""How surely faces are found, what is taken for one, and how long that takes: docs/detection.md, README.md.
 
-    python benchmarks/detection.py --data DATA --yunet FILE             # prints the tables
     python benchmarks/detection.py --data DATA --yunet FILE --write
     python benchmarks/detection.py --data DATA --limit 20               # a quick trial
 
-A face is found when a box overlaps its own by an IoU of 0.5 or more (WIDER FACE: 0.4, for its boxes are drawn
-otherwise and mapped), each box serving one face, best score first. A box that is no face's is a false one,
-unless it lies where `face_boxes.csv` knows of a face without labels, or of what may be one.
-
-`--write` puts the figures into the model's metrics.json and the tables into README.md and docs/detection.md.
-`--yunet` names YuNet's file, e.g. face_detection_yunet_2023mar.onnx. DATA is the folder that README.md
-describes.
+`--yunet` names YuNet's file, e.g. face_detection_yunet_2023mar.onnx, to measure it as well.
 """
 
-from __future__ import annotations
-
-import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,43 +13,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from benchmarks import speed  # noqa: E402
-from benchmarks.photo_sets import (  # noqa: E402
-    FACELESS,
-    LEAST_SCORE,
-    PhotoSet,
-    Seen,
-    detect,
-    false_scores,
-    read_sets,
-    recall,
-)
-from benchmarks.published import arguments, publish  # noqa: E402
-from benchmarks.speed_tables import words_of_machine  # noqa: E402
-from benchmarks.tables import number, table  # noqa: E402
-from fkp import FaceKeypoints, hub, metrics  # noqa: E402
-from fkp.detectors import yunet  # noqa: E402
-from fkp.faces import FaceDetector  # noqa: E402
+from benchmarks import photo_sets, published, speed
+from benchmarks.photo_sets import FACELESS, PhotoSet, Seen, detect, false_scores, read_sets, recall
+from benchmarks.published import made_by, number, table
+from fkp import FaceKeypoints, hub, metrics
+from fkp.detectors import yunet
+from fkp.faces import FaceDetector
 
 SIZES = (12, 20, 32, 64)
 """Where groups of faces begin, by the longer side of their box, pixels."""
 ALLOWED = (0.03, 0.1, 0.3)
 """False boxes a photo at which detectors are compared on WIDER FACE."""
-FRAME = "640x480"
-"""The picture that detectors are timed on, among those of `speed.pictures`."""
-
-Found = Mapping[str, Mapping[str, Sequence[Seen]]]
-"""What was seen, by set and detector."""
-
-
-# --- Figures ------------------------------------------------------------------------------------------------
 
 
 def measure(
@@ -128,11 +95,13 @@ def on_wider(seen: Mapping[str, Sequence[Seen]], min_score: float) -> list[dict[
 
 def threshold_for(false: np.ndarray, allowed: int) -> float:
     """The least score that at most `allowed` false boxes reach, of their scores (n,)."""
-    return float(np.nextafter(np.sort(false)[::-1][allowed], 1)) if len(false) > allowed else LEAST_SCORE
+    if len(false) <= allowed:
+        return photo_sets.LEAST_SCORE
+    return float(np.nextafter(np.sort(false)[::-1][allowed], 1))
 
 
-def reliability(found: Found) -> dict[str, Any]:
-    """Whether of boxes with score s a share s are faces, on the sets that no box was trained on.
+def reliability(found: Mapping[str, Mapping[str, Sequence[Seen]]]) -> dict[str, Any]:
+    """Whether of boxes (by set and detector) with score s a share s are faces, where none was trained on.
 
     `error`: mean distance of score and share in ten bins, weighted by their boxes · `bins`: mean score, share
     and number of boxes of each.
@@ -147,18 +116,15 @@ def reliability(found: Found) -> dict[str, Any]:
 
 
 def time_detectors(model: Path, yunet_file: Path | None, seconds: float) -> dict[str, Any]:
-    """The machine, and `rows`: milliseconds of each detector for FRAME, in a process and on a thread each."""
+    """The machine, and `rows`: milliseconds of each detector for a 640×480 frame, on one thread."""
     machine = speed.machine()  # and how busy it is before
     with tempfile.TemporaryDirectory() as folder:
-        stored = Path(folder) / "pictures.npz"
-        frames: dict[str, Any] = {FRAME: speed.pictures()[FRAME]}
-        np.savez(stored, **frames)
-        order = {"subject": "detector", "pictures": str(stored), "tasks": [FRAME]}
-        orders = {"fkp": order | {"model": str(model.resolve())}}
+        order = speed.stored(Path(folder), model)
+        order |= {"threads": 1, "tasks": ["detector"], "batches": [], "sizes": []}
+        subjects: list[speed.Subject] = [({"detector": "fkp"}, order)]
         if yunet_file:
-            orders["YuNet"] = order | {"file": str(yunet_file.resolve())}
-        subjects = [speed.Subject(name, one, 1, {"detector": name}, (FRAME,)) for name, one in orders.items()]
-        rows, _ = speed.time_all(subjects, seconds, "speed")
+            subjects.append(({"detector": "YuNet"}, order | {"file": str(yunet_file.resolve())}))
+        rows, _, _ = speed.time_all(subjects, seconds)
     return {"machine": machine, "versions": speed.versions(), "rows": rows}
 
 
@@ -169,26 +135,22 @@ def sizes_mb(model: Path, yunet_file: Path | None) -> dict[str, float]:
     return {name: round(file.stat().st_size / 1e6, 2) for name, file in files.items() if file.is_file()}
 
 
-# --- Tables -------------------------------------------------------------------------------------------------
-
-
 def short(figures: Mapping[str, Any]) -> str:
     """README's tables, what goes with them, and the command that made them."""
-    return "\n\n".join([
-        _wider(figures, [0.1]), _sets(figures), _false(figures), _speed(figures),
-        f"Made by `{figures['command']}`.",
-    ])  # fmt: skip
+    parts = [_wider(figures, [0.1]), _sets(figures), _false(figures), _speed(figures)]
+    return made_by("\n\n".join(parts), figures["command"])
 
 
 def pages(figures: Mapping[str, Any]) -> dict[str, str]:
     """The tables of docs/detection.md by name."""
-    return {
+    made = {
         "command": f"Every figure on this page: `{figures['command']}`.",
         "wider": _wider(figures, [*ALLOWED, None]),
         "sets": f"{_sets(figures)}\n\n{_false(figures)}",
         "reliability": _reliability(figures),
-        "speed": f"{_speed(figures)}\n\n{words_of_machine(figures['speed'])}",
+        "speed": f"{_speed(figures)}\n\n{speed.words_of_machine(figures['speed'])} Medians.",
     }
+    return {f"detection.{name}": text for name, text in made.items()}
 
 
 def _wider(figures: Mapping[str, Any], points: Sequence[float | None]) -> str:
@@ -237,41 +199,23 @@ def _reliability(figures: Mapping[str, Any]) -> str:
 def _speed(figures: Mapping[str, Any]) -> str:
     times = [f"{row['detector']} {row['ms']:.1f} ms" for row in figures["speed"]["rows"]]
     sizes = [f"{name} {size:g} MB" for name, size in figures["graphs_mb"].items()]
-    frame = FRAME.replace("x", "×")
-    return f"A {frame} frame on one thread: {', '.join(times)}; files: {', '.join(sizes)}."
+    return f"A 640×480 frame on one thread: {', '.join(times)}; files: {', '.join(sizes)}."
 
 
-# --- The command line ---------------------------------------------------------------------------------------
-
-
-def parse(given: list[str] | None) -> argparse.Namespace:
-    """The command line; a wrong one ends the program with status 2 and a sentence."""
-    parser = arguments(str(__doc__))
+def main(given: list[str] | None = None) -> None:
+    parser = published.data_parser(__doc__)
     parser.add_argument("--yunet", metavar="FILE", type=Path, help="YuNet's file, to measure it as well")
-    args = parser.parse_args(given)
+    args = published.parse(parser, given, free=("model", "yunet"))
     if args.yunet and not args.yunet.is_file():
         parser.error(f"--yunet: there is no file {args.yunet}")
-    if args.limit is not None and args.limit < 2:
-        parser.error("--limit needs two pictures or more")
-    if args.write and args.limit is not None:
-        parser.error("--write with --limit: figures of a part of the pictures are not published")
-    return args
-
-
-def main(given: list[str] | None = None) -> int:
-    args = parse(given)
-    try:
-        figures = measure(Path(args.model), args.data, args.yunet, args.limit)
-    except (hub.WeightsError, ValueError, OSError) as error:
-        print(f"detection.py: {error}", file=sys.stderr)
-        return 1
+    figures = measure(Path(args.model), args.data, args.yunet, args.limit)
     words = "python benchmarks/detection.py --data DATA" + " --yunet FILE" * bool(args.yunet) + " --write"
     figures = {"command": words, **figures}
     print("\n\n".join([short(figures), *pages(figures).values()]))
     if args.write:
-        publish(Path(args.model), "detection", figures, short(figures), pages(figures))
-    return 0
+        places = {"README.md": {"detection": short(figures)}, "docs/detection.md": pages(figures)}
+        published.publish("detection", places, args.model, figures)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

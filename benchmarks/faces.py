@@ -1,16 +1,16 @@
 """The labelled faces that the figures come from, read once and kept in memory, and a model over them."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from fkp import data, evaluation, geometry, metrics, pipeline
+from fkp import data, evaluation, geometry, metrics, pipeline, scheme
+
+T = TypeVar("T")
 
 
 class TestSet(NamedTuple):
@@ -45,23 +45,23 @@ HELD_OUT = (
 )  # fmt: skip
 """What was kept out of training; 300-W lies in several folders."""
 
+AFLW = TestSet("aflw_test", "AFLW2000, labels of MERL-RAV", "AFLW2000",
+               "merl/aflw_test.csv", "merl/aflw_test", "merl")  # fmt: skip
+
+POSES = {"frontal": ("frontal",), "half-profile": ("lefthalf", "righthalf"), "profile": ("left", "right")}
+"""Poses of AFLW2000, and their names among MERL-RAV's flags."""
+
 
 @dataclass(frozen=True)
 class Labelled:
     """n faces: `pictures` (n) of (H,W,3) uint8 RGB, `keypoints` (n,68,2) the labels, `names` of the files.
 
-    Faces of one picture share it. Raises ValueError where the points of a face lie on a line.
+    Faces of one picture share it.
     """
 
     names: list[str]
     pictures: list[np.ndarray]
     keypoints: np.ndarray
-
-    def __post_init__(self) -> None:
-        boxes = self.boxes
-        flat = np.flatnonzero((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
-        if len(flat):
-            raise ValueError(f"the points of {self.names[flat[0]]} lie on a line, that is no face")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,23 +73,26 @@ class Labelled:
 
 
 class Placed(NamedTuple):
-    """`keypoints` (n,68,2), `scores` (n,68) and `sigmas` (n,68) that a model gives; NaN for a missed face."""
+    """What a model gives: `keypoints` (n,68,2), and (n,68) of each of the others; NaN for a missed face."""
 
     keypoints: np.ndarray
     scores: np.ndarray
     sigmas: np.ndarray
+    visibility: np.ndarray
 
-    def at(self, chosen: np.ndarray) -> Placed:
-        """Some of the faces, by anything that indexes an array's first axis."""
-        return Placed(*(array[chosen] for array in self))
+
+def spread(items: list[T], limit: int | None) -> list[T]:
+    """`limit` of the items, spread evenly; all by default."""
+    if limit is None or limit >= len(items):
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
 def read(test: TestSet, folder: Path, limit: int | None = None) -> Labelled:
     """The faces of a set below the data folder; with `limit` so many of them, spread evenly."""
     faces = data.FacialKeypointsDataset(folder / test.csv, folder / test.folder)
     chosen = data.split(faces.names, test.held_out_by)[1] if test.held_out_by else list(range(len(faces)))
-    if limit is not None and limit < len(chosen):
-        chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, limit).round().astype(int)]
+    chosen = spread(chosen, limit)
     pictures: dict[Path, np.ndarray] = {}
     for index in tqdm(chosen, f"reading {test.short}", unit="face", leave=False, disable=None):
         if faces.paths[index] not in pictures:
@@ -101,11 +104,12 @@ def read(test: TestSet, folder: Path, limit: int | None = None) -> Labelled:
 def detect(model: pipeline.FaceKeypoints, faces: Labelled) -> np.ndarray:
     """The boxes (n,4) that the model's detector finds for the faces, NaN where it misses one."""
     boxes = np.full((len(faces), 4), np.nan, np.float32)
-    in_picture: dict[str, list[int]] = {}
-    for place, name in enumerate(faces.names):
-        in_picture.setdefault(name, []).append(place)
-    for places in tqdm(in_picture.values(), "detector", unit="picture", leave=False, disable=None):
-        boxes[places] = evaluation.detect(model, faces.pictures[places[0]], faces.boxes[places])
+    names = np.array(faces.names)
+    for name in tqdm(dict.fromkeys(faces.names), "detector", unit="picture", leave=False, disable=None):
+        (here,) = np.nonzero(names == name)
+        found, scores = model.face_detector(faces.pictures[here[0]])
+        for labelled, detected in evaluation.match(faces.boxes[here], found, scores):
+            boxes[here[labelled]] = found[detected]
     return boxes
 
 
@@ -114,13 +118,36 @@ def place(
 ) -> Placed:
     """Keypoints in boxes (n,4), by default the true ones; `what` stands before the progress bar."""
     boxes = faces.boxes if boxes is None else boxes
-    pairs = zip(faces.pictures, boxes, strict=True)
-    bar = tqdm(pairs, what, len(faces), unit="face", leave=False, disable=None)
-    placed = [evaluation.place_at(model, picture, box[None]) for picture, box in bar]
-    if not placed:
-        none = np.empty((0, 68), np.float32)
-        return Placed(np.empty((0, 68, 2), np.float32), none, none)
-    return Placed(*(np.concatenate(parts) for parts in zip(*placed, strict=True)))
+    n = len(faces)
+    placed = Placed(
+        np.full((n, scheme.COUNT, 2), np.nan, np.float32), *np.full((3, n, scheme.COUNT), np.nan, np.float32)
+    )
+    for i in tqdm(range(n), what, unit="face", leave=False, disable=None):
+        if np.isfinite(boxes[i]).all():
+            found = model.keypoints_at(faces.pictures[i], boxes[i : i + 1])
+            here = (found.keypoints, found.keypoint_scores, found.sigmas, found.visibility)
+            for array, (values,) in zip(placed, here, strict=True):
+                array[i] = values
+    return placed
+
+
+def poses(folder: Path, faces: Labelled) -> np.ndarray:
+    """The pose (n,) of faces of `AFLW`, as MERL-RAV's flags call it."""
+    names, groups, _ = data.read_visibility(folder / "merl/aflw_test_visibility.csv")
+    of_name = dict(zip(names, groups, strict=True))
+    return np.array([of_name[Path(name).name] for name in faces.names])
+
+
+def nme_box_by_pose(
+    keypoints: np.ndarray, truth: np.ndarray, groups: np.ndarray, poses: Mapping[str, tuple[str, ...]] = POSES
+) -> dict[str, dict[str, Any]]:
+    """Faces `n` and mean `nme_box` of each pose that there is, and of all."""
+    errors = metrics.nme_box(keypoints, truth)
+    chosen = {pose: np.isin(groups, names) for pose, names in poses.items()} | {"all": errors >= 0}
+    return {
+        pose: {"n": int(rows.sum()), "nme_box": round(float(errors[rows].mean()), 3)}
+        for pose, rows in chosen.items() if rows.any()
+    }  # fmt: skip
 
 
 def hits(errors: np.ndarray) -> np.ndarray:

@@ -1,36 +1,23 @@
-"""How calm the points are in a clip, and how far behind a moving face.
+"""How calm the points are in a clip, and how far behind a moving face; docs/video.md tells what is measured.
 
-    python benchmarks/jitter.py --write           # the table of docs/video.md
-    python benchmarks/jitter.py --frames 60 --noise 8 --rate 15
+    python benchmarks/jitter.py --write
 
-The clips are made from the portraits in examples/: moved by a known amount from frame to frame, each frame
-with noise of its own, as a sensor has it. So the true motion of every point is known. Jitter is how far a
-point moves from one frame to the next beyond its true motion; error is its distance from where it lies in the
-portrait at rest and without noise, moved along. Both are means, in percent of the distance between the outer
-eye corners. Lag is how long ago the face was where its smoothed points are, compared with those that are not
-smoothed. `detector` is the share of frames in which the face detector ran. Everything is seeded.
+Truth is where a point lies in the portrait at rest and without noise, moved along. Everything is seeded.
 """
 
-from __future__ import annotations
-
-import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import cv2
+import numpy as np
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from benchmarks.published import DOCS, between_marks, parse_default  # noqa: E402
-from fkp import FaceKeypoints, geometry, images, smoothing, tracking  # noqa: E402
+from benchmarks import published
+from benchmarks.published import ROOT, Table
+from fkp import FaceKeypoints, geometry, images, smoothing, tracking
 
 PORTRAITS = ("eileen_collins", "grace_hopper")
 SIZE_WH = (640, 480)
@@ -94,7 +81,7 @@ def moved(face: Portrait, motion: Motion, seconds: float) -> np.ndarray:
 
 
 def clip(
-    face: Portrait, motion: Motion, frames: int, rate: float, noise: float
+    face: Portrait, motion: Motion, frames: int = 90, rate: float = 30.0, noise: float = 4.0
 ) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
     """Seconds, picture (H,W,3) uint8 and true keypoints (68,2) of every frame."""
     rng = np.random.default_rng(0)
@@ -108,13 +95,11 @@ def clip(
         yield frame / rate, picture, face.keypoints @ matrix[:, :2].T + matrix[:, 2]
 
 
-def measure(
-    model: FaceKeypoints, face: Portrait, motion: Motion, frames: int, rate: float, noise: float
-) -> Row:
+def measure(model: FaceKeypoints, face: Portrait, motion: Motion, frames: int = 90) -> Row:
     """One clip, its points as they come and smoothed as the tracker does it."""
     tracker, smoother = tracking.Tracker(model, max_faces=1, smoothing=False), smoothing.Smoother()
     times, raw, calm, truth = [], [], [], []
-    for seconds, picture, keypoints in clip(face, motion, frames, rate, noise):
+    for seconds, picture, keypoints in clip(face, motion, frames):
         faces = tracker(picture, seconds)
         if faces.ids.tolist() != [1]:
             raise SystemExit(f"jitter.py: the face was lost at {seconds:.2f} s")
@@ -131,58 +116,28 @@ def figures(times: np.ndarray, raw: np.ndarray, calm: np.ndarray, truth: np.ndar
     counts = times >= SETTLED
     counts[0] = False  # has none before it
 
-    def jitter(keypoints: np.ndarray) -> float:
-        beyond = np.diff(keypoints - truth, axis=0)
-        return float((np.linalg.norm(beyond, axis=-1) * percent[1:])[counts[1:]].mean())
+    def mean(apart: np.ndarray) -> float:
+        return float((np.linalg.norm(apart, axis=-1) * percent)[counts].mean())
 
-    def error(keypoints: np.ndarray) -> float:
-        return float((np.linalg.norm(keypoints - truth, axis=-1) * percent)[counts].mean())
-
+    trembling, calmer = (mean(np.diff(p - truth, axis=0, prepend=np.nan)) for p in (raw, calm))
     velocity = np.gradient(truth, times, axis=0)[counts]
     behind = -(velocity * (calm - raw)[counts]).sum() / max((velocity**2).sum(), 1e-9)
-    return Row(jitter(raw), jitter(calm), error(raw), error(calm), 1000 * float(behind), 100 * detector)
+    lag_ms = 1000 * float(behind)
+    return Row(trembling, calmer, mean(raw - truth), mean(calm - truth), lag_ms, 100 * detector)
 
 
-def table(rows: dict[str, Row]) -> str:
-    """Markdown."""
-    lines = [
-        "| the face | jitter | smoothed | error | smoothed | lag | detector |",
-        "| --- | --: | --: | --: | --: | --: | --: |",
-    ]
-    for name, row in rows.items():
-        lag = f"{row.lag_ms:.0f} ms" if name != "still" else ""
-        percent = [f"{value:.2f} %" for value in (row.jitter_raw, row.jitter, row.error_raw, row.error)]
-        lines.append(f"| {name} | " + " | ".join([*percent, lag, f"{row.detector:.0f} %"]) + " |")
-    return "\n".join(lines)
-
-
-def section(page: Path, rows: dict[str, Row]) -> str:
-    """The text of a page with the table in its place, and the command that made it below."""
-    made = f"{table(rows)}\n\nMade by `python benchmarks/jitter.py --write`."
-    return between_marks(page, "jitter", {"jitter": made})
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", help="folder of the model (default: bundled)")
-    parser.add_argument("--frames", type=int, default=90, help="of each clip (default: 90)")
-    parser.add_argument("--rate", type=float, default=30.0, help="frames a second (default: 30)")
-    parser.add_argument("--noise", type=float, default=4.0, help="of the sensor, grey levels (default: 4)")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/video.md")
-    args = parse_default(parser)
-    model = FaceKeypoints.from_pretrained(args.model)
+def main() -> None:
+    args = published.parse(published.parser(__doc__))
+    model = FaceKeypoints.from_pretrained()
     faces = [portrait(model, name) for name in PORTRAITS]
-    rows = {}
-    for name, motion in tqdm(MOTIONS.items(), unit="clip", leave=False, disable=None):
-        clips = [measure(model, face, motion, args.frames, args.rate, args.noise) for face in faces]
-        rows[name] = Row(*np.mean(clips, axis=0).tolist())
-    print(table(rows))
-    if args.write:
-        (DOCS / "video.md").write_text(section(DOCS / "video.md", rows))
-    return 0
+    table = Table("the face", "jitter", "smoothed", "error", "smoothed", "lag", "detector")
+    for name, motion in MOTIONS.items():
+        clips = [measure(model, face, motion) for face in faces]
+        *shares, lag_ms, detector = np.mean(clips, axis=0)
+        percent = [f"{share:.2f} %" for share in shares]
+        table.add(name, *percent, "" if name == "still" else f"{lag_ms:.0f} ms", f"{detector:.0f} %")
+    published.publish_table(args, table, "docs/video.md", "jitter")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

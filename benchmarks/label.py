@@ -9,13 +9,10 @@ which a busy machine takes nothing; pictures a second are by the clock, and say 
 `--kill` ends the run, all its processes at once, when a half is done, and goes on with it.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io
 import os
-import re
 import resource
 import signal
 import statistics
@@ -24,22 +21,21 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+os.environ["OMP_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from benchmarks.speed import cores, machine  # noqa: E402
-from fkp import FaceKeypoints, images  # noqa: E402
-from fkp.label import table  # noqa: E402
+from benchmarks.published import ROOT
+from benchmarks.speed import cores, machine
+from fkp import FaceKeypoints, images
+from fkp.label import table
 
 FOLDERS = ("300w/helen_train", "300w/lfpw_train", "wider/train", "masks", "no_faces")
 A_SHARD = 250
@@ -66,36 +62,28 @@ def varied(data: Path, count: int, out: Path) -> None:
                 tar.addfile(about, io.BytesIO(data_of))
 
 
-def tree(process: int) -> Iterator[int]:
-    """A process and all below it."""
-    yield process
-    for path in Path(f"/proc/{process}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in path.read_text().split():
-                yield from tree(int(child))
-
-
 def memory(process: int) -> float:
     """MB of a process and all below it, shared pages counted once (PSS)."""
-    total = 0
-    for each in tree(process):
-        with contextlib.suppress(OSError, TypeError):
-            rollup = Path(f"/proc/{each}/smaps_rollup").read_text()
-            total += int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])  # type: ignore[index]
-    return total / 1024
+    total = 0.0
+    with contextlib.suppress(OSError):  # it has ended
+        rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+        total = int(rollup.partition("\nPss:")[2].split()[0]) / 1024
+        for path in Path(f"/proc/{process}/task").glob("*/children"):
+            total += sum(memory(int(child)) for child in path.read_text().split())
+    return total
 
 
 def run(
-    source: Path, out: Path, workers: int, passes: str | int, half: int | None = None
+    source: Path, out: Path, workers: int, passes: str, half: int | None = None
 ) -> tuple[float, float, list[float]]:
     """Seconds by the clock and of processors, and the memory over time, of one run.
 
     With `half` shards done, all its processes are killed.
     """
-    where = [str(source), "--out", str(out), "--workers", str(workers)]
-    command = [sys.executable, "-m", "fkp", "label", *where]
+    flags = ["--out", str(out), "--workers", str(workers), "--passes", passes]
+    command = [sys.executable, "-m", "fkp", "label", str(source), *flags]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    process = subprocess.Popen([*command, "--passes", str(passes)], cwd=ROOT, start_new_session=True)
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     seen = []
     while process.poll() is None:
         seen.append(memory(process.pid))
@@ -108,16 +96,15 @@ def run(
     return time.monotonic() - began, used, seen
 
 
-def rows(out: Path) -> list[tuple[int, int]]:
-    """Number of the picture and of the face of every row, sorted."""
-    found = pq.read_table(sorted(out.glob("[!.]*.parquet")), columns=["picture", "face"])
-    pictures = [int(Path(name).stem) for name in found["picture"].to_pylist()]
-    return sorted(zip(pictures, found["face"].to_pylist(), strict=True))
-
-
-def finished(out: Path) -> int:
-    """Pictures in finished outputs."""
-    return sum(about["pictures"] for path in out.glob("[!.]*.parquet") if (about := table.about(path)))
+def outputs(out: Path) -> tuple[int, set[tuple[str, int]]]:
+    """Pictures in finished outputs, and picture and number of each face. Raises ValueError for doubles."""
+    done = sorted(out.glob("[!.]*.parquet"))
+    empty = pa.table({"picture": [], "face": []})
+    found = pq.read_table(done, columns=["picture", "face"]) if done else empty
+    faces = set(zip(found["picture"].to_pylist(), found["face"].to_pylist(), strict=True))
+    if len(faces) != len(found):
+        raise ValueError("rows are there twice")
+    return sum(about["pictures"] for path in done if (about := table.about(path))), faces
 
 
 def alone(source: Path, passes: str | int, count: int = 100) -> float:
@@ -127,62 +114,54 @@ def alone(source: Path, passes: str | int, count: int = 100) -> float:
         files = [tar.extractfile(member) for member in tar.getmembers()[:count]]
         decoded = [images.decode(file.read(), "").image for file in files if file is not None]
     model(decoded[0])
-    times = []
+    began = time.process_time()
     for image in decoded:
-        began = time.process_time()
         model(image)
-        times.append(time.process_time() - began)
-    return 1 / statistics.fmean(times)
+    return len(decoded) / (time.process_time() - began)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--data", type=Path, required=True, help="the data folder that README.md describes")
     parser.add_argument("--pictures", type=int, default=2000, help="how many (default: 2000)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, cores()], help="processes of each run")
     parser.add_argument("--passes", choices=("auto", "1", "2"), default="auto", help="as in fkp label")
     parser.add_argument("--kill", action="store_true", help="end every run in the middle, and go on with it")
     args = parser.parse_args()
-    args.passes = args.passes if args.passes == "auto" else int(args.passes)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary, "in")
         source.mkdir()
         varied(args.data, args.pictures, source)
-        size = sum(path.stat().st_size for path in source.iterdir())
-        where = machine()
+        size, where = sum(path.stat().st_size for path in source.iterdir()), machine()
         print(f"{args.pictures} pictures, {size / args.pictures / 1000:.0f} kB each; {where['cpu']}, "
               f"{where['cores']} cores, load {where['load_before']}")  # fmt: skip
-        rate = 3600 * alone(source, args.passes)
+        rate = 3600 * alone(source, args.passes if args.passes == "auto" else int(args.passes))
         print(f"the model alone, on decoded pictures: {rate:.0f} pictures a core-hour")
         for workers in args.workers:
-            out = Path(temporary, f"out-{workers}")
-            shards = -(-args.pictures // A_SHARD)
-            seconds, kept = 0.0, 0
-            seen: list[float] = []
+            out, seconds, kept = Path(temporary, f"out-{workers}"), 0.0, 0
+            before: dict[Path, int] = {}
             if args.kill:
-                seconds, _, seen = run(source, out, workers, args.passes, max(1, shards // 2))
-                kept, left = finished(out), len(list(out.glob(".*.part")))
+                half = max(1, -(-args.pictures // A_SHARD) // 2)
+                seconds, _, _ = run(source, out, workers, args.passes, half)
+                kept, left = outputs(out)[0], len(list(out.glob(".*.part")))
                 print(f"killed after {seconds:.0f} s: {kept} pictures finished, {left} shards were begun")
-                size_kept = {path: path.stat().st_mtime_ns for path in out.glob("[!.]*")}
-            more = run(source, out, workers, args.passes)
-            if args.kill:
-                same = all(path.stat().st_mtime_ns == at for path, at in size_kept.items())
-                print(f"gone on with: what was finished is {'as it was' if same else 'CHANGED'}")
-            seconds, seen = seconds + more[0], seen + more[2]
-            found = rows(out)
-            assert len(set(found)) == len(found) and finished(out) == args.pictures, "lost or double"
+                before = {path: path.stat().st_mtime_ns for path in out.glob("[!.]*")}
+            clock, used, seen = run(source, out, workers, args.passes)
+            count, faces = outputs(out)
+            assert count == args.pictures, f"{count} pictures came out of {args.pictures}"
+            assert all(path.stat().st_mtime_ns == at for path, at in before.items()), "done again"
             # What processes that were killed took is told to nobody.
-            hour = 3600 * (args.pictures - kept) / more[1]
+            hour = 3600 * (args.pictures - kept) / used
             kilobytes = sum(path.stat().st_size for path in out.iterdir()) / args.pictures / 1000
-            middle = [statistics.median(part) for part in np.array_split(np.array(more[2]), 4) if len(part)]
+            quarters = [statistics.median(part) for part in np.array_split(seen, 4) if len(part)]
             print(
-                f"{workers} processes: {args.pictures / seconds:.1f} pictures/s by the clock, {hour:.0f} a "
-                f"core-hour; 100 million: {1e8 / hour:.0f} core-hours, {1e8 * kilobytes / 1e6:.0f} GB; "
-                f"{len(found)} rows, {kilobytes:.2f} kB a picture; memory, medians of quarters of the run: "
-                f"{', '.join(f'{value:.0f}' for value in middle)} MB, at most {max(seen):.0f} MB"
+                f"{workers} processes: {args.pictures / (seconds + clock):.1f} pictures/s by the clock, "
+                f"{hour:.0f} a core-hour; 100 million: {1e8 / hour:.0f} core-hours, "
+                f"{100 * kilobytes:.0f} GB; {len(faces)} rows, {kilobytes:.2f} kB a picture; "
+                "memory, medians of quarters of the run: "
+                f"{', '.join(f'{value:.0f}' for value in quarters)} MB, at most {max(seen):.0f} MB"
             )
 
 

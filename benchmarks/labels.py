@@ -1,32 +1,21 @@
 """Annotation offsets: how far the labels of a data set lie to the right of what can be seen, and below it.
 
-    python benchmarks/labels.py --data DATA --write      # the table of docs/accuracy.md
+    python benchmarks/labels.py --data DATA --write      # the table of docs/accuracy.md, which explains it
 
-A network that learns from pictures and their mirror images alike cannot prefer a side. How far labels lie
-from what it says, in shares of the longer side of the tight box, is fitted on people and photos held out of
-training, by least squares in percent of the distance between the outer eye corners; and tested across sets:
-each set of a labelling style is measured with the offset that was fitted on the others. The people of YouTube
-Faces are parted in two for that.
+Offsets are in shares of the longer side of the tight box; errors are weighted by the inter-ocular distance.
+The people of YouTube Faces are parted in two, so that each half has another to be tested on.
 """
 
-from __future__ import annotations
-
-import argparse
-import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from benchmarks import faces  # noqa: E402
-from benchmarks.published import DOCS, Table  # noqa: E402
-from fkp import FaceKeypoints, data, geometry, hub, metrics  # noqa: E402
+from benchmarks import faces, published
+from fkp import FaceKeypoints, data, geometry, metrics
 
 
 class Offset(NamedTuple):
@@ -62,46 +51,36 @@ def offset(labels: np.ndarray, seen: np.ndarray) -> Offset:
 
 
 def sides(labels: np.ndarray) -> np.ndarray:
-    """The longer sides (n,) of the tight boxes."""
     return geometry.longer_sides(geometry.tight_boxes(labels).astype(np.float64))
 
 
-def parts_of(style: str, model: str, folder: Path) -> list[Part]:
+def parts_of(style: str, model: str, folder: Path, limit: int | None) -> list[Part]:
     """The held-out sets of a labelling style, with what the model in a folder says without an offset."""
     placing, parts = FaceKeypoints.from_pretrained(model, label_style=style, passes=1), []
     share = placing.config.annotation_offset(style) * placing.config.margin / placing.config.crop_size
     for test in faces.HELD_OUT:
         if test.style != style:
             continue
-        labelled = faces.read(test, folder)
+        labelled = faces.read(test, folder, limit)
         points = faces.place(placing, labelled, what=test.short).keypoints
         seen = points - share * sides(labelled.keypoints)[:, None, None]
+        cuts = {test.folder: np.ones(len(labelled), bool)}
         if style == "ytf":
-            people = sorted({data.person(Path(name).name) for name in labelled.names})
-            half = np.isin([data.person(Path(name).name) for name in labelled.names], people[::2])
+            people = np.array([data.person(Path(name).name) for name in labelled.names])
+            half = np.isin(people, sorted(set(people))[::2])
             cuts = {"YouTube Faces, half of the people": half, "YouTube Faces, the other half": ~half}
-        else:
-            cuts = {test.folder: np.ones(len(labelled), bool)}
         parts += [Part(title, labelled.keypoints[cut], seen[cut]) for title, cut in cuts.items()]
     return parts
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with ytf/ and 300w/")
-    parser.add_argument("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/accuracy.md")
-    args = parser.parse_args()
-    if args.write and args.model != str(hub.BUNDLED):
-        parser.error("--write with --model: what is published is the bundled model")
-    table = Table(
+def main() -> None:
+    args = published.parse(published.data_parser(__doc__))
+    table = published.Table(
         "faces", "n", "to the right, % of the face", "down, %", "NME without offset",
         "with the others' to the right", "with the others' both ways",
     )  # fmt: skip
     for style in ("ytf", "300w"):
-        parts = parts_of(style, args.model, args.data)
+        parts = parts_of(style, args.model, args.data, args.limit)
         for part in parts:
             others = [other for other in parts if other is not part]
             fitted = offset(*(np.concatenate(both) for both in zip(*(o[1:] for o in others), strict=True)))
@@ -111,10 +90,8 @@ def main() -> int:
                 f"{100 * own.down:.2f} ± {100 * own.error_down:.2f}", f"{part.nme():.3f}",
                 f"{part.nme(fitted.right):.3f}", f"{part.nme(fitted.right, fitted.down):.3f}",
             )  # fmt: skip
-    if args.write:
-        table.write(DOCS / "accuracy.md", "labels", "python benchmarks/labels.py --data DATA --write")
-    return 0
+    published.publish_table(args, table, "docs/accuracy.md", "labels", " --data DATA")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

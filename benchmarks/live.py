@@ -1,37 +1,25 @@
 """How fast the Live tab is, in headless Chromium with a camera that shows a film of a moving face, 640×480.
 
-    python benchmarks/live.py --write                      # 1 and 4 viewers, the way not taken; docs/page.md
-    python benchmarks/live.py --seconds 5 --viewers 1 2 --no-alternative
-
-Server and browsers share the machine, as they do not in earnest: the figures are the least to be expected.
-Latency is from a frame being on the screen to its points having come. The way not taken is Gradio's own,
-`gr.Image(streaming=True)`, with the same model and tracking, and the picture drawn by the server.
+    python benchmarks/live.py --write                      # docs/page.md, which tells what is measured
+    python benchmarks/live.py --seconds 5 --viewers 1 2
 """
 
-from __future__ import annotations
-
 import argparse
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import cv2
+import numpy as np
+from playwright.sync_api import Browser, Page
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
-
-from benchmarks.published import DOCS, Table, parse_default  # noqa: E402
+from benchmarks import published
+from benchmarks.published import ROOT, Table
+from benchmarks.serving import chromium, served
 
 FRAMES, RATE = 90, 30
 """Length of the film, which is repeated, and frames a second."""
@@ -77,49 +65,34 @@ WATCH_PICTURES = """([bits, square]) => {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = published.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=20, help="for each number of viewers (default: 20)")
     parser.add_argument("--viewers", type=int, nargs="+", default=[1, 4], help="at once (default: 1 4)")
-    parser.add_argument("--no-alternative", action="store_true", help="leave out gr.Image(streaming=True)")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/page.md")
     parser.add_argument("--serve-alternative", action="store_true", help=argparse.SUPPRESS)
-    args = parse_default(parser)
+    args = published.parse(parser)
     if args.serve_alternative:
         return serve_alternative()
     table = Table(
         "way, viewers", "results a second, each", "latency p50", "p95", "of it on the server", "files written"
     )
+    ways: list[tuple[str, int, Any, list[str]]]
+    ways = [(f"the Live tab, {viewers}", viewers, open_live, []) for viewers in args.viewers]
+    other = [__file__, "--serve-alternative"]
+    ways.append(("`gr.Image(streaming=True)`, 1", 1, open_alternative, other))
     with tempfile.TemporaryDirectory() as folder:
-        film = write_film(Path(folder) / "face.y4m")
-        with chromium(film) as browser:
-            page = [str(ROOT / "app.py"), "--no-browser", "--host", "127.0.0.1"]
-            for viewers in args.viewers:
-                uploads = Path(folder) / f"uploads{viewers}"
-                with served(page, uploads) as address:
-                    pages = [open_live(browser, address) for _ in range(viewers)]
-                    before = files_in(uploads)
+        camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+        film = f"--use-file-for-fake-video-capture={write_film(Path(folder) / 'face.y4m')}"
+        with chromium(*camera, film) as browser:
+            for number, (title, viewers, opened, command) in enumerate(ways):
+                with served(Path(folder) / str(number), *command) as page:
+                    pages = [opened(browser, page.address) for _ in range(viewers)]
+                    before = sum(path.is_file() for path in page.folder.rglob("*"))
                     results = watched(pages, args.seconds)
-                    files = files_in(uploads) - before
-                    table.add(f"the Live tab, {viewers}", *figures(results, args.seconds, files))
+                    files = sum(path.is_file() for path in page.folder.rglob("*")) - before
+                    table.add(title, *figures(results, args.seconds, files))
                     for each in pages:
                         each.context.close()
-            if not args.no_alternative:
-                uploads = Path(folder) / "other"
-                with served([__file__, "--serve-alternative"], uploads) as address:
-                    other = open_alternative(browser, address)
-                    before = files_in(uploads)
-                    results = watched([other], args.seconds)
-                    files = files_in(uploads) - before
-                    table.add("`gr.Image(streaming=True)`, 1", *figures(results, args.seconds, files))
-                    other.context.close()
-    if args.write:
-        table.write(DOCS / "page.md", "live", "python benchmarks/live.py --write")
-
-
-def files_in(folder: Path) -> int:
-    return sum(path.is_file() for path in folder.rglob("*"))
+    published.publish_table(args, table, "docs/page.md", "live")
 
 
 def figures(results: list[list[dict[str, Any]]], seconds: float, files: int) -> list[str]:
@@ -146,32 +119,6 @@ def write_film(path: Path) -> Path:
                 frame[-SQUARE:, bit * SQUARE : (bit + 1) * SQUARE] = 255 * (i >> bit & 1)
             file.write(b"FRAME\n" + cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420).tobytes())
     return path
-
-
-@contextmanager
-def chromium(film: Path) -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    arguments = ["--no-sandbox", *camera, f"--use-file-for-fake-video-capture={film}"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def served(command: list[str], uploads: Path) -> Iterator[str]:
-    """Address of a server in a process of its own, which prints "Ready … address …"."""
-    uploads.mkdir()
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(uploads)}
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert process.stdout is not None
-        line = next(line for line in process.stdout if line.startswith("Ready "))
-        yield next(word for word in line.split() if word.startswith("http"))
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def opened(browser: Browser, address: str) -> Page:
@@ -226,19 +173,12 @@ def serve_alternative() -> None:
 
     with gr.Blocks(analytics_enabled=False) as page:
         webcam = gr.WebcamOptions(mirror=False)
-        camera = gr.Image(
-            sources=["webcam"],
-            streaming=True,
-            webcam_options=webcam,
-            format="jpeg",
-            height=400,
-            elem_id="camera",
-        )
+        camera = gr.Image(sources=["webcam"], streaming=True, webcam_options=webcam, format="jpeg",
+                          height=400, elem_id="camera")  # fmt: skip
         drawn = gr.Image(format="jpeg", height=400, elem_id="drawn")
         camera.stream(look, camera, drawn, stream_every=1 / RATE, time_limit=None, show_progress="hidden")
-    _, address, _ = page.queue().launch(
-        server_name="127.0.0.1", quiet=True, prevent_thread_lock=True, ssr_mode=False
-    )
+    launching = {"quiet": True, "prevent_thread_lock": True, "ssr_mode": False}
+    _, address, _ = page.queue().launch(server_name="127.0.0.1", **launching)
     print(f"Ready at {address}", flush=True)
     page.block_thread()
 

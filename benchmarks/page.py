@@ -1,41 +1,28 @@
 """How fast the page is: start, requests, a photo of 12 megapixels in a browser, and several callers at once.
 
     python benchmarks/page.py --write             # the table of docs/page.md
-    python benchmarks/page.py                     # everything; the part with a browser needs Chromium
-    python benchmarks/page.py --seconds 2 --no-browser
-
-It starts the page itself, as `python app.py` does, and talks to it over loopback. Where nothing else runs on
-the machine, the figures are worth something.
+    python benchmarks/page.py --seconds 2         # a quick trial
 """
 
-from __future__ import annotations
-
-import argparse
-import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import cv2
+import numpy as np
+from gradio_client import Client, handle_file
+from PIL import Image
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from gradio_client import Client, handle_file  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from benchmarks.published import DOCS, Table, parse_default  # noqa: E402
-from fkp import FaceKeypoints, images  # noqa: E402
-from fkp.demo import batching  # noqa: E402
+from benchmarks import published, serving
+from benchmarks.published import ROOT, Table
+from fkp import FaceKeypoints, images
+from fkp.demo import batching
 
 PHOTO = ROOT / "examples" / "four_faces.jpg"
 MEGAPIXELS_12 = (4000, 3000)
@@ -43,43 +30,20 @@ CALLERS = (1, 4, 16)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = published.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=10, help="for each number of callers (default: 10)")
-    parser.add_argument("--no-browser", action="store_true", help="leave out the part with Chromium")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/page.md")
-    args = parse_default(parser)
+    args = published.parse(parser)
     table = Table("what", "")
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder), table) as address:
-        single_requests(table, address)
+    with tempfile.TemporaryDirectory() as folder, serving.served(Path(folder)) as page:
+        table.add("start to ready, imports included", f"{page.seconds:.1f} s")
+        table.add("start to ready after imports", f"{page.said.split()[2]} s")
+        single_requests(table, page.address)
         for callers in CALLERS:
-            many_requests(table, address, callers, args.seconds)
-        if not args.no_browser:
-            in_a_browser(table, address, Path(folder))
+            many_requests(table, page.address, callers, args.seconds)
+        in_a_browser(table, page.address, Path(folder))
     for callers in CALLERS[1:]:
         shared_runs(table, callers, args.seconds / 4)
-    if args.write:
-        table.write(DOCS / "page.md", "page", "python benchmarks/page.py --write")
-
-
-@contextmanager
-def served(folder: Path, table: Table) -> Iterator[str]:
-    """The page in a process of its own; tells how long it took to get ready."""
-    command = [sys.executable, str(ROOT / "app.py"), "--no-browser", "--host", "127.0.0.1"]
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"GRADIO_TEMP_DIR": str(folder)}
-    )
-    try:
-        assert process.stdout is not None
-        line = next(line for line in process.stdout if line.startswith("Ready after "))
-        table.add("start to ready, imports included", f"{time.perf_counter() - began:.1f} s")
-        table.add("start to ready after imports", f"{line.split()[2]} s")
-        yield line.split()[4]
-    finally:
-        process.terminate()
-        process.wait(10)
+    published.publish_table(args, table, "docs/page.md", "page")
 
 
 def single_requests(table: Table, address: str) -> None:
@@ -110,13 +74,9 @@ def many_requests(table: Table, address: str, callers: int, seconds: float) -> N
 
 def in_a_browser(table: Table, address: str, folder: Path) -> None:
     """What a visitor waits for with a photo of 12 megapixels: from choosing the file to what is seen."""
-    from playwright.sync_api import sync_playwright
-
     large = folder / "large.jpg"
     Image.fromarray(cv2.resize(images.read(PHOTO), MEGAPIXELS_12)).save(large, quality=95)
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with serving.chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(address)
         page.get_by_text("Drop photos here").wait_for()
@@ -164,7 +124,6 @@ def in_a_browser(table: Table, address: str, folder: Path) -> None:
         page.wait_for_function(film, timeout=300_000)
         what = "clip of 6 s, 150 frames of 480×360, 2 faces: clicked to ready to play, that photo included"
         table.add(what, f"{time.perf_counter() - began:.1f} s")
-        browser.close()
 
 
 def shared_runs(table: Table, threads: int, seconds: float) -> None:

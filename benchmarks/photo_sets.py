@@ -1,8 +1,6 @@
 """Photos with what is known of the faces in them, and what detectors find there."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.faces import SETS
+from benchmarks.faces import SETS, spread
 from fkp import data, geometry, images, metrics
 from fkp.faces import FaceDetector
 from fkp.training import face_task
@@ -55,39 +53,26 @@ def read_sets(folder: Path, limit: int | None = None) -> dict[str, PhotoSet]:
     """The sets below the data folder by name; with `limit` so many photos of each, spread evenly."""
     known = data.FaceBoxes(folder)
     csvs = {test.name: (test.csv, test.folder) for test in SETS}
-    lfpw = labelled_photos(folder, *csvs["lfpw_test"], known)
-    afw = labelled_photos(folder, "300w/afw.csv", "300w/afw", known)
+    ytf, lfpw = (labelled_photos(folder, *csvs[name], known) for name in ("ytf_test", "lfpw_test"))
+    afw = [p for p in labelled_photos(folder, "300w/afw.csv", "300w/afw", known) if p.held_out]
+    # Where not even a doubtful box was found.
+    scenes = [p for p in boxed_photos(folder, "scenes", known) if not len(p.faces) + len(p.doubtful)]
+    animals = [p for p in boxed_photos(folder, "animals", known) if p.held_out]
     sets = {
         "wider": PhotoSet("WIDER FACE val, a part", boxed_photos(folder, "wider/val_public", known), 0.4),
-        "ytf_test": PhotoSet(
-            "YouTube Faces, course test split", labelled_photos(folder, *csvs["ytf_test"], known)
-        ),
+        "ytf_test": PhotoSet("YouTube Faces, course test split", ytf),
         "lfpw_test": PhotoSet("300-W, LFPW test", lfpw),
-        "afw": PhotoSet("300-W, AFW, the third held out", [photo for photo in afw if photo.held_out]),
+        "afw": PhotoSet("300-W, AFW, the third held out", afw),
         "close_ups": PhotoSet("close-ups, LFPW test", list(map(close_up, spread(lfpw, CLOSE_UPS)))),
         "no_faces": PhotoSet("photos without a face", boxed_photos(folder, "no_faces", known)),
-        # Where not even a doubtful box was found.
-        "scenes": PhotoSet(
-            "animals and things of ImageNet",
-            [p for p in boxed_photos(folder, "scenes", known) if not len(p.faces) + len(p.doubtful)],
-        ),
-        "animals": PhotoSet(
-            "cats, dogs, raccoons, kangaroos, Lego and stones, the third held out",
-            [photo for photo in boxed_photos(folder, "animals", known) if photo.held_out],
-        ),
+        "scenes": PhotoSet("animals and things of ImageNet", scenes),
+        "animals": PhotoSet("cats, dogs, raccoons, kangaroos, Lego and stones, the third held out", animals),
     }
     return {name: some._replace(photos=spread(some.photos, limit)) for name, some in sets.items()}
 
 
 FACELESS = ("no_faces", "scenes", "animals")
 """Sets without a face, on which every box is a false one."""
-
-
-def spread(photos: Sequence[Photo], limit: int | None) -> list[Photo]:
-    """`limit` of the photos, spread evenly; all by default."""
-    if limit is None or limit >= len(photos):
-        return list(photos)
-    return [photos[i] for i in np.linspace(0, len(photos) - 1, limit).round().astype(int)]
 
 
 def labelled_photos(folder: Path, csv: str, subfolder: str, known: data.FaceBoxes) -> list[Photo]:
@@ -123,9 +108,6 @@ def close_up(photo: Photo) -> Photo:
     transform = geometry.CropTransform.around_box(photo.faces[0], CLOSE_UP_SIZE, 1.0)
     box = transform.to_crop(photo.faces[0].reshape(2, 2)).reshape(1, 4)
     return Photo(photo.name, lambda: transform.crop(photo.read()), box, NONE, photo.held_out)
-
-
-# --- What is found ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -2,64 +2,22 @@
 
     python benchmarks/poses.py --data DATA --write      # the tables of docs/accuracy.md
 
-AFLW2000 with MERL-RAV's labels (merl/aflw_test), true boxes, one pass. NME_box: the mean error of the
-labelled points, percent of the root of the area of their tight box.
+AFLW2000 with MERL-RAV's labels (merl/aflw_test), true boxes, one pass.
 """
 
-from __future__ import annotations
-
-import argparse
-import os
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
 
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from benchmarks import faces, published  # noqa: E402
-from benchmarks.published import DOCS, Table  # noqa: E402
-from fkp import FaceKeypoints, data, geometry, hub, metrics  # noqa: E402
-
-POSES = {
-    "frontal": ("frontal",),
-    "half-profile": ("lefthalf", "righthalf"),
-    "profile": ("left", "right"),
-}
-"""The groups of MERL-RAV's flags, by how they are called here."""
+from benchmarks import faces, published
+from benchmarks.published import Table, made_by
+from fkp import FaceKeypoints, data, metrics
 
 TURNED, VISIBLE, COVERED = 0, 1, 2
-
-
-class Said(NamedTuple):
-    """What a model says of n faces in their true boxes; see `Faces`."""
-
-    keypoints: np.ndarray
-    keypoint_scores: np.ndarray
-    visibility: np.ndarray
-
-
-def say(model: FaceKeypoints, test: data.FacialKeypointsDataset) -> Said:
-    """The model's answer for every face of a set."""
-    boxes = geometry.tight_boxes(test.keypoints)
-    bar = tqdm(range(len(test)), "faces", unit="face", leave=False, disable=None)
-    found = [model.keypoints_at(test[i]["image"], boxes[i : i + 1]) for i in bar]
-    return Said(*(np.concatenate([getattr(f, name) for f in found]) for name in Said._fields))
-
-
-def by_pose(keypoints: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Faces and mean NME_box of each of `POSES`, and of all."""
-    errors = metrics.nme_box(keypoints, truth)
-    chosen = {pose: np.isin(groups, names) for pose, names in POSES.items()} | {"all": errors >= 0}
-    return {
-        pose: {"n": int(rows.sum()), "nme_box": round(float(errors[rows].mean()), 3)}
-        for pose, rows in chosen.items() if rows.any()
-    }  # fmt: skip
 
 
 def of_visibility(said: np.ndarray, flags: np.ndarray) -> dict[str, float]:
@@ -75,61 +33,52 @@ def of_visibility(said: np.ndarray, flags: np.ndarray) -> dict[str, float]:
     return {name: round(figure, 4) for name, figure in figures.items()}
 
 
-def of_scores(said: Said, truth: np.ndarray) -> float:
+def of_scores(placed: faces.Placed, truth: np.ndarray) -> float:
     """Reliability error of the keypoint scores, over faces with labels of both outer eye corners."""
-    errors = metrics.point_errors(said.keypoints, truth)
+    errors = metrics.point_errors(placed.keypoints, truth)
     counts = np.isfinite(errors)
-    return round(metrics.reliability(said.keypoint_scores[counts], faces.hits(errors[counts]))[0], 4)
+    return round(metrics.reliability(placed.scores[counts], faces.hits(errors[counts]))[0], 4)
 
 
-def measure(model: str, folder: Path, backend: str | None = None) -> dict[str, Any]:
+def measure(model: str, folder: Path, limit: int | None = None) -> dict[str, Any]:
     """All figures of the model in one folder on the data in another."""
-    test = data.FacialKeypointsDataset(folder / "merl/aflw_test.csv", folder / "merl/aflw_test")
-    names, groups, flags = data.read_visibility(folder / "merl/aflw_test_visibility.csv")
-    if names != test.names:
-        raise ValueError(f"{folder / 'merl'}: the flags' rows are not those of the labels")
+    labelled = faces.read(faces.AFLW, folder, limit)
+    names, _, flags = data.read_visibility(folder / "merl/aflw_test_visibility.csv")
+    rows = [names.index(Path(name).name) for name in labelled.names]
     figures: dict[str, Any] = {"unit": "percent of the root of the area of the tight box", "nme_box": {}}
     for style in (None, "merl"):
-        placing = FaceKeypoints.from_pretrained(model, label_style=style, passes=1, backend=backend)
-        said = say(placing, test)
-        figures["nme_box"][style or "default"] = by_pose(said.keypoints, test.keypoints, np.array(groups))
+        placing = FaceKeypoints.from_pretrained(model, label_style=style, passes=1)
+        placed = faces.place(placing, labelled)
+        figures["nme_box"][style or "default"] = faces.nme_box_by_pose(
+            placed.keypoints, labelled.keypoints, faces.poses(folder, labelled)
+        )
         if style is None:
-            figures["visibility"] = of_visibility(said.visibility, flags)
-            figures["keypoint_scores_reliability_error"] = of_scores(said, test.keypoints)
+            figures["visibility"] = of_visibility(placed.visibility, flags[rows])
+            figures["keypoint_scores_reliability_error"] = of_scores(placed, labelled.keypoints)
     return figures
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with merl/")
-    parser.add_argument("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
-    parser.add_argument("--backend", help="what runs the network (default: the fastest)")
-    parser.add_argument("--write", action="store_true", help="metrics.json and docs/accuracy.md")
-    args = parser.parse_args()
-    if args.write and (args.model != str(hub.BUNDLED) or args.backend):
-        parser.error("--write with other options: what is published is the bundled model as it comes")
-    figures = measure(args.model, args.data, args.backend)
-    poses = Table("AFLW2000, labels of MERL-RAV", *(f"{pose}, NME_box" for pose in (*POSES, "all")))
+def main() -> None:
+    args = published.parse(published.data_parser(__doc__))
+    figures = measure(args.model, args.data, args.limit)
+    poses = Table("AFLW2000, labels of MERL-RAV", *(f"{pose}, NME_box" for pose in (*faces.POSES, "all")))
     for style, rows in figures["nme_box"].items():
         name = "default" if style == "default" else f'`label_style="{style}"`'
-        poses.add(name, *(f"{rows[pose]['nme_box']:.2f}" for pose in (*POSES, "all")))
-    known = Table("what is known of points", "figure")
-    visibility = figures["visibility"]
-    known.add("turned away or visible, area under the ROC curve", f"{visibility['auc_turned_away']:.3f}")
-    known.add("covered or visible, area under the ROC curve", f"{visibility['auc_covered']:.3f}")
-    known.add("visibility, reliability error", f"{visibility['reliability_error']:.3f}")
-    known.add("keypoint scores, reliability error", f"{figures['keypoint_scores_reliability_error']:.3f}")
+        poses.add(name, *(f"{rows[pose]['nme_box']:.2f}" for pose in (*faces.POSES, "all")))
+    known, visibility = Table("what is known of points", "figure"), figures["visibility"]
+    for what, figure in {
+        "turned away or visible, area under the ROC curve": visibility["auc_turned_away"],
+        "covered or visible, area under the ROC curve": visibility["auc_covered"],
+        "visibility, reliability error": visibility["reliability_error"],
+        "keypoint scores, reliability error": figures["keypoint_scores_reliability_error"],
+    }.items():
+        known.add(what, f"{figure:.3f}")
     if args.write:
         command = "python benchmarks/poses.py --data DATA --write"
-        poses.write(DOCS / "accuracy.md", "poses", command)
-        known.write(DOCS / "accuracy.md", "visibility", command)
-        path = Path(args.model) / hub.METRICS
-        kept = published.json.loads(path.read_text())
-        path.write_text(published.as_json(kept | {"poses": {"command": command, **figures}}))
-    return 0
+        tables = {"poses": made_by(poses.text, command), "visibility": made_by(known.text, command)}
+        figures = {"command": command, **figures}
+        published.publish("poses", {"docs/accuracy.md": tables}, args.model, figures)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,112 +1,106 @@
-"""What the benchmarks share: their arguments, and where figures go.
+"""What the benchmarks share: command lines, Markdown, and where figures go.
 
-Figures go into the model's metrics.json, and as tables between marks into README.md and docs/<benchmark>.md.
+Figures go into the model's metrics.json, and as tables between marks into README.md and docs/.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fkp import hub
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
-    """What every benchmark takes: the data, the model, whether it is a trial, and whether to publish."""
-    parser = argparse.ArgumentParser(
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A command line with `--write`, whose help is the docstring of the benchmark."""
+    made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder with ytf/, 300w/ and no_faces/")
-    parser.add_argument("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
-    parser.add_argument("--limit", metavar="N", type=int, help="a trial with N pictures of each set")
-    parser.add_argument("--plots", metavar="DIR", type=Path, help="write the plots (with --write: docs)")
-    parser.add_argument("--write", action="store_true", help="write metrics.json and README.md's table")
-    return parser
+    made.add_argument("--write", action="store_true", help="publish the figures where the project shows them")
+    return made
 
 
-def parse(parser: argparse.ArgumentParser, given: list[str] | None, sheets: str) -> argparse.Namespace:
+def data_parser(description: str | None) -> argparse.ArgumentParser:
+    """The same of a benchmark that measures a model on the research data."""
+    made = parser(description)
+    made.add_argument("--data", type=Path, required=True, help="the data folder that README.md describes")
+    made.add_argument("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
+    made.add_argument("--limit", metavar="N", type=int, help="a trial with N pictures of each set")
+    return made
+
+
+def parse(
+    parser: argparse.ArgumentParser, given: list[str] | None = None, free: Sequence[str] = ()
+) -> argparse.Namespace:
     """The command line; a wrong one ends the program with status 2 and a sentence.
 
-    `sheets` is the flag, of the benchmark's own, that asks for sheets of pictures by `N DIR`.
+    What is published is the default: `--write` goes with `--data` and the options in `free` alone.
     """
     args = parser.parse_args(given)
-    asked: list[str] | None = getattr(args, sheets)
-    if args.limit is not None and args.limit < 2:
+    if getattr(args, "limit", None) is not None and args.limit < 2:
         parser.error("--limit needs two pictures or more")
-    if args.write and args.limit is not None:
-        parser.error("--write with --limit: figures of a part of the pictures are not published")
-    if args.write and asked:
-        parser.error(f"--write with --{sheets}: sheets show people of the data sets and are not published")
-    if asked:
-        count, folder = asked[0], Path(asked[1]).resolve()
-        if not count.isdecimal() or not int(count):
-            parser.error(f"--{sheets}: {count!r} is not a number of faces")
-        if folder.is_relative_to(ROOT):
-            parser.error(f"--{sheets}: {asked[1]} is inside the project, where no picture of the data may be")
-        setattr(args, sheets, (int(count), folder))
+    for name, value in vars(args).items():
+        if args.write and name not in ("write", "data", *free) and value != parser.get_default(name):
+            parser.error(f"--write with --{name.replace('_', '-')}: what is published is the default")
     return args
 
 
-def parse_default(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The command line of a benchmark whose published figures are those without any option but --write.
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """The first `texts` columns to the left, numbers to the right."""
+    lines = [head, ["---"] * texts + ["--:"] * (len(head) - texts), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
-    Ends the program with status 2 and a sentence where --write is given with others.
-    """
-    args = parser.parse_args()
-    if args.write and vars(args) != vars(parser.parse_args(["--write"])):
-        parser.error("--write with other options: what is published is the default")
-    return args
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A rounded number, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 class Table:
-    """A Markdown table that is printed row by row, as it is measured, and can be published in the end."""
+    """A table of which each row is printed as soon as it is measured."""
 
     def __init__(self, *head: str) -> None:
         """`head` names the columns; all but the first hold numbers."""
-        self.rows: list[str] = []
-        self.add(*head)
-        self.add("---", *["--:"] * (len(head) - 1))
+        self.text = table(head, [])
+        print(f"\n{self.text}", flush=True)
 
     def add(self, *cells: str) -> None:
-        self.rows.append(f"| {' | '.join(cells)} |")
-        print(self.rows[-1], flush=True)
+        line = "| " + " | ".join(cells) + " |"
+        self.text += f"\n{line}"
+        print(line, flush=True)
 
-    def write(self, page: Path, name: str, made_by: str) -> None:
-        """Put it between the marks of `name` in a page, with the command that made it.
 
-        Raises ValueError when the page lacks the marks.
-        """
-        text = "\n".join(self.rows) + f"\n\nMade by `{made_by}`."
-        benchmark = Path(made_by.split()[1]).stem
-        page.write_text(between_marks(page, benchmark, {name: text}))
+def publish_table(args: argparse.Namespace, table: Table, page: str, name: str, flags: str = "") -> None:
+    """With `--write`: a table into a page, with the command of the benchmark that is called as it is."""
+    if args.write:
+        text = made_by(table.text, f"python benchmarks/{name}.py{flags} --write")
+        publish(name, {page: {name: text}})
+
+
+def made_by(text: str, command: str) -> str:
+    """A table with the command that made it."""
+    return f"{text}\n\nMade by `{command}`."
 
 
 def publish(
-    model: Path,
     benchmark: str,
-    figures: dict[str, Any],
-    table: str,
-    pages: Mapping[str, str] | None = None,
+    tables: Mapping[str, Mapping[str, str]],
+    model: str | Path = "",
+    figures: Mapping[str, Any] | None = None,
 ) -> None:
-    """Put figures into `model`/metrics.json under the benchmark's name, and its table into README.md.
+    """Put tables by name into pages (below the project's folder), and figures into `model`/metrics.json.
 
-    `pages` are further tables by name, for docs/<benchmark>.md, where `<benchmark>.<name>` marks their place.
     Raises ValueError when a page lacks the marks that a table stands between; then nothing is written.
     """
-    path = model / hub.METRICS
-    kept = json.loads(path.read_text()) if path.is_file() else {}
-    texts = {ROOT / "README.md": between_marks(ROOT / "README.md", benchmark, {benchmark: table})}
-    if pages:
-        page = ROOT / "docs" / f"{benchmark}.md"
-        texts[page] = between_marks(page, benchmark, {f"{benchmark}.{name}": t for name, t in pages.items()})
-    path.write_text(as_json(kept | {benchmark: figures}))
+    texts = {ROOT / page: between_marks(ROOT / page, benchmark, of) for page, of in tables.items()}
+    if figures is not None:
+        path = Path(model) / hub.METRICS
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(as_json(kept | {benchmark: figures}))
     for page, text in texts.items():
         page.write_text(text)
 
@@ -127,7 +121,7 @@ def between_marks(page: Path, benchmark: str, tables: Mapping[str, str]) -> str:
     return text
 
 
-def as_json(figures: dict[str, Any]) -> str:
+def as_json(figures: Mapping[str, Any]) -> str:
     """Indented JSON in which a list of numbers stays on one line."""
     text = json.dumps(figures, indent=1, allow_nan=False)
     # No string holds a line break, so a bracket before one opens a list.

@@ -4,8 +4,6 @@ Every condition changes a picture and its labels together, then the model is mea
 changed labels (for box noise: at a box that is off). `benchmarks/accuracy.py` runs it.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable, Mapping
@@ -26,9 +24,6 @@ Face = tuple[np.ndarray, np.ndarray, np.ndarray]
 """A picture (H,W,3) uint8 RGB, its labels (68,2), and the box (4,) that the model is given."""
 Change = Callable[[np.ndarray, np.ndarray, float, np.random.Generator], Face | None]
 """(picture, labels, level, generator) → the face at that level, or None for one that cannot be had so."""
-
-
-# --- The changes --------------------------------------------------------------------------------------------
 
 
 def shrunk(picture: np.ndarray, keypoints: np.ndarray, side: float, _: np.random.Generator) -> Face | None:
@@ -80,9 +75,9 @@ def blurred(picture: np.ndarray, keypoints: np.ndarray, share: float, _: np.rand
 
 def compressed(picture: np.ndarray, keypoints: np.ndarray, quality: float, _: np.random.Generator) -> Face:
     """Through JPEG of that quality, and back."""
-    with io.BytesIO() as file:
-        Image.fromarray(picture).save(file, "JPEG", quality=round(quality))
-        return _at_its_box(np.array(Image.open(file)), keypoints)
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=round(quality))
+    return _at_its_box(np.array(Image.open(file)), keypoints)
 
 
 def darkened(picture: np.ndarray, keypoints: np.ndarray, light: float, rng: np.random.Generator) -> Face:
@@ -93,9 +88,6 @@ def darkened(picture: np.ndarray, keypoints: np.ndarray, light: float, rng: np.r
 
 def _at_its_box(picture: np.ndarray, keypoints: np.ndarray) -> Face:
     return picture, keypoints, geometry.tight_boxes(keypoints)
-
-
-# --- The conditions -----------------------------------------------------------------------------------------
 
 
 class Condition(NamedTuple):
@@ -122,7 +114,7 @@ CONDITIONS = (
 
 
 def directions(condition: Condition, level: float) -> tuple[float, ...]:
-    """The level as it is measured: turning, in both directions where they differ."""
+    """Turning is measured in both directions where they differ."""
     return (level, -level) if condition.change is turned and level % 180 else (level,)
 
 
@@ -132,20 +124,15 @@ def changed(faces: Labelled, condition: Condition, level: float) -> tuple[Labell
     Turned faces come twice, in either direction. The draws depend on a face's place in the set only, so
     that every level sees the same ones.
     """
-    names, pictures, keypoints, boxes = [], [], [], []
+    kept: list[tuple[str, Face]] = []
     for signed in directions(condition, level):
-        for i, (name, picture, points) in enumerate(
-            zip(faces.names, faces.pictures, faces.keypoints, strict=True)
-        ):
-            face = condition.change(
-                picture, points.astype(np.float64), signed, np.random.default_rng((SEED, i))
-            )
-            if face is not None:
-                names.append(name)
-                pictures.append(face[0])
-                keypoints.append(face[1])
-                boxes.append(face[2])
-    return Labelled(names, pictures, np.array(keypoints).reshape(-1, 68, 2)), np.array(boxes).reshape(-1, 4)
+        for i, (picture, points) in enumerate(zip(faces.pictures, faces.keypoints, strict=True)):
+            rng = np.random.default_rng((SEED, i))
+            face = condition.change(picture, points.astype(np.float64), signed, rng)
+            kept += [] if face is None else [(faces.names[i], face)]
+    keypoints = np.array([face[1] for _, face in kept]).reshape(-1, 68, 2)
+    boxes = np.array([face[2] for _, face in kept]).reshape(-1, 4)
+    return Labelled([name for name, _ in kept], [face[0] for _, face in kept], keypoints), boxes
 
 
 def measure(
@@ -171,9 +158,6 @@ def measure(
     return rows
 
 
-# --- How far off the detector's boxes are -------------------------------------------------------------------
-
-
 def box_errors(found: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """Mean and standard deviation, in percent, of how boxes (n,4) differ from true ones; NaN is a missed one.
 
@@ -187,7 +171,7 @@ def box_errors(found: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     moved = (found[:, :2] + found[:, 2:] - truth[:, :2] - truth[:, 2:]) / 2 / true_sides[:, None]
     grown, side = sizes / true_sizes - 1, sides / true_sides - 1
     columns = {"dx": moved[:, 0], "dy": moved[:, 1], "dw": grown[:, 0], "dh": grown[:, 1], "side": side}
-    figures: dict[str, Any] = {"n": len(known), "missed": int((~known).sum())}
-    for name, values in columns.items():
-        figures[name] = [round(100 * float(f(values)), 2) for f in (np.mean, np.std)] if len(values) else None
-    return figures
+    return {"n": len(known), "missed": int((~known).sum())} | {
+        name: [round(100 * float(f(values)), 2) for f in (np.mean, np.std)] if len(values) else None
+        for name, values in columns.items()
+    }

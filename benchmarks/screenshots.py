@@ -1,53 +1,25 @@
 """Pictures of the page for README and docs: starts it, goes through it in Chromium, and takes them.
 
-    python benchmarks/screenshots.py           docs/page*.jpg, in two minutes
-    python benchmarks/screenshots.py --all DIR every tab, empty, light and dark, desktop and phone, to look at
-
-Chromium is the one that CHROMIUM names or that is found on PATH.
+    python benchmarks/screenshots.py           # docs/page*.jpg, in two minutes
 """
 
-from __future__ import annotations
-
-import argparse
 import io
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).parents[1]
-EXAMPLES = ROOT / "examples"
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from benchmarks import serving
+from benchmarks.published import ROOT
+
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 860}}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 PATIENCE_MS = 180_000
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """Address of a page of its own."""
-    command = [sys.executable, str(ROOT / "app.py"), "--no-browser", "--host", "127.0.0.1"]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"GRADIO_TEMP_DIR": folder}
-        ) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            line = next((line for line in process.stdout if line.startswith("Ready after ")), None)
-            if line is None:
-                raise RuntimeError("the page did not start")
-            yield line.split()[4]
-        finally:
-            process.terminate()
 
 
 def opened(browser: Browser, address: str, **options: Any) -> Page:
@@ -76,9 +48,9 @@ def clip(page: Page) -> None:
     page.wait_for_timeout(2000)
 
 
-def save(page: Page, path: Path, whole: bool = False) -> None:
+def save(page: Page, path: Path) -> None:
     """Three quarters of its size: a small file."""
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=whole))).convert("RGB")
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
     smaller.save(path, quality=88, subsampling=0, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
@@ -96,39 +68,10 @@ def for_readme(browser: Browser, address: str) -> None:
     save(phone, ROOT / "docs" / "page-phone.jpg")
 
 
-def every_tab(browser: Browser, address: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for size, options in (("desktop", DESKTOP), ("phone", PHONE)):
-        for scheme in ("light", "dark"):
-            page = opened(browser, address, **options, color_scheme=scheme)
-            for tab in ("Photo", "Live", "Video", "About"):
-                page.get_by_role("tab", name=tab).click()
-                page.wait_for_timeout(1500)
-                save(page, folder / f"{tab.lower()}-empty-{size}-{scheme}.jpg")
-            page.get_by_role("tab", name="Photo").click()
-            four_faces(page)
-            save(page, folder / f"photo-{size}-{scheme}.jpg", whole=True)
-            page.context.close()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Pictures of the page.")
-    parser.add_argument(
-        "--all", metavar="DIR", type=Path, help="every tab, to look at, instead of docs/page*.jpg"
-    )
-    args = parser.parse_args()
-    path = os.environ.get("CHROMIUM") or next(
-        filter(None, map(shutil.which, ("chromium", "google-chrome"))), None
-    )
-    if path is None:
-        sys.exit("no Chromium: install it, or name it with the environment variable CHROMIUM")
-    with served() as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        if args.all:
-            every_tab(browser, address, args.all)
-        else:
-            for_readme(browser, address)
-
-
 if __name__ == "__main__":
-    main()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving.served(Path(folder)) as page,
+        serving.chromium() as browser,
+    ):
+        for_readme(browser, page.address)

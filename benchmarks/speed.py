@@ -1,128 +1,45 @@
-"""How fast it is: keypoints, detector, whole pictures, start-up, training; and other people's landmark steps.
+"""How fast it is: keypoints, detector, whole pictures, start-up, on every backend.
 
-    python benchmarks/speed.py                                        # prints the tables
-    python benchmarks/speed.py --data DATA --write                    # all of it, and publishes it
+    python benchmarks/speed.py --write            # the table of README.md, and metrics.json
 
 Every backend is timed on one thread and on all cores, each in a process of its own whose number of threads is
-set before anything is imported. All processes stay alive and take turns, round by round, so that whatever
-else the machine does meets all of them alike. A figure is the median over all calls, and in brackets the
-median of the best round. Threads wait passively (OMP_WAIT_POLICY=PASSIVE), which is kind to shared machines.
-
-`--write` puts the figures into the model's metrics.json and a short table into README.md.
+set before anything is imported. They take turns, round by round, so that whatever else the machine does meets
+all of them alike. `ms` is the median over all calls, and `best_ms` that of the best round.
 """
 
-from __future__ import annotations
-
 import argparse
-import contextlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-import fkp  # noqa: E402
-from benchmarks.published import publish  # noqa: E402
-from benchmarks.speed_tables import BATCHES, SIZES, report, summary, threads_in_words  # noqa: E402
-from fkp import hub, images, pipeline, runtime  # noqa: E402
+import fkp
+from benchmarks import published
+from benchmarks.published import ROOT, table
+from fkp import hub, images, pipeline, runtime
 
 SECONDS = 5.0
 ROUNDS = 5
-PRECISIONS = ("fp32", "bf16")
-PATIENT = 6
-"""Training steps that do not count: those whose batches the loader had ready when the clock was started."""
+BATCHES = (1, 4, 16)
+SIZES = ("640x480", "1920x1080")
 
 
-class Unavailable(Exception):
-    """Something that cannot be timed here; one sentence says why."""
-
-
-class Worker:
-    """A process of benchmarks/stopwatch.py, ready to time its tasks. Raises Unavailable where it cannot."""
-
-    def __init__(self, order: dict[str, Any], threads: int, *, python: str = sys.executable) -> None:
-        number = str(threads)
-        environment = os.environ | {
-            "OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number, "OPENBLAS_NUM_THREADS": number,
-            "OMP_WAIT_POLICY": "PASSIVE", "GLOG_minloglevel": "2",
-        }  # fmt: skip
-        if "compiled" in order:
-            # What torch-compile keeps from earlier runs would hide how long its first call takes.
-            environment["TORCHINDUCTOR_CACHE_DIR"] = order["compiled"]
-        self._errors = tempfile.TemporaryFile("w+")
-        command = [python, "-m", "benchmarks.stopwatch", json.dumps(order | {"threads": threads})]
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-        )  # fmt: skip
-        self.facts = self._answer()
-
-    def time(self, task: str, seconds: float, warm: int = 2) -> dict[str, Any]:
-        """Times one task: {"ms": of each call, "cores": that were busy}. Raises Unavailable."""
-        assert self._process.stdin is not None
-        request = {"task": task, "seconds": seconds, "warm": warm}
-        with contextlib.suppress(BrokenPipeError):  # it has ended: its last words are read below
-            print(json.dumps(request), file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def close(self) -> None:
-        """The process ends; also where it still works."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._errors.close()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        try:
-            line = self._process.stdout.readline()
-        except BaseException:
-            self.close()
-            raise
-        answer = json.loads(line) if line else {"unavailable": self._last_words()}
-        if "unavailable" in answer:
-            self.close()
-            raise Unavailable(answer["unavailable"])
-        return answer
-
-    def _last_words(self) -> str:
-        status = self._process.wait()
-        self._errors.seek(0)
-        said = [line.strip() for line in self._errors if line.strip()]
-        return said[-1] if said else f"the process ended with status {status}"
-
-
-class Subject(NamedTuple):
-    """What is timed: `order` for its worker, `labels` that its rows of figures carry, `tasks` by name."""
-
-    name: str
-    order: dict[str, Any]
-    threads: int
-    labels: dict[str, Any]
-    tasks: tuple[str, ...]
-    warm: int = 2
-    python: str = sys.executable
+Subject = tuple[dict[str, Any], dict[str, Any]]
+"""What is timed: labels that its rows of figures carry, and the order for its processes."""
 
 
 def pictures() -> dict[str, np.ndarray]:
@@ -148,11 +65,8 @@ def cores() -> int:
 
 def machine() -> dict[str, Any]:
     """The machine in words, without names that only its owner knows, and how busy it is already."""
-    facts: dict[str, str] = {}
-    if Path("/proc/cpuinfo").is_file():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            facts.setdefault(key.strip(), value.strip())
+    about = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    facts = dict(reversed(re.findall(r"^([^\t:]+)\s*: (.*)$", about, re.MULTILINE)))  # of the first one
     instructions = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX"}
     known = facts.get("flags", "").split()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
@@ -168,13 +82,49 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of Python and of what the figures depend on."""
-    found = {"Python": platform.python_version(), "fkp": fkp.__version__, "opencv": cv2.__version__}
-    for name in ("torch", "onnxruntime", "numpy"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "onnxruntime", "numpy")}
+    own = {"Python": platform.python_version(), "fkp": fkp.__version__, "opencv": cv2.__version__}
+    return own | packages
+
+
+def time_all(
+    subjects: list[Subject], seconds: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of figures, one for each subject and task; of start-up, for each subject; and what was skipped, by
+    name with the reason: what its process said last.
+
+    The subjects take turns: in each of ROUNDS rounds every task has its share of `seconds`.
+    """
+    answers: dict[int, list[dict[str, Any]]] = {}
+    skipped: dict[int, dict[str, Any]] = {}
+    turns = [*enumerate(subjects)] * ROUNDS
+    for number, (labels, asked) in tqdm(turns, leave=False, disable=None):
+        if number in skipped:
+            continue
+        threads = str(asked["threads"])
+        own = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        # Of a subject whose network is compiled, the first round alone compiles.
+        own["TORCHINDUCTOR_CACHE_DIR"] = str(Path(asked["pictures"]).parent / f"compiled{number}")
+        order = json.dumps(asked | {"seconds": seconds / ROUNDS})
+        done = subprocess.run([sys.executable, "-m", "benchmarks.stopwatch", order], cwd=ROOT,
+                              env=os.environ | own, capture_output=True, text=True)  # fmt: skip
+        if done.returncode:
+            reason = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+            skipped[number] = {**labels, "reason": reason}
+        else:
+            answers.setdefault(number, []).append(json.loads(done.stdout))
+    measured = [(subjects[n][0], rounds) for n, rounds in answers.items() if n not in skipped]
+    rows = [
+        {**labels, "task": task} | summarise([each["tasks"][task] for each in rounds])
+        for labels, rounds in measured
+        for task in rounds[0]["tasks"]
+    ]
+    starts = []
+    for labels, rounds in measured:
+        each = pd.DataFrame([answer["start"] for answer in rounds])
+        medians = each.median().round(3).to_dict()
+        starts.append({**labels, **medians, "longest_first_call_s": round(each["first_call_s"].max(), 3)})
+    return rows, starts, list(skipped.values())
 
 
 def summarise(rounds: list[dict[str, Any]]) -> dict[str, float]:
@@ -188,186 +138,103 @@ def summarise(rounds: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def time_all(
-    subjects: Iterable[Subject], seconds: float, title: str
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Rows of figures, one for each subject and task, and what was skipped, by name with the reason.
-
-    The workers take turns: in each of ROUNDS rounds every task of every subject has its share of `seconds`.
-    """
-    working: list[tuple[Subject, Worker]] = []
-    skipped: list[dict[str, str]] = []
-    measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
-
-    def skip(subject: Subject, reason: Unavailable) -> None:
-        skipped.append({"name": subject.name, "reason": str(reason)})
-        tqdm.write(f"skipped: {subject.name}: {reason}", file=sys.stderr)
-
-    try:
-        for subject in tqdm(list(subjects), f"{title}: starting", leave=False):
-            try:
-                worker = Worker(subject.order, subject.threads, python=subject.python)
-                working.append((subject, worker))
-                for task in subject.tasks:
-                    worker.time(task, 0, warm=1)  # compiles, and fills caches
-            except Unavailable as reason:
-                skip(subject, reason)
-                working = [pair for pair in working if pair[0] is not subject]
-        with tqdm(total=ROUNDS * sum(len(s.tasks) for s, _ in working), desc=title, leave=False) as bar:
-            for _ in range(ROUNDS):
-                for subject, worker in list(working):
-                    try:
-                        for task in subject.tasks:
-                            found = worker.time(task, seconds / ROUNDS, subject.warm)
-                            measured.setdefault((subject.name, task), []).append(found)
-                            bar.update()
-                    except Unavailable as reason:
-                        skip(subject, reason)
-                        working.remove((subject, worker))
-        rows = [
-            {**subject.labels, **worker.facts, "task": task} | summarise(measured[subject.name, task])
-            for subject, worker in working
-            for task in subject.tasks
-        ]
-    finally:
-        for _, worker in working:
-            worker.close()
-    return rows, skipped
-
-
-def time_starts(
-    order: dict[str, Any], backends: Iterable[str], threads: int, times: int
-) -> list[dict[str, Any]]:
-    """Rows of start-up by backend, medians of `times` fresh processes in turn, and the longest first call."""
-    found: dict[str, list[dict[str, float]]] = {}
-    todo = [backend for _ in range(times) for backend in backends]
-    for backend in tqdm(todo, "start-up", leave=False):
-        try:
-            worker = Worker(order | {"subject": "start", "backend": backend}, threads)
-        except Unavailable:
-            continue  # the timing of its keypoints says why
-        found.setdefault(backend, []).append(worker.facts)
-        worker.close()
-    rows = []
-    for backend, starts in found.items():
-        row = {key: round(statistics.median(each[key] for each in starts), 3) for key in starts[0]}
-        row["longest_first_call_s"] = round(max(each["first_call_s"] for each in starts), 3)
-        rows.append({"backend": backend} | row)
-    return rows
-
-
-def subjects(args: argparse.Namespace, order: dict[str, Any]) -> list[Subject]:
-    """Every backend on one thread and on all cores; `order` is what all workers need."""
-    faces, whole = [f"keypoints {n}" for n in BATCHES], [f"predict {size}" for size in SIZES]
-    own = (*faces, "network", "detector", *whole)
-    order = order | {"batches": BATCHES, "sizes": SIZES}
-    found = [
-        Subject(
-            f"{backend}, {threads_in_words(n)}", order | {"subject": "model", "backend": backend}, n,
-            {"backend": backend, "threads": n}, own,
-        )
-        for backend in args.backends
-        for n in sorted({1, cores()})
-    ]  # fmt: skip
-    return found
-
-
-def trainer(args: argparse.Namespace) -> Subject:
-    """`train.py keypoints` on one thread, in both precisions."""
-    order = {
-        "subject": "training", "data": str(args.data.resolve()), "arguments": args.training,
-        "precisions": PRECISIONS,
-    }  # fmt: skip
-    tasks = ("loader", *(f"{what} {p}" for p in PRECISIONS for what in ("network", "both")))
-    return Subject("training", order, 1, {}, tasks, warm=PATIENT)
-
-
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All figures, ready for JSON."""
     where = machine()
     model = pipeline.FaceKeypoints.from_pretrained(args.model)
     frames = pictures()
-    found = {size: model(frame) for size, frame in frames.items()}
-    if not len(found["640x480"]):
-        raise hub.WeightsError(f"the model {args.model} finds no face in the test picture")
-    source = Path(args.model)
-    order = {"model": str(source.resolve() if source.is_dir() else source)}
+    found = {size: len(model(frame)) for size, frame in frames.items()}
     with tempfile.TemporaryDirectory() as folder:
-        stored = Path(folder) / "pictures.npz"
-        arrays: dict[str, Any] = {"boxes": found["640x480"].boxes, **frames}
-        np.savez(stored, **arrays)
-        order |= {"pictures": str(stored), "compiled": str(Path(folder) / "compiled")}
-        starts = time_starts(order, args.backends, cores(), args.starts)
-        rows, skipped = time_all(subjects(args, order), args.seconds, "speed")
-        training: list[dict[str, Any]] = []
-        if args.data:
-            training, more = time_all([trainer(args)], args.seconds, "training")
-            skipped += more
+        order = stored(Path(folder), args.model) | {"batches": BATCHES, "sizes": SIZES}
+        subjects = [
+            (asked := {"backend": backend, "threads": n}, order | asked)
+            for backend in args.backends
+            for n in sorted({1, cores()})
+        ]
+        rows, starts, skipped = time_all(subjects, args.seconds)
     return {
-        "command": command(args), "machine": where, "versions": versions(),
-        "seconds": args.seconds, "rounds": ROUNDS, "starts_of_each": args.starts,
-        "faces": {size: len(faces) for size, faces in found.items()},
-        "rows": [row for row in rows if "backend" in row], "starts": starts,
-        "training": training, "skipped": skipped,
+        "command": command(args, sys.argv[1:]), "machine": where, "versions": versions(), "rounds": ROUNDS,
+        "seconds": args.seconds, "faces": found, "rows": rows, "starts": starts, "skipped": skipped,
     }  # fmt: skip
 
 
-def command(args: argparse.Namespace) -> str:
+def stored(folder: Path, model: str | Path) -> dict[str, Any]:
+    """What every order says: where the test pictures, which this writes, and the model are."""
+    frames: dict[str, Any] = pictures()
+    np.savez(folder / "pictures.npz", **frames)
+    return {"pictures": str(folder / "pictures.npz"), "model": str(Path(model).resolve()), "backend": None}
+
+
+def command(args: argparse.Namespace, given: list[str]) -> str:
     """The command that made the figures, without anyone's folders."""
-    words = ["python benchmarks/speed.py"]
-    words += ["--model MODEL"] * (args.model != str(hub.BUNDLED))
-    words += [f"--backends {' '.join(args.backends)}"] * (tuple(args.backends) != runtime.BACKENDS)
-    words += ["--data DATA"] * bool(args.data)
-    words += [f"--training={word}" for word in args.training]
-    words += [f"--seconds {args.seconds:g}"] * (args.seconds != SECONDS) + ["--write"] * args.write
-    return " ".join(words)
+    words = ("MODEL" if word == args.model else word for word in given)
+    return " ".join(["python benchmarks/speed.py", *words])
 
 
-def positive(word: str) -> float:
-    number = float(word)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("has to be a number of seconds above 0")
-    return number
+def _threads(n: int) -> str:
+    return "one thread" if n == 1 else f"{n} threads"
 
 
-def at_least_one(word: str) -> int:
-    number = int(word)
-    if number < 1:
-        raise argparse.ArgumentTypeError("has to be 1 or more")
-    return number
+def words_of_machine(figures: dict[str, Any]) -> str:
+    """One sentence or two: machine and versions."""
+    m = figures["machine"]
+    chips = f" with {', '.join(m['instructions'])}" if m["instructions"] else ""
+    used = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
+    several = "cores" if m["cores"] > 1 else "core"
+    return f"{m['cpu']}{chips}, {m['cores']} {several}, {m['memory_gib']} GiB, {m['system']}; {used}."
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
-    add("--backends", nargs="+", choices=runtime.BACKENDS, default=runtime.BACKENDS, help="default: all")
-    add("--data", type=Path, help="also time training, on the data folder that README.md describes")
-    add("--training", action="append", default=[], metavar="FLAG",
-        help="a flag for train.py keypoints, as in --training=--batch-size=32")  # fmt: skip
-    add("--seconds", type=positive, default=SECONDS, help="for each figure, over all rounds (default: 5)")
-    add("--starts", type=at_least_one, default=5, help="fresh processes for start-up (default: 5)")
-    add("--write", action="store_true", help="write metrics.json and README.md's table")
-    args = parser.parse_args(arguments)
-    return args
+def report(figures: dict[str, Any]) -> str:
+    """All figures, what was skipped, and how busy the machine was before."""
+    told = (figures[name] for name in ("rows", "starts", "skipped"))
+    tables = [pd.DataFrame(rows).to_string(index=False) for rows in told if rows]
+    load = f"Load average before: {figures['machine']['load_before']}."
+    return "\n\n".join([words_of_machine(figures), load, *tables])
 
 
-def main(arguments: list[str] | None = None) -> int:
-    args = parse(arguments)
-    try:
-        figures = measure(args)
-        print(report(figures))
-        if args.write:
-            # The reasons may name folders of the one who measures.
-            published = figures | {"skipped": [each["name"] for each in figures["skipped"]]}
-            publish(Path(args.model), "speed", published, summary(published))
-    except (hub.WeightsError, ValueError, OSError) as error:
-        print(f"speed.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+def summary(figures: dict[str, Any]) -> str:
+    """The short table for README.md: medians, one thread beside all cores."""
+    ms = {(row["backend"], row["task"], row["threads"]): row["ms"] for row in figures["rows"]}
+    numbers = sorted({threads for *_, threads in ms})
+    rows = []
+
+    def add(title: str, backend: str, task: str) -> None:
+        cells = []
+        for n in numbers:
+            value, rate = ms[backend, task, n], 1000 / ms[backend, task, n]
+            images = f"{rate:.1f} images/s" if rate < 100 else f"{rate:.0f} images/s"
+            cells.append(images if task.startswith("predict") else f"{value:.2f} ms")
+        rows.append([f"{title}, {backend}", *cells])
+
+    backends = list(dict.fromkeys(backend for backend, *_ in ms))
+    for backend in backends:
+        add("keypoints of one face at a known box", backend, "keypoints 1")
+    first = min(backends, key=lambda backend: ms[backend, "keypoints 1", numbers[0]])
+    add("face detector, 640×480", first, "detector")
+    for size in SIZES:
+        title = f"whole picture, {size.replace('x', '×')}, {figures['faces'][size]} faces"
+        add(title, first, f"predict {size}")
+    lines, machine = table(["", *map(_threads, numbers)], rows), words_of_machine(figures)
+    return f"{lines}\n\n{machine} Medians; made by `{figures['command']}`."
+
+
+def parse(given: list[str] | None = None) -> argparse.Namespace:
+    parser = published.parser(__doc__)
+    parser.add_argument("--model", default=str(hub.BUNDLED), help="folder of the model (default: bundled)")
+    parser.add_argument("--backends", nargs="+", choices=runtime.BACKENDS, default=runtime.BACKENDS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for each figure (default: 5)")
+    return published.parse(parser, given, free=("model", "backends", "seconds"))
+
+
+def main() -> None:
+    args = parse()
+    figures = measure(args)
+    print(report(figures))
+    if args.write:
+        # The reasons may name folders of the one who measures.
+        figures |= {"skipped": [each | {"reason": ""} for each in figures["skipped"]]}
+        published.publish("speed", {"README.md": {"speed": summary(figures)}}, args.model, figures)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,60 +1,46 @@
 """Markdown tables of the figures that `benchmarks/accuracy.py` measures; nothing else goes into them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.faces import SETS
+from benchmarks.published import made_by, number, table
 from benchmarks.robustness import CONDITIONS
 
 Figures = Mapping[str, Any]
 
+NETWORK = "KeypointNet"
+
 WAYS = {
-    "truth": ("true", "{network}"),
-    "own_style": ("true", '{network}, `label_style="{style}"`'),
-    "mirrored": ("true", "{network}, `mirrored=True`"),
-    "passes": ("true", '{network}, `passes="auto"`'),
-    "detected": ("detected", "{network}"),
-    "own_detected": ("detected", '{network}, `label_style="{style}"`'),
+    "truth": ("true", ""),
+    "own_style": ("true", ', `label_style="{style}"`'),
+    "mirrored": ("true", ", `mirrored=True`"),
+    "passes": ("true", ', `passes="auto"`'),
+    "detected": ("detected", ""),
+    "own_detected": ("detected", ', `label_style="{style}"`'),
 }
-"""By way of asking: which boxes, and the network as it was asked."""
+"""By way of asking: which boxes, and how the network was asked."""
 SHORT = ("truth", "own_style", "detected", "own_detected")
-"""The ways that README.md shows; of the baseline only the first."""
+"""The ways that README.md shows."""
 
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """Markdown: the first `texts` columns to the left, numbers to the right."""
-    lines = [head, ["---"] * texts + ["--:"] * (len(head) - texts), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A rounded number, or a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+COLUMNS = {
+    "nme": "NME 68", "nme_inner": "NME inner 51", "median": "median", "fr8": "FR@8", "fr10": "FR@10",
+    "auc8": "AUC@8",
+}  # fmt: skip
+GROUP_HEAD = ["n", "NME 68", "NME inner 51", "FR@8", "mean score", "within 5 %"]
+"""Columns of the rows that `faces.row` makes."""
 
 
 def short(figures: Figures) -> str:
     """README's table and the command that made it."""
-    sets = {
-        network: {
-            name: by_way if network == "KeypointNet" else {"truth": by_way["truth"]}
-            for name, by_way in of.items()
-        }
-        for network, of in figures["figures"].items()
-    }
-    columns = ("nme", "nme_inner", "fr8", "auc8")
-    return f"{_sets(sets, figures['label_style'], SHORT, columns)}\n\nMade by `{figures['command']}`."
+    return made_by(_sets(figures, SHORT, ("nme", "nme_inner", "fr8", "auc8")), figures["command"])
 
 
 def pages(figures: Figures) -> dict[str, str]:
     """The tables of docs/accuracy.md by name."""
-    return {
-        "command": f"Every figure and picture on this page: `{figures['command']}`.",
-        "sets": _sets(
-            figures["figures"], figures["label_style"], WAYS,
-            ("nme", "nme_inner", "median", "fr8", "fr10", "auc8"),
-        ),
+    made = {
+        "command": f"Figures and pictures on this page that name no other command: `{figures['command']}`.",
+        "sets": _sets(figures, WAYS, tuple(COLUMNS)),
         "reliability": _reliability(figures),
         "bins": _bins(figures),
         "ranking": _ranking(figures),
@@ -62,42 +48,27 @@ def pages(figures: Figures) -> dict[str, str]:
         "detector": _detector(figures),
         "weak": _weak(figures),
     }
+    return {f"accuracy.{name}": text for name, text in made.items()}
 
 
-_COLUMNS = {
-    "nme": "NME 68", "nme_inner": "NME inner 51", "median": "median", "fr8": "FR@8", "fr10": "FR@10",
-    "auc8": "AUC@8",
-}  # fmt: skip
-
-
-def _sets(by_network: Figures, default: str | None, ways: Iterable[str], columns: Sequence[str]) -> str:
-    """A row for each set, way of asking and network that was asked so.
-
-    Where a set's own labelling style is the default one, nothing is said twice.
-    """
+def _sets(figures: Figures, ways: Iterable[str], columns: Sequence[str]) -> str:
+    """A row for each set and way of asking."""
     rows = []
     for test in SETS:
         for way in ways:
-            if way.startswith("own_") and test.style == default:
-                continue
-            boxes, asked = WAYS[way]
-            for network, by_set in by_network.items():
-                s = by_set[test.name].get(way)
-                if s:
-                    name = asked.format(network=network, style=test.style)
-                    numbers = [number(s[column]) for column in columns]
-                    rows.append([test.title, boxes, name, str(s["n"]), str(s["missed"]), *numbers])
-    head = ["faces", "boxes", "network", "n", "missed", *(_COLUMNS[column] for column in columns)]
-    return table(head, rows, texts=3)
+            s, (boxes, asked) = figures["figures"][NETWORK][test.name][way], WAYS[way]
+            name = NETWORK + asked.format(style=test.style)
+            numbers = [number(s[column]) for column in columns]
+            rows.append([test.title, boxes, name, str(s["n"]), str(s["missed"]), *numbers])
+    return table(["faces", "boxes", "network", "n", "missed", *(COLUMNS[c] for c in columns)], rows, texts=3)
 
 
 def _styles(figures: Figures) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Title, labelling style and confidence figures, for each set by default and in its own style."""
     return [
-        (test.title, f"`{style}`" if style else "default", figures["confidence"][test.name][way])
+        (test.title, style, figures["confidence"][test.name][way])
         for test in SETS
-        for way, style in (("truth", figures["label_style"]), ("own_style", test.style))
-        if way == "truth" or style != figures["label_style"]
+        for way, style in (("truth", "default"), ("own_style", f"`{test.style}`"))
     ]
 
 
@@ -117,20 +88,23 @@ def _reliability(figures: Figures) -> str:
 
 def _bins(figures: Figures) -> str:
     by_set = [figures["confidence"][test.name]["own_style"]["bins"] for test in SETS]
-    rows = []
-    for i in range(len(by_set[0])):
-        cells = [
-            f"{score:.2f} → {hit:.2f} ({n})" if n else "–" for score, hit, n in (bins[i] for bins in by_set)
-        ]
-        rows.append([f"{i / len(by_set[0]):g} to {(i + 1) / len(by_set[0]):g}", *cells])
+    count = len(by_set[0])
+    rows = [
+        [f"{i / count:g} to {(i + 1) / count:g}",
+         *(f"{score:.2f} → {hit:.2f} ({n})" if n else "–" for score, hit, n in bins)]
+        for i, bins in enumerate(zip(*by_set, strict=True))
+    ]  # fmt: skip
     return table(["scores", *(test.short for test in SETS)], rows)
 
 
 def _ranking(figures: Figures) -> str:
-    curves = [(title, style, c["ranking"]) for title, style, c in _styles(figures)]
-    shares = [f"{10 * i} %" for i in range(len(curves[0][2]))]
-    rows = [[title, style, *(number(value) for value in curve)] for title, style, curve in curves]
+    rows = [[title, style, *map(number, c["ranking"])] for title, style, c in _styles(figures)]
+    shares = [f"{10 * i} %" for i in range(len(rows[0]) - 2)]
     return table(["faces", "style", *shares], rows, texts=2)
+
+
+def _group(r: Mapping[str, Any]) -> list[str]:
+    return [str(r["n"]), *(number(r[key]) for key in ("nme", "nme_inner", "fr8", "score", "within"))]
 
 
 def _robustness(figures: Figures) -> str:
@@ -141,11 +115,8 @@ def _robustness(figures: Figures) -> str:
         if r["condition"] in conditions:
             condition = conditions[r["condition"]]
             title, level = condition.title, condition.level.format(f"{r['level']:g}")
-        numbers = [number(r["nme"]), number(r["nme_inner"]), number(r["fr8"])]
-        numbers += [number(r["score"]), number(r["within"])]
-        rows.append([title, level, str(r["passes"]), str(r["n"]), *numbers])
-    head = ["what", "how much", "passes", "n", "NME 68", "NME inner 51", "FR@8", "mean score", "within 5 %"]
-    return table(head, rows, texts=2)
+        rows.append([title, level, str(r["passes"]), *_group(r)])
+    return table(["what", "how much", "passes", *GROUP_HEAD], rows, texts=2)
 
 
 def _detector(figures: Figures) -> str:
@@ -163,8 +134,5 @@ def _weak(figures: Figures) -> str:
         what, unit = ("turned to the side", "°") if r["by"] == "yaw" else ("longer side of the face", " px")
         least, most = r["from"], r["to"]
         reach = f"{least} to {most}{unit}" if most < 1000 else f"from {least}{unit}"
-        numbers = [number(r["nme"]), number(r["nme_inner"]), number(r["fr8"])]
-        numbers += [number(r["score"]), number(r["within"])]
-        rows.append([what, reach, str(r["n"]), *numbers])
-    head = ["what", "how much", "n", "NME 68", "NME inner 51", "FR@8", "mean score", "within 5 %"]
-    return table(head, rows, texts=2)
+        rows.append([what, reach, *_group(r)])
+    return table(["what", "how much", *GROUP_HEAD], rows, texts=2)

@@ -48,27 +48,6 @@ def predict(
     return keypoints, scores
 
 
-def detect(model: FaceKeypoints, image: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The boxes (n,4) that the model's detector finds for the faces in true boxes (n,4); NaN where missed."""
-    boxes = np.full((len(truth), 4), np.nan, np.float32)
-    found, scores = model.face_detector(image)
-    for labelled, detected in match(truth, found, scores):
-        boxes[labelled] = found[detected]
-    return boxes
-
-
-def place_at(
-    model: FaceKeypoints, image: np.ndarray, boxes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keypoints (n,68,2), scores (n,68) and sigmas (n,68) of the faces in boxes (n,4), NaN where a box is."""
-    keypoints = np.full((len(boxes), scheme.COUNT, 2), np.nan, np.float32)
-    scores, sigmas = np.full((2, len(boxes), scheme.COUNT), np.nan, np.float32)
-    known = ~np.isnan(boxes).any(axis=1)
-    found = model.keypoints_at(image, boxes[known])
-    keypoints[known], scores[known], sigmas[known] = found.keypoints, found.keypoint_scores, found.sigmas
-    return keypoints, scores, sigmas
-
-
 def match(truth: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[tuple[int, int]]:
     """Pairs (labelled, found) of true boxes (n,4) and found ones (m,4); see `metrics.assign`."""
     own = metrics.assign(geometry.iou(boxes, truth), scores)

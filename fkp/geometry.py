@@ -126,12 +126,12 @@ class CropTransform:
         return np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / (a * d - b * c)
 
     def rounded(self) -> CropTransform:
-        """The same square crop, not mirrored, but for little: its scale is rounded to 0.5 %, its angle to a
-        quarter degree, and its place to a quarter of its pixels.
+        """Nearly the same square crop, not mirrored: its scale is rounded to 0.5 %, its angle to a quarter
+        degree, and its place to a quarter of its pixels.
 
-        One pixel in 10000 that is one level brighter moves the points of a network in 8-bit integers by up to
-        a quarter of a pixel. Rounded, the crop of a face is the same to the last pixel on every machine and
-        in a browser, though their boxes differ in the last bit.
+        One pixel in 10000 that is one level brighter moves the points of a network in 8-bit integers by up
+        to a quarter of a pixel. Rounded, the crop of a face is the same to the last pixel on every machine
+        and in a browser, though their boxes differ in the last bit.
         """
         (a, b, _), (size, _) = self.image_to_crop[0].tolist(), self.size_wh
         octave, middle = math.log2(math.hypot(a, b)), (size - 1) / 2

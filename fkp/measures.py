@@ -32,8 +32,8 @@ and the visible points of AFLW as MERL-RAV marks them) with the least squares un
 face with a rotation, scale and shift of its own (structure from motion, as Tomasi and Kanade, 1992, with
 missing points, solved by alternation). What such a fit leaves open, the head's size and which way is level,
 follows averages of anthropometry: outer eye corners 90 to 95 mm apart, and a pitch of 0 for a face that looks
-straight at the camera in LFPW. `python benchmarks/head_pose.py` makes it. The jaw has no part in it: where it
-is marked on a turned face depends on the labelling.
+straight at the camera in LFPW. The program: `git show f2d03e4:benchmarks/head_pose.py`. The jaw has no part
+in it: where it is marked on a turned face depends on the labelling.
 """
 
 

@@ -81,23 +81,6 @@ def test_true_boxes_miss_nothing(dataset):
     assert keypoints.shape == (2, 68, 2) and (scores == 0.5).all()
 
 
-def test_boxes_of_the_detector_in_the_order_of_the_labels():
-    right, left = synthetic.face(60, (201, 60)), synthetic.face(60, (60, 60))
-    model = Known({300: faces_at(right, left)})
-    truth = np.stack([synthetic.face(60, at) for at in ((60, 60), (200, 160), (200, 60))])
-    truth = np.concatenate([truth.min(1), truth.max(1)], axis=1)
-    boxes = evaluation.detect(model, np.zeros((240, 300, 3), np.uint8), truth)
-    np.testing.assert_allclose(boxes, [truth[0], [np.nan] * 4, truth[2] + [1, 0, 1, 0]], atol=1e-4)
-
-
-def test_faces_without_a_box_have_no_keypoints():
-    boxes = np.array([[0, 0, 10, 20], [np.nan] * 4])
-    keypoints, scores, sigmas = evaluation.place_at(Known({}), np.zeros((30, 30, 3), np.uint8), boxes)
-    assert (keypoints[0] == [5, 10]).all() and np.isnan(keypoints[1]).all()
-    assert (scores[0] == 0.5).all() and np.isnan(scores[1]).all()
-    assert (sigmas[0] == 3).all() and np.isnan(sigmas[1]).all()
-
-
 def test_boxes_of_another_kind_are_refused(dataset):
     with pytest.raises(ValueError, match="guessed"):
         evaluation.predict(Known({}), dataset, "guessed")

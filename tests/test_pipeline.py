@@ -281,6 +281,15 @@ def test_every_way_to_find_nothing(none: tuple) -> None:
     assert boxes.shape == (0, 4) and scores.shape == (0,)
 
 
+def test_a_network_that_gives_numbers_that_are_not_finite_is_told() -> None:
+    """Every number of these weights is finite: what comes of them is not."""
+    tensors = dict(WEIGHTS.keypoint_tensors)
+    tensors["spreads.bias"] = np.full_like(tensors["spreads.bias"], 6e4)
+    model = FaceKeypoints(dataclasses.replace(WEIGHTS, keypoint_tensors=tensors), backend="torch")
+    with pytest.raises(hub.WeightsError, match="not finite"):
+        model.keypoints_at(dotted(), BOXES)
+
+
 def test_boxes_beside_the_picture_are_left_out() -> None:
     """The picture of 300×200 pixels spans −½ to 299½ and 199½."""
     beside = [[-40, 5, -1, 50], [300, 5, 330, 50], [5, -40, 50, -1], [5, 200, 50, 240]]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -9,9 +10,12 @@ import sys
 
 import pytest
 
-from benchmarks import detection, peers, speed_tables, tables
+from benchmarks import detection, peers, speed, tables
 from benchmarks.published import between_marks
 from fkp import hub
+from fkp.demo import clip_jobs
+from fkp.demo.settings import Settings
+from tests.filmed import film
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def test_tables_are_those_of_the_measured_figures(readme, measured):
     assert peers.summary(measured["peers"]) in readme
     assert tables.short(measured["accuracy"]) in readme
     assert detection.short(measured["detection"]) in readme
-    assert speed_tables.summary(measured["speed"]) in readme
+    assert speed.summary(measured["speed"]) in readme
 
 
 @pytest.mark.parametrize(
@@ -68,13 +72,44 @@ def test_tables_are_those_of_the_measured_figures(readme, measured):
 )
 def test_pages_are_those_of_the_measured_figures(root, measured, benchmark, pages, plots):
     page = root / "docs" / f"{benchmark}.md"
-    expected = {f"{benchmark}.{name}": table for name, table in pages(measured[benchmark]).items()}
+    expected = pages(measured[benchmark])
     assert page.read_text() == between_marks(page, benchmark, expected)
     assert page.read_text().count(f"<!-- end of {benchmark}.") == len(expected)
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page.read_text())
     assert len(pictures) == plots and [p for p in pictures if not (page.parent / p).is_file()] == []
 
 
-def test_files_that_it_links_to_exist(readme, root):
-    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme)
-    assert links and [link for link in links if not (root / link.split("#")[0]).exists()] == []
+FILE = r"(?<![\w/.:-])((?:app|train|(?:fkp|benchmarks|examples|tests|web/src)/[\w/.-]+)\.(?:py|ts|ipynb))\b"
+
+
+def test_what_pages_name_exists(root):
+    """Links, files of the project, and modules and functions of fkp, that README, docs and the card name."""
+    folders = (".", "docs", "examples", "fkp/hub/card")
+    pages = [page for folder in folders for page in (root / folder).glob("*.md")]
+    missing, found = [], 0
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        links = re.findall(r"\]\((?!https?:|#|\$)([^)#]+)", text) if "card" not in page.parts else []
+        files = [root / name for name in re.findall(FILE, text)] if page.name != "LOG.md" else []
+        for path in [*files, *(page.parent / link for link in links)]:
+            missing += [] if path.exists() else [f"{page.name}: {path}"]
+        for name in re.findall(r"\bfkp(?:\.[A-Za-z_]\w*)+", text) if page.name != "LOG.md" else ():
+            try:
+                pkgutil.resolve_name(name)
+            except (ImportError, AttributeError):
+                missing += [] if name.endswith((".git", ".js")) else [f"{page.name}: {name}"]
+        found += len(links) + len(files)
+    assert missing == [] and found > 60
+
+
+def test_the_page_that_tells_of_clips_is_right(root, tmp_path, monkeypatch) -> None:
+    """docs/video.md: its Python runs, and its limits are those of the settings."""
+    text = (root / "docs" / "video.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    film(tmp_path / "short.mp4", 2)
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace("examples/two_portraits.mp4", "short.mp4"), {})
+    assert (tmp_path / "out.mp4").is_file() and (tmp_path / "out.csv").is_file()
+    limits = Settings()
+    assert (limits.max_clip_seconds, limits.max_clip_size, limits.clips_at_once) == (60, 100_000_000, 1)
+    assert clip_jobs.LINE == 8 and "FKP_MAX_CLIP_SECONDS" in text and "FKP_MAX_CLIP_SIZE" in text

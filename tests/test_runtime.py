@@ -278,6 +278,7 @@ print(cv2.getNumThreads() > 1 or os.cpu_count() == 1)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
 def test_forked_workers(root: Path, backend: str) -> None:
@@ -311,6 +312,7 @@ assert torch.get_default_device().type == "meta" and torch.get_default_dtype() =
 """
 
 
+@pytest.mark.slow
 def test_defaults_of_torch_are_somebody_elses(root: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DEFAULTS, str(hub.BUNDLED)],

@@ -1,6 +1,8 @@
 import csv
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from fkp.training import distillation, face_task, keypoint_task
 from tests import synthetic
 from tests.loopback_hub import Client, LoopbackHub
 
-EPOCHS, STEPS = 2, 3
+EPOCHS = 2
 
 
 def untrained(seed: int) -> hub.Weights:
@@ -110,6 +112,52 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     assert_equal(whole, parts)
 
 
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_the_run_and_the_last_checkpoint_stays_good(
+    folder, tmp_path, monkeypatch, capsys
+):
+    loss, calls = keypoint_task.KeypointTask.loss, []
+    steps = keypoint_task.KeypointTask(folder, KeypointConfig(), batch_size=8).steps_per_epoch
+
+    def broken(*inputs):
+        calls.append(None)
+        value, parts = loss(*inputs)
+        return value * (math.nan if len(calls) == steps + 2 else 1), parts
+
+    monkeypatch.setattr(keypoint_task.KeypointTask, "loss", broken)
+    assert train.main(command(folder, tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert f"the loss of step {steps + 2} is not finite" in error and "checkpoint.pt is of before" in error
+    kept = checkpoint(tmp_path)
+    assert kept["step"] == steps and all(tensor.isfinite().all() for tensor in kept["model"].values())
+    monkeypatch.undo()
+    monkeypatch.setattr(export, "is_possible", lambda: False)
+    assert train.main(command(folder, tmp_path, "--resume")) == 0
+
+
+@pytest.mark.slow
+def test_a_rate_that_is_far_too_high_ends_in_a_sentence(folder, tmp_path, capsys):
+    assert train.main(command(folder, tmp_path, "--lr", "1e30", "--muon-lr", "1e30")) == 1
+    assert "is not finite; nothing was saved yet. lower --lr" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_labels_that_have_changed_since_the_checkpoint_are_told(folder, tmp_path, monkeypatch, capsys):
+    data = shutil.copytree(folder, tmp_path / "data")
+
+    def interrupted(*inputs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return loss(*inputs)
+
+    loss = keypoint_task.KeypointTask.loss
+    monkeypatch.setattr(keypoint_task.KeypointTask, "loss", interrupted)
+    assert train.main(command(data, tmp_path)) == 130
+    labels = data / "ytf/training_frames_keypoints.csv"
+    labels.write_text("\n".join(labels.read_text().splitlines()[:-1]) + "\n")
+    assert train.main(command(data, tmp_path, "--resume")) == 1
+    assert "have changed since" in capsys.readouterr().err
+
+
 @pytest.mark.writes_graphs
 @pytest.mark.slow
 def test_a_run_leaves_log_curve_preview_and_a_model_that_loads(folder, tmp_path):
@@ -121,7 +169,7 @@ def test_a_run_leaves_log_curve_preview_and_a_model_that_loads(folder, tmp_path)
     for name in ("curve.png", "preview.png"):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
     model = FaceKeypoints.from_pretrained(run / "model")
-    assert model.backend == "onnxruntime"
+    assert model.backend in ("onnxruntime", "onnxruntime-int8")  # the run wrote graphs
     assert model.metrics["validation"]["keypoints"]["nme"] > 0
     stored, other = hub.load(run / "model"), hub.load(folder / "other")
     assert_same_arrays(stored.detector_tensors, other.detector_tensors)
@@ -327,7 +375,8 @@ def test_two_processes_train_one_network(folder, tmp_path, root):
         cwd=root, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert checkpoint(tmp_path)["step"] == len(checkpoint(tmp_path)["history"]) * STEPS
+    steps = keypoint_task.KeypointTask(folder, KeypointConfig(), batch_size=8).steps_per_epoch
+    assert checkpoint(tmp_path)["step"] == EPOCHS * steps and len(checkpoint(tmp_path)["history"]) == EPOCHS
     FaceKeypoints.from_pretrained(tmp_path / "keypoints" / "model")
 
 

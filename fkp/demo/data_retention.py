@@ -1,18 +1,16 @@
-"""What visitors leave on the server, and how it is forgotten: files in one folder, sessions in memory.
+"""Data retention: what visitors leave on the server is deleted, files in one folder and sessions in memory.
 
 Gradio deletes the files that it knows of by itself (`delete_cache`), but not those it has lost sight of, as
 when an upload breaks off, nor what a session holds besides `gr.State`; where many upload at once it stops.
 """
-
-from __future__ import annotations
 
 import asyncio
 import ctypes
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,22 +31,22 @@ log = logging.getLogger(__name__)
 
 def sweeping(folder: Path) -> Callable[[Any], AbstractAsyncContextManager[None]]:
     """A lifespan for the server's app: as long as it runs, whatever is old in a folder and in memory goes."""
-
-    @asynccontextmanager
-    async def lifespan(app: Any) -> AsyncIterator[None]:
-        app.state_holder.__class__ = Sessions
-        task = asyncio.create_task(_sweep_now_and_then(folder, app.state_holder))
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    return lifespan
+    return partial(_lifespan, folder)
 
 
-async def _sweep_now_and_then(folder: Path, sessions: Any) -> None:
+@asynccontextmanager
+async def _lifespan(folder: Path, app: Any) -> AsyncIterator[None]:
+    app.state_holder.__class__ = Sessions
+    task = asyncio.create_task(_sweep(folder, app.state_holder))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _sweep(folder: Path, sessions: Any) -> None:
     orphans: dict[str, float] = {}
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
@@ -62,17 +60,13 @@ async def _sweep_now_and_then(folder: Path, sessions: Any) -> None:
             forget_calls(sessions, min(KEPT_SECONDS, UNFETCHED_SECONDS), orphans)
 
 
-class logged(suppress):
+@contextmanager
+def logged(what: Any) -> Iterator[None]:
     """Errors are logged, and nothing ends."""
-
-    def __init__(self, what: Any) -> None:
-        super().__init__(Exception)
-        self.what = what
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:  # type: ignore[override]
-        if kind is not None and issubclass(kind, Exception):
-            log.error("%s failed, and will be tried again", self.what, exc_info=error)
-        return super().__exit__(kind, error, trace)
+    try:
+        yield
+    except Exception:
+        log.exception("%s failed, and will be tried again", what)
 
 
 class Sessions(StateHolder):
@@ -83,12 +77,10 @@ class Sessions(StateHolder):
             if session_id in self.session_data:
                 self.session_data.move_to_end(session_id)
             while len(self.session_data) > self.capacity:
-                oldest_first = [name for name in self.session_data if name != session_id]
-                stateless = (name for name in oldest_first if not self.session_data[name].state_data)
-                self.drop(next(stateless, oldest_first[0]))
+                others = [name for name in self.session_data if name != session_id]  # the oldest first
+                self.drop(min(others, key=lambda name: bool(self.session_data[name].state_data)))
 
     def drop(self, session_id: str) -> None:
-        """Forget a session, and do what is to be done when its state goes."""
         try:
             self.delete_state(session_id)
         finally:
@@ -97,10 +89,7 @@ class Sessions(StateHolder):
 
 
 def forget_sessions(sessions: Any, seconds: float, stateless_seconds: float) -> None:
-    """Drop the `Sessions` that nobody has used for so many seconds.
-
-    Those that hold no state, as of calls of the API, go after `stateless_seconds`.
-    """
+    """Drop the `Sessions` unused for so many seconds; those without state, as of API calls, go sooner."""
     now = time.time()
     for name, last_used in list(sessions.time_last_used.items()):
         session = sessions.session_data.get(name)
@@ -115,11 +104,10 @@ def forget_calls(sessions: Any, seconds: float, orphans: dict[str, float]) -> No
 
     `orphans` remembers from call to call when a session was first missed. To be called in the event loop.
     """
-    queue = sessions.blocks._queue
+    queue, now = sessions.blocks._queue, time.monotonic()
     notes = (queue.pending_messages_per_session, queue.pending_event_ids_session)
     at_work = {event.session_hash for event in queue.event_ids_to_events.values()}
-    missing = set(notes[0]).union(notes[1]) - at_work - set(sessions.session_data)
-    now = time.monotonic()
+    missing = set().union(*notes) - at_work - set(sessions.session_data)
     for name in orphans.keys() - missing:
         del orphans[name]
     for name in missing:
@@ -131,27 +119,20 @@ def forget_calls(sessions: Any, seconds: float, orphans: dict[str, float]) -> No
         files.difference_update([path for path in list(files) if not os.path.exists(path)])
 
 
-_M_ARENA_MAX = -8  # from glibc's malloc.h
-
-
 def keep_memory_together() -> bool:
     """Let all threads take memory from two heaps instead of several a core; whether that could be asked for.
 
     Each heap keeps what it once had for a large picture. To be called before there are threads.
     """
-    mallopt = _glibc("mallopt")
-    return mallopt is not None and mallopt(_M_ARENA_MAX, 2) == 1
+    return _glibc("mallopt", -8, 2)  # M_ARENA_MAX of its malloc.h
 
 
 def give_memory_back() -> bool:
     """Return memory that is no longer in use to the system; whether any was."""
-    malloc_trim = _glibc("malloc_trim")
-    return malloc_trim is not None and malloc_trim(0) == 1
+    return _glibc("malloc_trim", 0)
 
 
-def _glibc(name: str) -> Any:
-    """A function of the C library; None where that is not glibc."""
-    try:
-        return getattr(ctypes.CDLL("libc.so.6"), name)
-    except (OSError, AttributeError):
-        return None
+def _glibc(function: str, *arguments: int) -> bool:
+    with suppress(OSError, AttributeError):  # another C library
+        return getattr(ctypes.CDLL("libc.so.6"), function)(*arguments) == 1
+    return False

@@ -22,8 +22,8 @@ from fkp.demo.site import Site
 
 def build(site: Site) -> gr.Blocks:
     """The page around a model."""
-    work = zerogpu.lent(clip_jobs.annotate, site.model, seconds=lambda order: 60)
-    workshop = clip_jobs.Workshop(work, site.settings.clips_at_once, site.settings.max_clip_work)
+    work = zerogpu.lent(clip_jobs.annotate, site.model, seconds=lambda spec: 60)
+    job_queue = clip_jobs.JobQueue(work, site.settings.clips_at_once, site.settings.max_clip_work)
     with components.Page(
         title="Face keypoints",
         analytics_enabled=False,
@@ -36,11 +36,11 @@ def build(site: Site) -> gr.Blocks:
             with gr.Tab("Live", id="live"):
                 live_tab.build(site)
             with gr.Tab("Video", id="video"):
-                video_tab.build(site, workshop)
+                video_tab.build(site, job_queue)
             with gr.Tab("About", id="about") as tab:
                 about.build(site, tab)
         gr.HTML(FOOTER + browser_edition(site.settings.browser_edition))
-        api.build(site, workshop)
+        api.build(site, job_queue)
     return page
 
 

@@ -282,7 +282,7 @@ def _files(checkout: Path) -> Iterator[Path]:
     try:
         project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
         package_data = project["tool"]["setuptools"]["package-data"]["fkp"]
-        patterns = ["app.py", "LICENSE", "fkp/*.py", *(f"fkp/{pattern}" for pattern in package_data)]
+        patterns = ["app.py", "LICENSE", "fkp/**/*.py", *(f"fkp/{pattern}" for pattern in package_data)]
         patterns += ["examples/*.jpg", "examples/*.mp4", "examples/SOURCES.md"]
         patterns += [f"docs/{name}" for name in about.PLOTS]
         if not (checkout / "app.py").is_file():

@@ -12,7 +12,7 @@ PART = 0.7
 """The first pass is at the middle of the picture, at this part of its width and height.
 
 NME of the second pass, which the first one frames, on 268 photos of LFPW's training part, cut at a margin
-times their tight box; uncut, at true boxes, it is 3.51 (`python benchmarks/choices.py --data DATA --step 3`):
+times their tight box; uncut, at true boxes, it is 3.51 (`git show f2d03e4:benchmarks/choices.py`):
 
 | margin | part 1 | part 0.8 | part 0.7 | part 0.6 |
 |--:|--:|--:|--:|--:|

@@ -52,9 +52,8 @@ BOX_SHIFT = 0.126
 BOX_SIZE = (1.035, 0.760)
 """The tight box's width and height, in those of YuNet's box: for that one begins at the hairline.
 
-These are medians over 918 labelled faces, training parts only, on which the IoU comes to 0.873. They and the
-figures above are made by
-`FKP_YUNET=face_detection_yunet_2023mar.onnx python benchmarks/choices.py --data DATA --step 3`.
+These are medians over 918 labelled faces, training parts only, on which the IoU comes to 0.873. The program
+that made them and the figures above: `git show f2d03e4:benchmarks/choices.py`.
 """
 
 STEP, LEAST_SIDE = 32, 64

@@ -362,7 +362,7 @@ class FaceTask:
         self.validation = [p for p in photos if p.held_out]
         self._pair: tuple[Any, dict[str, Tensor]] = (None, {})
         self._loaded: dict[Path, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        self.baits = {source: self._mined(source, miner) for source in MINED if miner is not None}
+        self.hard_negatives = {source: self._mined(source, miner) for source in MINED if miner is not None}
 
     @property
     def hidden_kernels(self) -> list[nn.Parameter]:
@@ -426,11 +426,11 @@ class FaceTask:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One photo of a mosaic (h,w,3), and the boxes (m,4) and kinds (m,) in it."""
         source = rng.choice(list(self.training), p=self.shares)
-        baits = self.baits.get(source, [])
-        if baits and rng.random() < 0.3:
-            photo, bait = baits[rng.integers(len(baits))]
+        negatives = self.hard_negatives.get(source, [])
+        if negatives and rng.random() < 0.3:
+            photo, negative = negatives[rng.integers(len(negatives))]
             image, outlines, ignore = self._load(photo)
-            transform = random_transform(rng, image, bait, size_wh)
+            transform = random_transform(rng, image, negative, size_wh)
         else:
             image, outlines, ignore = self._load(self._draw(rng, source))
             beside = source not in PORTRAITS and rng.random() < BESIDE

@@ -1,6 +1,5 @@
 """The detection benchmark: boxes are counted rightly, and pages show what was measured."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import detection, photo_sets, published
+from benchmarks import detection, photo_sets
 from benchmarks.photo_sets import NONE, Photo, PhotoSet, Seen
-from fkp import data, hub
+from fkp import data
 from fkp.training import face_task
 from tests import synthetic
 
@@ -58,28 +57,14 @@ def test_recall_by_size():
     assert photo_sets.recall([finds], 0.5, (32, np.inf)) is None and photo_sets.recall([finds], 0.5) == 50
 
 
-def test_each_photo_is_read_once_for_all_detectors():
-    times = []
-
-    def read() -> np.ndarray:
-        times.append(1)
-        return np.zeros((100, 100, 3), np.uint8)
-
+def test_what_detectors_find_comes_best_first():
     def detector(image, *, min_score=None):
         assert image.shape == (100, 100, 3) and min_score == photo_sets.LEAST_SCORE
         return np.array([NOWHERE, FACE], np.float32), np.array([0.1, 0.9], np.float32)
 
-    one = PhotoSet("photos", [Photo("a.jpg", read, np.array([FACE]), NONE, True)], 0.4)
-    found = photo_sets.detect({"one": detector, "other": detector}, one)
-    assert len(times) == 1 and found.keys() == {"one", "other"}
-    assert found["other"][0].scores.tolist() == pytest.approx([0.9, 0.1]), "best first"
-    assert found["other"][0].least_iou == 0.4
-
-
-def test_photos_spread_evenly():
-    photos = [photo(name=str(i)) for i in range(11)]
-    assert [p.name for p in photo_sets.spread(photos, 3)] == ["0", "5", "10"]
-    assert len(photo_sets.spread(photos, None)) == len(photo_sets.spread(photos, 20)) == 11
+    found = photo_sets.detect({"one": detector, "other": detector}, PhotoSet("photos", [photo([FACE])], 0.4))
+    assert found["other"][0].scores.tolist() == pytest.approx([0.9, 0.1])
+    assert found["other"][0].least_iou == 0.4 and found["one"][0].own.tolist() == [0, -1]
 
 
 def test_a_close_up_is_filled_by_its_face():
@@ -181,52 +166,6 @@ def test_sets_of_photos(folder):
     ]
     assert all(photo.held_out for photo in sets["animals"].photos)
     assert len(photo_sets.read_sets(folder, 2)["no_faces"].photos) == 2
-
-
-@pytest.fixture(scope="module")
-def figures(folder) -> dict:
-    return {"command": "python …"} | detection.measure(hub.BUNDLED, folder, limit=2, seconds=0.01)
-
-
-@pytest.mark.slow
-def test_every_table_is_of_the_measured_figures(figures):
-    figures = json.loads(json.dumps(figures, allow_nan=False))  # as they come back from metrics.json
-    pages = detection.pages(figures)
-    for text in (detection.short(figures), *pages.values()):
-        assert "None" not in text and "nan" not in text
-    own = figures["wider"][-1]
-    assert f"| fkp | own threshold | {own['threshold']:.3f} |" in pages["wider"]
-    assert f"fkp {figures['speed']['rows'][0]['ms']:.1f} ms" in detection.short(figures)
-    assert 0 < figures["graphs_mb"]["fkp"] < 5
-
-
-@pytest.mark.slow
-def test_the_page_has_a_place_for_every_table(figures, tmp_path, monkeypatch, root):
-    monkeypatch.setattr(published, "ROOT", tmp_path)
-    (tmp_path / "docs").mkdir()
-    for name in ("README.md", "docs/detection.md"):
-        shutil.copy(root / name, tmp_path / name)
-    pages, short = detection.pages(figures), detection.short(figures)
-    published.publish(tmp_path, "detection", figures, short, pages)
-    kept = json.loads((tmp_path / "metrics.json").read_text())["detection"]
-    assert detection.short(kept) in (tmp_path / "README.md").read_text()
-    page = (tmp_path / "docs/detection.md").read_text()
-    assert all(table in page for table in detection.pages(kept).values())
-    assert page.count("<!-- end of ") == len(pages)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--write", "--limit", "9"], "figures of a part of the pictures are not published"),
-        (["--limit", "1"], "two pictures or more"),
-        (["--yunet", "nowhere.onnx"], "there is no file nowhere.onnx"),
-    ],
-)
-def test_wrong_command_lines(arguments, sentence, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        detection.main(["--data", "nowhere", *arguments])
-    assert stopped.value.code == 2 and sentence in capsys.readouterr().err
 
 
 def test_the_test_sets_are_not_trained_on(shared_data):

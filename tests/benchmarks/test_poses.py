@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import poses
+from benchmarks import faces, poses
 from tests import synthetic
 
 
@@ -13,7 +13,7 @@ def test_errors_by_pose_count_labelled_points_alone() -> None:
     truth[1, :10] = np.nan
     groups = np.array(["frontal", "left", "right", "frontal"])
     size = [np.sqrt((np.nanmax(t, axis=0) - np.nanmin(t, axis=0)).prod()) for t in truth]
-    found = poses.by_pose(said, truth, groups)
+    found = faces.nme_box_by_pose(said, truth, groups)
     assert {pose: rows["n"] for pose, rows in found.items()} == {"frontal": 2, "profile": 2, "all": 4}
     assert found["frontal"]["nme_box"] == 0
     assert found["profile"]["nme_box"] == pytest.approx(50 * (3 / size[1] + 6 / size[2]), abs=1e-3)
@@ -31,7 +31,7 @@ def test_visibility_is_judged_against_visible_points() -> None:
 
 def test_scores_count_where_the_eyes_have_labels() -> None:
     truth = np.stack([synthetic.face(60)] * 2)
-    said = poses.Said(truth + 0.0, np.full((2, 68), 0.7), np.ones((2, 68)))
+    said = faces.Placed(truth + 0.0, *np.full((3, 2, 68), 0.7))
     truth[1, 36] = np.nan
-    said.keypoint_scores[1] = 0.0
+    said.scores[1] = 0.0
     assert poses.of_scores(said, truth) == pytest.approx(0.3)

@@ -117,6 +117,14 @@ def test_notes_of_calls_go_with_their_sessions(sessions, tmp_path):
     assert page.upload_file_set == {str(tmp_path / "kept.png")}
 
 
+async def until_swept(folder, holder):
+    async with data_retention.sweeping(folder)(SimpleNamespace(state_holder=holder)):
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+            if not list(folder.iterdir()) and not holder.session_data:
+                break
+
+
 def test_sweeping_goes_on_as_long_as_the_app_runs(folder, sessions, monkeypatch):
     holder, deleted = sessions
     age(holder, 4000)
@@ -124,11 +132,7 @@ def test_sweeping_goes_on_as_long_as_the_app_runs(folder, sessions, monkeypatch)
     monkeypatch.setattr(data_retention, "KEPT_SECONDS", 0)
 
     async def run():
-        async with data_retention.sweeping(folder)(SimpleNamespace(state_holder=holder)):
-            for _ in range(500):
-                await asyncio.sleep(0.01)
-                if not list(folder.iterdir()) and not holder.session_data:
-                    break
+        await until_swept(folder, holder)
         (folder / "later").write_text("after the end")
         await asyncio.sleep(0.05)
 
@@ -155,14 +159,7 @@ def test_sweeping_goes_on_after_anything_that_fails(folder, sessions, monkeypatc
     monkeypatch.setattr(data_retention, "give_memory_back", refuse)
     monkeypatch.setattr(data_retention, "forget_calls", refuse)
 
-    async def run():
-        async with data_retention.sweeping(folder)(SimpleNamespace(state_holder=holder)):
-            for _ in range(500):
-                await asyncio.sleep(0.01)
-                if not list(folder.iterdir()) and not holder.session_data:
-                    break
-
-    asyncio.run(run())
+    asyncio.run(until_swept(folder, holder))
     assert list(folder.iterdir()) == [] and not holder.session_data and deleted == ["photos"]
     told = caplog.text
     assert "no visitor" in told and "no caller" in told and "a folder" in told
@@ -184,6 +181,7 @@ def test_where_all_hold_state_the_longest_away_goes_with_what_it_holds(sessions)
     assert "visitor" not in holder.session_data and deleted[0] == "photos"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to give memory back")
 def test_memory_that_is_no_longer_in_use_goes_back_to_the_system() -> None:
     code = """
@@ -195,7 +193,7 @@ def resident():
         return int(file.read().split()[1])
 
 assert data_retention.keep_memory_together()
-malloc, free = data_retention._glibc("malloc"), data_retention._glibc("free")
+malloc, free = ctypes.CDLL("libc.so.6").malloc, ctypes.CDLL("libc.so.6").free
 malloc.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 before = resident()
 blocks = [malloc(ctypes.c_size_t(100_000)) for _ in range(1000)]

@@ -96,6 +96,15 @@ def test_a_space_says_what_it_is_called():
     assert from_environment({"SPACE_HOST": "me-demo.hf.space"}).hosts == ()
 
 
+def test_a_space_says_where_its_source_is():
+    space = {"SYSTEM": "spaces", "SPACE_ID": "me/demo"}
+    assert from_environment(space).source == "https://huggingface.co/spaces/me/demo/tree/main"
+    assert from_environment(space | {"FKP_SOURCE": "https://a.org/fkp"}).source == "https://a.org/fkp"
+    assert from_environment({"SPACE_ID": "me/demo"}).source is None
+    with pytest.raises(SettingsError, match="FKP_SOURCE is 'javascript:x', where an address"):
+        from_environment({"FKP_SOURCE": "javascript:x"})
+
+
 def test_help_has_a_line_for_each():
     lines = settings.help_text().splitlines()
     assert len(lines) == len(fields(Settings))

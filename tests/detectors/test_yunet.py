@@ -15,10 +15,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import choices
 from fkp import FaceKeypoints, geometry, hub, images
-from fkp.detectors import single_face, yunet
-from tests import synthetic
+from fkp.detectors import yunet
 from tests.loopback_hub import Commit, LoopbackHub, Repository, fresh_process
 
 SIZES = (40.0, 60.0)
@@ -303,45 +301,10 @@ def test_the_model_with_yunet(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
 # --- the constants ------------------------------------------------------------------------------------------
 
 
-def test_the_fit_of_the_box() -> None:
-    rng = np.random.default_rng(0)
-    corner, size = rng.uniform(0, 500, (50, 2)), rng.uniform(40, 200, (50, 2))
-    own = np.concatenate([corner, corner + size], axis=1)
-    fit = choices.fit(own, yunet.tight(own))
-    assert fit == pytest.approx([0, yunet.BOX_SHIFT, *yunet.BOX_SIZE], abs=1e-6)
-    assert choices.fit(own, own) == [0, 0, 1, 1]
-
-
-def test_where_a_picture_is_cut_around_a_face() -> None:
-    box = np.array([100.0, 150, 160, 230])
-    low, high = choices.cut((400, 500), box, 1.5, hair=False)
-    assert (low.tolist(), high.tolist()) == ([85, 130], [176, 251])
-    low, high = choices.cut((400, 500), box, 1.0, hair=True)
-    assert yunet.tight(np.concatenate([low, high - 1])[None].astype(float)) == pytest.approx(box[None], abs=1)
-    low, high = choices.cut((240, 150), box, 2.0, hair=False)
-    assert (low.tolist(), high.tolist()) == ([70, 110], [150, 240])
-
-
-@pytest.mark.slow
-def test_the_benchmark_of_the_constants(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Made-up faces are redder than what is behind them."""
-    folder = synthetic.data_folder(tmp_path / "data", faces=4)
-    monkeypatch.setattr("sys.argv", ["choices.py", "--data", str(folder), "--step", "2"])
-    monkeypatch.setattr(choices, "MARGINS", (1.3,))
-    monkeypatch.setenv("FKP_YUNET", str(file))
-    part = single_face.PART
-    assert choices.main() == 0 and single_face.PART == part
-    out, _ = capsys.readouterr()
-    rows = {line.split("|")[1].split(",")[0].strip(): line for line in out.splitlines() if "|" in line}
-    assert {"YouTube Faces", "LFPW", "HELEN", "AFW", "all", "0.8", "640", "tight", "hair"} <= rows.keys()
-    assert rows["0.5"].count("100.0 %") == 4 and rows["0.9"].endswith("| 0.0 % | 0.0 % | 0.0 % | 0.0 % | 0 |")
-    monkeypatch.setenv("FKP_YUNET", str(tmp_path / "no.onnx"))
-    assert choices.main() == 0
-    out, err = capsys.readouterr()
-    assert err.startswith("YuNet is left out: YuNet's file ")
-    assert "| tight, 1.3 |" in out and "| LFPW" not in out
+def test_the_tight_box_in_yunets() -> None:
+    """Of a box of 100 × 200: 103.5 × 152, with its middle a bit lower (0.126 of the height)."""
+    tight = yunet.tight(np.array([[0.0, 0, 100, 200]]))
+    assert tight == pytest.approx(np.array([[50 - 51.75, 125.2 - 76, 50 + 51.75, 125.2 + 76]]))
 
 
 # --- the real file ------------------------------------------------------------------------------------------

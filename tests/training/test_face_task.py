@@ -186,14 +186,14 @@ def test_what_a_miner_takes_for_a_face_is_shown_more_often(folder: Path) -> None
 
     task = FaceTask(folder, config=SMALL, miner=Miner())  # type: ignore[arg-type]
     for source in face_task.FACELESS:
-        mined = {photo.path.name for photo, _ in task.baits[source]}
+        mined = {photo.path.name for photo, _ in task.hard_negatives[source]}
         # Never on a face, or what may be one; never what is held out.
         corner = np.array([[0.0, 0, 20, 20]])
         known = {p.path.name: np.concatenate([p.boxes, p.ignore]) for p in task.training[source]}
         free = {name for name, box in known.items() if geometry.iou(corner, box).max(initial=0) < 0.1}
         assert mined == free
-        assert all(bait.max() == pytest.approx(20) for _, bait in task.baits[source])
-    assert not FaceTask(folder, config=SMALL).baits
+        assert all(negative.max() == pytest.approx(20) for _, negative in task.hard_negatives[source])
+    assert not FaceTask(folder, config=SMALL).hard_negatives
     assert (task.batch(0)["kinds"] == FACE).any()
 
 

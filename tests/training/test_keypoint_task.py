@@ -234,7 +234,6 @@ def test_a_teacher_tells_of_faces_without_labels(tmp_path):
     folder = synthetic.data_folder(tmp_path)
     with open(folder / "face_boxes.csv", "a") as boxes:
         boxes.write("wider/train/a.jpg,20,20,80,90,wider,\n" * 4)
-    (folder / "wider/train").mkdir(parents=True)
     shutil.copy(sorted((folder / "300w/afw").iterdir())[0], folder / "wider/train/a.jpg")
     task = keypoint_task.KeypointTask(folder, KEYPOINTNET, batch_size=16)
     labelled, shown = len(task.labels), len(task.training)
