@@ -42,7 +42,7 @@ from fkp.demo import (  # noqa: E402
     data_retention,
     live,
     mcp_answers,
-    own_head,
+    meta_tags,
     page,
     photos,
     request_guard,
@@ -102,11 +102,11 @@ def launch(
         state_session_capacity=SESSIONS,
         app_kwargs={
             "lifespan": request_guard.guarded(data_retention.sweeping(uploads), rules),
-            "middleware": [Middleware(own_head.OwnHead)],
+            "middleware": [Middleware(meta_tags.MetaTags)],
         },
         **options,
     )
-    request_guard.impatient(blocks.server)
+    request_guard.limit_connections(blocks.server)
     return address
 
 

@@ -10,6 +10,7 @@ metadata of its file. The CSV has x, y and the confidence of each of the 68 poin
 
 import argparse
 import json
+import math
 import os
 import sys
 
@@ -28,12 +29,30 @@ def read(path: str) -> np.ndarray:
     return np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))  # phones turn by a tag
 
 
-def weights(positions: np.ndarray, length: int, reach: float) -> np.ndarray:
-    """What each of `length` pixels gives to a sample at each position: a tent, as in bilinear sampling.
+def shrunk(image: np.ndarray, factor: int) -> np.ndarray:
+    """The means of factor × factor pixels, the last of them with the edge repeated."""
+    height, width = image.shape[:2]
+    image = np.pad(image, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
+    rows, columns = image.shape[0] // factor, image.shape[1] // factor
+    sums = image.reshape(rows, factor, columns, factor, 3).sum(axis=(1, 3), dtype=np.int64)
+    return (sums + 2) // 4 if factor == 2 else np.rint(sums / factor**2)  # as OpenCV rounds
 
-    It reaches so many pixels to either side: more than one where samples are rarer than pixels.
+
+def sampled(image: np.ndarray, first: np.ndarray, scale: float, size: int) -> np.ndarray:
+    """A square of an image (H,W,3), linear between its pixels and black beyond its edge.
+
+    `first` (2,) xy is where the first of `size` × `size` samples is taken, `scale` pixels lie between them.
     """
-    return np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(length)) / reach) / reach
+    factor = max(1, int(scale))  # where samples are rarer than pixels, these are averaged before
+    slices, weights = [], []
+    for start, length in zip(first[::-1], image.shape[:2], strict=True):
+        low = min(max(math.floor(start - scale) - factor, 0), length)
+        end = min(max(math.ceil(start + scale * size) + 1 + factor, 0), length)
+        slices.append(slice(low, end))
+        at = (start + scale * np.arange(size) - low - (factor - 1) / 2) / factor
+        weights.append(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(-(-(end - low) // factor)))))
+    part = shrunk(image[tuple(slices)], factor)
+    return np.tensordot(weights[0], weights[1] @ part, axes=(1, 0)).round().astype(np.uint8)
 
 
 def keypoints(session: onnxruntime.InferenceSession, image: np.ndarray, box: list[float]) -> np.ndarray:
@@ -47,13 +66,7 @@ def keypoints(session: onnxruntime.InferenceSession, image: np.ndarray, box: lis
     side = max(x2 - x1, y2 - y1)
     scale = side * margin / size
     first = np.array([x1 + x2, y1 + y2]) / 2 - scale * (size - 1) / 2
-    height, width = image.shape[:2]
-    columns, rows = (
-        weights(start + scale * np.arange(size), length, max(1, int(scale)))
-        for start, length in zip(first, (width, height), strict=True)
-    )
-    crop = np.tensordot(rows, columns @ image.astype(np.float64), axes=(1, 0))
-    crops = crop.round().astype(np.uint8).transpose(2, 0, 1)[None]
+    crops = sampled(image, first, scale, size).transpose(2, 0, 1)[None]
 
     default = np.array([0])  # the labelling style: 0, or 1 + an index into the metadata's label_styles
     feed = {"crops": crops, "label_style": default}

@@ -125,6 +125,23 @@ class CropTransform:
         (a, b, x), (c, d, y) = self.image_to_crop.tolist()
         return np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / (a * d - b * c)
 
+    def rounded(self) -> CropTransform:
+        """Nearly the same square crop, not mirrored: its scale is rounded to 0.5 %, its angle to a quarter
+        degree, and its place to a quarter of its pixels.
+
+        One pixel in 10000 that is one level brighter moves the points of a network in 8-bit integers by up
+        to a quarter of a pixel. Rounded, the crop of a face is the same to the last pixel on every machine
+        and in a browser, though their boxes differ in the last bit.
+        """
+        (a, b, _), (size, _) = self.image_to_crop[0].tolist(), self.size_wh
+        octave, middle = math.log2(math.hypot(a, b)), (size - 1) / 2
+        factor, angle = 2 ** (round(128 * octave) / 128), round(4 * math.degrees(math.atan2(b, a))) / 4
+        step = 2.0 ** -math.floor(octave) / 4
+        centre = np.round(self.to_image(np.full(2, middle)) / step) * step
+        cos, sin = factor * math.cos(math.radians(angle)), factor * math.sin(math.radians(angle))
+        linear = np.array([[cos, sin], [-sin, cos]])
+        return CropTransform(np.column_stack([linear, middle - linear @ centre]), self.size_wh)
+
     @property
     def mirrors(self) -> bool:
         """Whether left and right change sides."""

@@ -322,17 +322,23 @@ class FaceKeypoints:
                 placed = placed.surer(_rows(turned, more == turn), unsure)
         again = unsure if self.passes == "auto" else np.arange(len(of))
         if len(again):
+            crop_size, margin = self.config.crop_size, self.config.margin
+            framed = [geometry.upright(placed.keypoints[i], crop_size, margin) for i in again]
             crops = [
-                geometry.upright(placed.keypoints[i], self.config.crop_size, self.config.margin)
-                or placed.transforms[i]
-                for i in again
+                self._reproducible(crop) if crop else placed.transforms[i]
+                for i, crop in zip(again, framed, strict=True)
             ]
             placed = placed.surer(self._pass(pictures, of[again], crops), again)
         return placed
 
     def _crop(self, box: np.ndarray, turn: int) -> geometry.CropTransform:
         size, margin = self.config.crop_size, self.config.margin
-        return geometry.CropTransform.around_box(box, size, margin, angle=90.0 * (turn % 4))
+        crop = geometry.CropTransform.around_box(box, size, margin, angle=90.0 * (turn % 4))
+        return self._reproducible(crop)
+
+    def _reproducible(self, crop: geometry.CropTransform) -> geometry.CropTransform:
+        """The crop for the network that runs: only 8-bit integers need it rounded."""
+        return crop.rounded() if self.runner.name == "onnxruntime-int8" else crop
 
     def _pass(
         self, pictures: Sequence[np.ndarray], of: np.ndarray, transforms: Sequence[geometry.CropTransform]

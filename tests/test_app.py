@@ -30,8 +30,8 @@ import app
 from fkp import hub, images, report
 from fkp.demo import batching, clip_jobs, data_retention, options, photo_tab, video_tab
 from fkp.demo import page as page_module
-from fkp.demo.clip_jobs import Reel
-from fkp.demo.latest_action import Turns
+from fkp.demo.clip_jobs import ClipSession
+from fkp.demo.latest_action import LatestAction
 from fkp.demo.photos import Album
 from fkp.demo.settings import Settings
 from fkp.demo.site import Site
@@ -82,7 +82,7 @@ class Visitor:
     def __init__(self, page: gr.Blocks) -> None:
         self.page = page
         self.functions = {event.name: event.fn for event in page.fns.values() if event.fn}
-        self.kept, self.shown, self.clock = Turns(Album()), {}, 0
+        self.kept, self.shown, self.clock = LatestAction(Album()), {}, 0
 
     @property
     def album(self) -> Album:
@@ -371,7 +371,7 @@ def test_saving_what_is_no_longer_there_is_told(page, visitor, uploads):
         saves(page)["Save picture"](album, *LOOKS)
     for save in saves(page).values():
         with pytest.raises(gr.Error, match="There is no photo any more. Please choose it again."):
-            save(Turns(Album()), *LOOKS)
+            save(LatestAction(Album()), *LOOKS)
 
 
 # --- Clips ----------------------------------------------------------------------------------------------
@@ -382,7 +382,7 @@ class Viewer(Visitor):
 
     def __init__(self, page: gr.Blocks) -> None:
         super().__init__(page)
-        self.kept = Turns(Reel())
+        self.kept = LatestAction(ClipSession())
 
     @property
     def told(self) -> str:
@@ -506,8 +506,8 @@ def test_a_visitor_who_goes_away_ends_the_work(viewer, uploads):
     [(5, 1, "Waiting: 1 clip of others is before yours."), (0, 0, "Too many clips are being worked on.")],
 )
 def test_those_who_wait_are_told_and_too_many_are_refused(viewer, clip, monkeypatch, room, ahead, told):
-    monkeypatch.setattr(clip_jobs.Workshop, "room", room)
-    monkeypatch.setattr(clip_jobs.Workshop, "ahead_of", lambda *_: ahead)
+    monkeypatch.setattr(clip_jobs.JobQueue, "room", room)
+    monkeypatch.setattr(clip_jobs.JobQueue, "ahead_of", lambda *_: ahead)
     monkeypatch.setattr(video_tab, "TELL_SECONDS", 0.01)
     steps = viewer.take(clip).steps("follow", *CLIP_LOOKS, viewer.now)
     assert any(told in str(step) for step in steps)

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
 
 const here = dirname(fileURLToPath(import.meta.url)), root = join(here, ".."), dist = join(here, "dist");
-const ort = join(here, "node_modules/onnxruntime-web/dist");
+const shared = join(root, "fkp/demo/static"), ort = join(here, "node_modules/onnxruntime-web/dist");
 const examples = readdirSync(join(root, "examples")).filter((name) => name.endsWith(".jpg"));
 
 /** Weights, runtime and examples beside the scripts; and their list, with a version, in the service worker. */
@@ -21,7 +21,7 @@ function beside() {
       };
       const weights = join(root, "fkp/weights");
       copy(weights, "model", "config.json");
-      for (const name of ["detector.onnx", "keypoints.onnx"]) copy(join(weights, "onnx"), "model/onnx", name);
+      for (const name of readdirSync(join(weights, "onnx"))) copy(join(weights, "onnx"), "model/onnx", name);
       for (const variant of [".wasm", ".jspi"]) copy(ort, "ort", `ort${variant}.min.mjs`);
       for (const variant of ["", ".jspi"]) {
         for (const kind of ["mjs", "wasm"]) copy(ort, "ort", `ort-wasm-simd-threaded${variant}.${kind}`);
@@ -34,8 +34,8 @@ function beside() {
       for (const file of files) hash.update(file).update(readFileSync(join(dist, file)));
       const values = {
         __VERSION__: hash.digest("hex").slice(0, 16),
-        // Of the runtimes a browser needs one: the page keeps that.
-        __FILES__: files.filter((file) => !file.startsWith("ort/")).join(" "),
+        // Of the runtimes and of the graphs a browser needs one each: the page keeps that.
+        __FILES__: files.filter((file) => !/^(ort|model\/onnx)\//.test(file)).join(" "),
       };
       for (const name of ["index.html", "service-worker.js"]) {
         let text = readFileSync(join(dist, name), "utf8");
@@ -46,11 +46,25 @@ function beside() {
   };
 }
 
+/** What the page shares with the Gradio page: its scripts, which find `element`, `props` and `trigger` there, as functions of
+ * them; and the camera's panel. */
+function fromGradio() {
+  const panel = {
+    least: "50", by_part: "", by_confidence: "", hint: "What the camera sees is looked at in this browser and sent nowhere; none of it is kept.",
+  };
+  return {
+    name: "from-gradio",
+    transform: (code, id) => (id.endsWith("?element") ? `export default (element, props, trigger) => {\n${code}\n};` : undefined),
+    transformIndexHtml: { order: "pre", handler: (html) => html.replace("<!-- live.html -->", () =>
+      readFileSync(join(shared, "live.html"), "utf8").replace(/\$\{(\w+)\}/g, (_, name) => panel[name])) },
+  };
+}
+
 export default defineConfig({
   base: "./",
   root: here,
   define: { __EXAMPLES__: JSON.stringify(examples) },
-  plugins: [beside()],
+  plugins: [fromGradio(), beside()],
   build: {
     target: "es2022",
     assetsInlineLimit: 0,

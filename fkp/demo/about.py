@@ -42,7 +42,8 @@ def build(site: Site, tab: gr.Tab) -> None:
         page = address.partition("?")[0].partition("#")[0]
         on_hub = site.settings.model if _HUB_ID.fullmatch(site.settings.model or "") else None
         ways = programs(page, site.settings.mcp)
-        return text(model.metrics, model.describe()[1:], plots, ways, links(on_hub))
+        where = links(on_hub, site.settings.source)
+        return text(model.metrics, model.describe()[1:], plots, ways, where)
 
     tab.select(tell, None, shown, api_visibility="private")
 
@@ -73,12 +74,16 @@ curl -sN $page/call/detect/$id"""
     )
 
 
-def links(on_hub: str | None) -> str:
-    """Where the model comes from, if from the Hub."""
-    if on_hub is None:
-        return "<p>The weights are those that the package brings along.</p>"
-    name = html.escape(on_hub)
-    return f'<p>The weights: <a href="https://huggingface.co/{name}">{name}</a> on the Hugging Face Hub.</p>'
+def links(on_hub: str | None, source: str | None = None) -> str:
+    """Where the model comes from, and the address of source and documentation if that is known."""
+    weights = "The weights are those that the package brings along."
+    if on_hub is not None:
+        name = html.escape(on_hub)
+        weights = f'The weights: <a href="https://huggingface.co/{name}">{name}</a> on the Hugging Face Hub.'
+    if source is None:
+        return f"<p>{weights}</p>"
+    address = html.escape(source)
+    return f'<p>{weights} <a href="{address}">Source and documentation</a> of this page.</p>'
 
 
 def text(

@@ -20,7 +20,7 @@ NO_STYLE = "none"
 """What `label_style` None is called, for a choice needs a name."""
 
 
-def build(site: Site, workshop: clip_jobs.Workshop) -> None:
+def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
     """What programs may call: /detect, /annotate and /track, and nothing else."""
     model, limits = site.model, site.settings
 
@@ -43,7 +43,7 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
             "eye_openness", "mouth_openness"}]}, in pixels of the picture, largest face first; scores are 0 to
             1.
         """
-        with look(picture, min_score, max_faces, passes, label_style, request) as (opened, faces):
+        with detected(picture, min_score, max_faces, passes, label_style, request) as (opened, faces):
             return report.record(picture.name, opened.size_wh[::-1], photos.in_file(opened, faces))
 
     def annotate(
@@ -64,7 +64,7 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
         Returns:
             The same picture with its faces drawn on it, as PNG.
         """
-        with look(picture, min_score, max_faces, passes, label_style, request) as (opened, faces):
+        with detected(picture, min_score, max_faces, passes, label_style, request) as (opened, faces):
             drawn = draw.draw(opened.image, faces, options.style(show, point_size))
         return str(photos.write_png(site.uploads, f"{picture.stem}_keypoints.png", drawn))
 
@@ -80,15 +80,15 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
             {"video", "width", "height", "frames": [{"frame": from 0, "time": seconds, "faces": [as of detect,
             each with "face", the number that it keeps throughout the clip]}]}
         """
-        info = clip_jobs.look(clip, limits)
+        info = clip_jobs.probe(clip, limits)
         if info.problem:
             raise gr.Error(info.problem, print_exception=False)
-        order = clip_jobs.order(
+        spec = clip_jobs.job_spec(
             clip, draw.Style(), False, limits, site.uploads,
             max_faces=round(max_faces), min_score=min_score, drawn=False,
         )  # fmt: skip
         try:
-            job = workshop.begin(order, visitors.name(request))
+            job = job_queue.begin(spec, visitors.name(request))
         except clip_jobs.BusyError as error:
             raise gr.Error(str(error), print_exception=False) from None
         try:
@@ -96,13 +96,13 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
                 pass
             if not job.done:
                 raise gr.Error(job.problem or "The work was stopped.", print_exception=False)
-            found: dict[str, Any] = json.loads(order.json.read_text(encoding="utf-8"))
+            found: dict[str, Any] = json.loads(spec.json.read_text(encoding="utf-8"))
             return found
         finally:
             job.forget()
 
     @contextmanager
-    def look(
+    def detected(
         picture: Path, min_score: float, max_faces: float, passes: str, label_style: str, request: gr.Request
     ) -> Iterator[tuple[images.Reduced, Faces]]:
         chosen = model.with_options(
@@ -141,5 +141,5 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
         )
         gr.Button("Track").click(
             track, [clip, *which], frames, api_name="track",
-            concurrency_id="clips", concurrency_limit=workshop.room + 1,
+            concurrency_id="clips", concurrency_limit=job_queue.room + 1,
         )  # fmt: skip

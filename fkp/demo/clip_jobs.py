@@ -1,6 +1,6 @@
 """A visitor's clip: checked when it comes, worked on in its turn, stopped when asked, and forgotten.
 
-A clip takes as long as a hundred photos, so a `Workshop` does few at a time, in threads of its own, while the
+A clip takes as long as a hundred photos, so a `JobQueue` does few at a time, in threads of its own, while the
 others wait in line; what asks for photos is served meanwhile.
 """
 
@@ -45,7 +45,7 @@ class BusyError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Footage:
+class ClipInfo:
     """A clip that was given, or `problem`, a sentence about it.
 
     `seconds` and `frames` are as `clips.Clip` has them, None where the file does not say.
@@ -60,7 +60,7 @@ class Footage:
 
 
 @dataclass(frozen=True)
-class Order:
+class JobSpec:
     """What is to be made of a clip, in a folder: three files. `numbers` writes each face's number over it,
     the faces looked for are `max_faces` at most, of at least `min_score`."""
 
@@ -72,7 +72,7 @@ class Order:
     max_faces: int
     min_score: float | None = None
     recorded: bool = False
-    """Whether the numbers are there already, those of an earlier order, and are only to be drawn."""
+    """Whether the numbers are there already, those of an earlier spec, and are only to be drawn."""
     drawn: bool = True
     """Whether there is to be a film at all."""
 
@@ -97,13 +97,13 @@ def limits(settings: Settings) -> Limits:
     return Limits(settings.max_clip_seconds, MAX_PIXELS, settings.max_clip_size, settings.max_clip_frames)
 
 
-def look(path: Path, settings: Settings) -> Footage:
+def probe(path: Path, settings: Settings) -> ClipInfo:
     """What can be told of a clip before the work; what cannot be worked on gets a `problem`."""
     try:
         with Clip(path, limits(settings), threads=1) as clip:
-            return Footage(path, "", clip.size_wh, clip.seconds, clip.frames, clip.sound is not None)
+            return ClipInfo(path, "", clip.size_wh, clip.seconds, clip.frames, clip.sound is not None)
     except ClipError as error:
-        return Footage(path, _problem(path, error))
+        return ClipInfo(path, _problem(path, error))
 
 
 def poster(path: Path, height: int = 160) -> bytes:
@@ -115,7 +115,7 @@ def poster(path: Path, height: int = 160) -> bytes:
     return cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
-def order(
+def job_spec(
     path: Path,
     style: draw.Style,
     numbers: bool,
@@ -124,43 +124,43 @@ def order(
     *,
     max_faces: int | None = None,
     min_score: float | None = None,
-    recorded: Order | None = None,
+    recorded: JobSpec | None = None,
     drawn: bool = True,
-) -> Order:
-    """An order whose files will lie in a new folder within `folder`; the numbers of a `recorded` one are
+) -> JobSpec:
+    """A spec whose files will lie in a new folder within `folder`; the numbers of a `recorded` one are
     copied there, if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     own = Path(tempfile.mkdtemp(dir=folder))
     most = min(max_faces or settings.max_faces, settings.max_faces)
-    new = Order(path, own, limits(settings), style, numbers, most, min_score, recorded is not None, drawn)
+    new = JobSpec(path, own, limits(settings), style, numbers, most, min_score, recorded is not None, drawn)
     if recorded is not None:
         shutil.copy(recorded.json, new.json)
         shutil.copy(recorded.csv, new.csv)
     return new
 
 
-def annotate(model: FaceKeypoints, order: Order) -> Generator[video.Progress, Any]:
-    """Fulfil an order, as `video.annotate` does."""
+def annotate(model: FaceKeypoints, spec: JobSpec) -> Generator[video.Progress, Any]:
+    """Do what a spec says, as `video.annotate` does."""
     return video.annotate(
-        order.clip,
-        order.film if order.drawn else None,
+        spec.clip,
+        spec.film if spec.drawn else None,
         model,
-        json_file=None if order.recorded else order.json,
-        csv_file=None if order.recorded or not order.drawn else order.csv,
-        name=order.clip.name,
-        limits=order.limits,
-        style=order.style,
-        numbers=order.numbers,
-        min_score=order.min_score,
-        max_faces=order.max_faces,
+        json_file=None if spec.recorded else spec.json,
+        csv_file=None if spec.recorded or not spec.drawn else spec.csv,
+        name=spec.clip.name,
+        limits=spec.limits,
+        style=spec.style,
+        numbers=spec.numbers,
+        min_score=spec.min_score,
+        max_faces=spec.max_faces,
         threads=1,  # more would be taken from those who wait for a photo
-        recorded=order.json if order.recorded else None,
+        recorded=spec.json if spec.recorded else None,
     )
 
 
-def faces_seen(order: Order) -> int:
+def faces_seen(spec: JobSpec) -> int:
     """How many faces a clip that is done has shown."""
-    frames = json.loads(order.json.read_text(encoding="utf-8"))["frames"]
+    frames = json.loads(spec.json.read_text(encoding="utf-8"))["frames"]
     return max((face["face"] for frame in frames for face in frame["faces"]), default=0)
 
 
@@ -168,11 +168,11 @@ SURE, GUESS, NONE = 2, 1, 0
 """What is known of a frame at best: a face, a face whose points are a guess, no face."""
 
 
-def timeline(order: Order) -> list[tuple[float, float, int]]:
+def timeline(spec: JobSpec) -> list[tuple[float, float, int]]:
     """Stretches of a clip that is done: from, to, in seconds, and the best of `SURE`, `GUESS`, `NONE` in
     them."""
     stretches: list[tuple[float, float, int]] = []
-    frames = json.loads(order.json.read_text(encoding="utf-8"))["frames"]
+    frames = json.loads(spec.json.read_text(encoding="utf-8"))["frames"]
     for frame in frames:
         state = max((GUESS if face["guess"] else SURE for face in frame["faces"]), default=NONE)
         if stretches and stretches[-1][2] == state:
@@ -183,18 +183,18 @@ def timeline(order: Order) -> list[tuple[float, float, int]]:
     return stretches
 
 
-Work = Callable[[Order], Generator[video.Progress, Any]]
-"""What fulfils an order, step by step."""
+Work = Callable[[JobSpec], Generator[video.Progress, Any]]
+"""What does as a spec says, step by step."""
 
 
 class Job:
-    """An order in a workshop; `order` says where its files are when it is `done`.
+    """What a spec asks for, in a queue; `spec` says where its files are when it is `done`.
 
     `progress` is the newest, None until it begins; `problem` is a sentence when it has failed.
     """
 
-    def __init__(self, order: Order, visitor: str = "") -> None:
-        self.order, self.visitor = order, visitor
+    def __init__(self, spec: JobSpec, visitor: str = "") -> None:
+        self.spec, self.visitor = spec, visitor
         self.progress: video.Progress | None = None
         self.problem = ""
         self.done = self.stopped = False
@@ -217,37 +217,37 @@ class Job:
         """The same, and delete its files if it is done already."""
         self.stop()
         if self.ended:
-            shutil.rmtree(self.order.folder, ignore_errors=True)
+            shutil.rmtree(self.spec.folder, ignore_errors=True)
 
     def run(self, work: Work, seconds: float = math.inf) -> None:
         """Do it, unless it is stopped, or takes longer than so many seconds; raises nothing."""
         ends = time.monotonic() + seconds
         try:
-            with closing(work(self.order)) as steps:
+            with closing(work(self.spec)) as steps:
                 for self.progress in steps:
                     if self.stopped:
                         return
                     if time.monotonic() > ends:
                         longer = f"takes longer than the {seconds:g} s that are worked on a clip here"
-                        self.problem = f"{self.order.clip.name}: {longer}. Please choose a shorter one."
+                        self.problem = f"{self.spec.clip.name}: {longer}. Please choose a shorter one."
                         return
             self.done = True
         except ClipError as error:
-            self.problem = _problem(self.order.clip, error)
+            self.problem = _problem(self.spec.clip, error)
         except Exception:  # the line goes on
             traceback.print_exc(file=sys.stderr)
-            self.problem = f"{self.order.clip.name}: something went wrong here. Please try again."
+            self.problem = f"{self.spec.clip.name}: something went wrong here. Please try again."
 
     def end(self) -> None:
         """Tell that it is over; without a result, nothing is left of it."""
         if self.stopped or not self.done:
-            shutil.rmtree(self.order.folder, ignore_errors=True)
+            shutil.rmtree(self.spec.folder, ignore_errors=True)
         self._ended.set()
         if self.stopped:  # perhaps only now, by one who thought that it had not ended
-            shutil.rmtree(self.order.folder, ignore_errors=True)
+            shutil.rmtree(self.spec.folder, ignore_errors=True)
 
 
-class Workshop:
+class JobQueue:
     """Does orders by `work`, `at_once` of them at the same time and none for longer than `seconds`.
 
     The others wait, the first of every visitor before the second of any.
@@ -264,16 +264,16 @@ class Workshop:
         """How many orders it holds, those in the line as well."""
         return self._at_once + LINE
 
-    def begin(self, order: Order, visitor: str = "") -> Job:
-        """Put an order of a visitor in the line.
+    def begin(self, spec: JobSpec, visitor: str = "") -> Job:
+        """Put what a visitor asks for in the line.
 
         Raises BusyError if that is full, or has enough of this visitor; without a name none has enough.
         """
-        job = Job(order, visitor)
+        job = Job(spec, visitor)
         with self._changed:
             own = sum(each.visitor == visitor for each in self._jobs) if visitor else 0
             if len(self._jobs) >= self.room or own >= OF_ONE:
-                shutil.rmtree(order.folder, ignore_errors=True)
+                shutil.rmtree(spec.folder, ignore_errors=True)
                 which = f"{own} of your clips" if own >= OF_ONE else "Too many clips"
                 raise BusyError(f"{which} are being worked on. Please try again in a few minutes.")
             self._jobs.append(job)
@@ -320,25 +320,25 @@ class Workshop:
             job.end()
 
 
-_open: WeakSet[Workshop] = WeakSet()
+_open: WeakSet[JobQueue] = WeakSet()
 
 
 def close_all() -> None:
-    """Close every workshop there is: the program ends."""
-    for workshop in list(_open):
-        workshop.close()
+    """Close every queue there is: the program ends."""
+    for job_queue in list(_open):
+        job_queue.close()
 
 
 @dataclass(frozen=True, eq=False)
-class Reel:
+class ClipSession:
     """A visitor's clip, if any, and the job that it was given to, if any."""
 
-    footage: Footage | None = None
+    info: ClipInfo | None = None
     job: Job | None = None
 
     @property
     def path(self) -> Path | None:
-        return self.footage.path if self.footage else None
+        return self.info.path if self.info else None
 
     def forget(self, folder: Path, but: Path | None = None) -> None:
         """Stop the job and delete all files, but not an upload that was given again.

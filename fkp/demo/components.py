@@ -185,11 +185,11 @@ def camera(viewers: live.Viewers, least: int, **options: Any) -> gr.HTML:
     """
 
     # Gradio would look at every number of an answer before it sends it; a response it sends as it is.
-    async def enter(_: Any, request: gr.Request) -> JSONResponse:
-        return JSONResponse(await viewers.enter(visitors.address(request)))
+    async def join(_: Any, request: gr.Request) -> JSONResponse:
+        return JSONResponse(await viewers.join(visitors.address(request)))
 
-    async def look(sent: Any) -> JSONResponse:
-        return JSONResponse(await viewers.look(sent))
+    async def track(sent: Any) -> JSONResponse:
+        return JSONResponse(await viewers.track(sent))
 
     async def leave(sent: Any) -> JSONResponse:
         return JSONResponse(await viewers.leave(sent))
@@ -199,14 +199,19 @@ def camera(viewers: live.Viewers, least: int, **options: Any) -> gr.HTML:
         html_template=(WEB / "live.html").read_text(encoding="utf-8"),
         js_on_load=(WEB / "live.js").read_text(encoding="utf-8"),
         apply_default_css=False,
-        server_functions=[enter, look, leave],
-        looks=view.looks(),
+        server_functions=[join, track, leave],
+        drawing=view.drawing_style(),
         least=least,
         rate=live.MAX_RATE,
+        hint=SENT,
         by_part=view.legend(draw.Style()),
         by_confidence=view.legend(draw.Style(confidence=True)),
         **options,
     )
+
+
+SENT = """Small pictures of what the camera sees go to the computer that runs this page, which looks at each
+in memory, answers with numbers and forgets it: none is written to a file."""
 
 
 def head() -> str:

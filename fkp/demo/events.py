@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from fkp.demo.latest_action import Turns
+from fkp.demo.latest_action import LatestAction
 
 Shown = Iterator[dict[Any, Any]]
 """What a function shows, step by step: values by component."""
@@ -29,7 +29,7 @@ def ending_with(kept: gr.State) -> Callable[[Callable[..., Shown]], Callable[...
 
     def ending(steps: Callable[..., Shown]) -> Callable[..., Shown]:
         @functools.wraps(steps)
-        def all_steps(turns: Turns[Any], *given: Any) -> Shown:
+        def all_steps(turns: LatestAction[Any], *given: Any) -> Shown:
             yield from steps(turns, *given)
             yield {kept: turns}
 
@@ -46,8 +46,8 @@ SCROLL = """() => document.querySelector("#answer").scrollIntoView({behavior: "s
 TO_FACE = """() => document.querySelector("#face")?.scrollIntoView({behavior: "smooth", block: "nearest"})"""
 SCROLL_TO_CLIP = """() => {
   const answer = document.querySelector("#clip-answer");
-  const room = window.innerHeight - answer.getBoundingClientRect().top;
-  if (room < 120) answer.scrollIntoView({behavior: "smooth", block: "center"});
+  const {top} = answer.getBoundingClientRect();
+  if (top < 0 || top > window.innerHeight - 120) answer.scrollIntoView({behavior: "smooth", block: "start"});
 }"""
 NOW_AND_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return ({NOW})(...given) }}"
 JUST_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return given }}"

@@ -1,4 +1,4 @@
-"""Whose turn it is: of what one visitor does on the page, the newest has its way.
+"""Last write wins: of what one visitor does on the page, the newest action has its way.
 
 Several events of a visitor can be under way at once, as photos that are being looked at and the Clear that is
 pressed meanwhile. Gradio runs them side by side, sends what they give in any order, and repeats at the end of
@@ -18,7 +18,7 @@ PATIENCE = 10.0
 """Seconds to wait for what is being sent; it takes some milliseconds, unless a browser has gone."""
 
 
-class Turns(Generic[T]):
+class LatestAction(Generic[T]):
     """What one visitor has on a part of the page, `value`, and which of their actions may still change it.
 
     An action has a moment, which is the browser's own clock, so that it counts when it was begun and not when
@@ -30,9 +30,9 @@ class Turns(Generic[T]):
         self._newest = float("-inf")
         self._noting, self._sending = threading.Lock(), threading.Lock()
 
-    def __deepcopy__(self, memo: Any) -> Turns[T]:
+    def __deepcopy__(self, memo: Any) -> LatestAction[T]:
         """As at first, for the next visitor: Gradio copies what it begins with."""
-        return Turns(self.value)
+        return LatestAction(self.value)
 
     def begin(self, moment: Any) -> bool:
         """Note an action, which ends those that began before; False if a later one was noted already.

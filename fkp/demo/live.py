@@ -1,6 +1,6 @@
 """Cameras looked at live: small JPEG frames in, numbers out; each viewer in turn, and no more than is borne.
 
-A browser asks for a place (`enter`), sends frame after frame (`look`) and goes (`leave`); one that falls
+A browser asks for a place (`join`), sends frame after frame (`track`) and goes (`leave`); one that falls
 silent is forgotten. Frames are in memory only, and only until they are answered.
 """
 
@@ -71,7 +71,7 @@ class _Viewer:
 
     tracker: Tracker
     seen: float
-    """When it entered, or a frame of it was last looked at: what is none keeps no place."""
+    """When it joined, or a frame of it was last looked at: what is none keeps no place."""
     counted: float
     address: str = ""
     left: float = BURST
@@ -102,7 +102,7 @@ class Viewers:
         """Places that are taken."""
         return len(self._viewers)
 
-    async def enter(self, address: str = "") -> Answer:
+    async def join(self, address: str = "") -> Answer:
         """A place, {"viewer": a name that nobody can guess}, or {"refused": why} while all are taken.
 
         An `address`, if it is known, may have half of them at most.
@@ -125,14 +125,14 @@ class Viewers:
             self._forget(name)
         return {}
 
-    async def look(self, sent: Any) -> Answer:
+    async def track(self, sent: Any) -> Answer:
         """The faces of a frame: {"viewer", "time": its seconds, "jpeg": a JPEG picture in base64}; perhaps
         with "least", the confidence 0..1 that a new face needs, and "most", how many are followed.
 
         The answer is that of `report.record`, {"image", "width", "height", "faces"}, in pixels of the frame
         as it was sent; every face has its number as "id" besides, and there are "time", that of the frame,
         and "ms", how long it was here. Or it is one of
-        - {"gone": True}: there is no such viewer, any more, or its clock has jumped ahead: it can enter anew;
+        - {"gone": True}: there is no such viewer, any more, or its clock has jumped ahead: it can join anew;
         - {"skipped": why}: it is not looked at: a newer one came, or too many, or its time does not go on;
         - {"refused": why}: it is no frame.
         """
@@ -172,7 +172,7 @@ class Viewers:
             viewer.working, viewer.waiting = viewer.waiting, None
             loop = asyncio.get_running_loop()
             # First come, first served, and each has one frame there at most: that is what makes it fair.
-            loop.run_in_executor(self._pool, _look, viewer.tracker, viewer.working).add_done_callback(
+            loop.run_in_executor(self._pool, _track, viewer.tracker, viewer.working).add_done_callback(
                 lambda done: self._done(viewer, done)
             )
 
@@ -210,7 +210,7 @@ class Viewers:
             viewer.waiting = None
 
 
-def _look(tracker: Tracker, frame: _Frame) -> Answer:
+def _track(tracker: Tracker, frame: _Frame) -> Answer:
     """What a frame shows; happens in a thread, but for one tracker in one at a time."""
     try:
         image = decode(frame.jpeg)

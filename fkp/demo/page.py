@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import gradio as gr
 
 from fkp.demo import (
@@ -20,8 +22,8 @@ from fkp.demo.site import Site
 
 def build(site: Site) -> gr.Blocks:
     """The page around a model."""
-    work = zerogpu.lent(clip_jobs.annotate, site.model, seconds=lambda order: 60)
-    workshop = clip_jobs.Workshop(work, site.settings.clips_at_once, site.settings.max_clip_work)
+    work = zerogpu.lent(clip_jobs.annotate, site.model, seconds=lambda spec: 60)
+    job_queue = clip_jobs.JobQueue(work, site.settings.clips_at_once, site.settings.max_clip_work)
     with components.Page(
         title="Face keypoints",
         analytics_enabled=False,
@@ -34,12 +36,20 @@ def build(site: Site) -> gr.Blocks:
             with gr.Tab("Live", id="live"):
                 live_tab.build(site)
             with gr.Tab("Video", id="video"):
-                video_tab.build(site, workshop)
+                video_tab.build(site, job_queue)
             with gr.Tab("About", id="about") as tab:
                 about.build(site, tab)
-        gr.HTML(FOOTER)
-        api.build(site, workshop)
+        gr.HTML(FOOTER + browser_edition(site.settings.browser_edition))
+        api.build(site, job_queue)
     return page
+
+
+def browser_edition(address: str | None) -> str:
+    """The way to the edition that sends nothing anywhere, where one is served."""
+    if not address:
+        return ""
+    link = f'<a href="{html.escape(address)}">the same in your browser alone</a>'
+    return f'<p id="elsewhere">Your photos need not leave your device: {link}.</p>'
 
 
 HEADER = """

@@ -11,7 +11,7 @@ import gradio as gr
 from fkp import draw, images
 from fkp.demo import components, data_retention, options, photos, uploads, view, visitors, zerogpu
 from fkp.demo.events import DOWNLOAD, NOW, PRIVATE, QUICK, SCROLL, TO_FACE, Shown, ending_with
-from fkp.demo.latest_action import Turns
+from fkp.demo.latest_action import LatestAction
 from fkp.demo.photos import Album
 from fkp.demo.site import Site
 
@@ -22,9 +22,9 @@ MAX_FILES = 20
 def build(site: Site) -> None:
     """Photos in; their faces drawn, one of them enlarged, and files to save."""
     model, limits = site.model, site.settings
-    look_at_many = zerogpu.lent(photos.looks, model, seconds=lambda paths, *_: 5 + 2 * len(paths))
+    process_many = zerogpu.lent(photos.process_all, model, seconds=lambda paths, *_: 5 + 2 * len(paths))
     kept = gr.State(
-        Turns(Album()),
+        LatestAction(Album()),
         time_to_live=data_retention.KEPT_SECONDS,
         delete_callback=lambda kept: uploads.forget(kept.value.files, site.uploads),
     )
@@ -40,6 +40,7 @@ def build(site: Site) -> None:
                     save_picture = gr.Button("Save picture", interactive=False, size="md", min_width=140)
                     save_jpeg = gr.Button("Save as JPEG", interactive=False, size="md", min_width=140)
                     save_all = gr.Button("Save all pictures", visible=False, size="md", min_width=140)
+                    save_all_jpeg = gr.Button("Save all as JPEG", visible=False, size="md", min_width=140)
                     save_json = gr.Button("Save JSON", interactive=False, size="md", min_width=140)
                     save_csv = gr.Button("Save CSV", interactive=False, size="md", min_width=140)
                     clear = gr.Button("Clear", interactive=False, size="md", min_width=140)
@@ -62,6 +63,7 @@ def build(site: Site) -> None:
             save_picture: gr.update(interactive=bool(overlay)),
             save_jpeg: gr.update(interactive=bool(overlay)),
             save_all: gr.update(visible=len(album.photos) > 1),
+            save_all_jpeg: gr.update(visible=len(album.photos) > 1),
             save_json: gr.update(interactive=some),
             save_csv: gr.update(interactive=some),
             clear: gr.update(interactive=photo is not None),
@@ -74,7 +76,7 @@ def build(site: Site) -> None:
 
     @ending_with(kept)
     def find(
-        album: Turns[Album], sent: Any, shown: list[str], size: float, least: float, most: float,
+        album: LatestAction[Album], sent: Any, shown: list[str], size: float, least: float, most: float,
         request: gr.Request,
     ) -> Shown:  # fmt: skip
         """Look at what was sent, one after the other, and show the first as soon as it is done."""
@@ -94,12 +96,12 @@ def build(site: Site) -> None:
         yield from look_at(album, paths, shown, size, least, most, moment, left_out, who)
 
     def look_at(
-        album: Turns[Album], paths: list[Path], shown: list[str], size: float, least: float, most: float,
-        moment: Any, left_out: int = 0, visitor: str = "",
+        album: LatestAction[Album], paths: list[Path], shown: list[str], size: float, least: float,
+        most: float, moment: Any, left_out: int = 0, visitor: str = "",
     ) -> Shown:  # fmt: skip
         wanted = limits, round(most), options.least_score(model, least), visitor
         found: Iterable[photos.Photo] = (
-            look_at_many(paths, *wanted) if len(paths) > 1 else photos.looks(model, paths, *wanted)
+            process_many(paths, *wanted) if len(paths) > 1 else photos.process_all(model, paths, *wanted)
         )
         for photo in found:
             with album.sending(moment) as goes_on:
@@ -114,7 +116,7 @@ def build(site: Site) -> None:
 
     @ending_with(kept)
     def find_again(
-        album: Turns[Album], shown: list[str], size: float, least: float, most: float, moment: float
+        album: LatestAction[Album], shown: list[str], size: float, least: float, most: float, moment: float
     ) -> Shown:
         """Look once more at the photos that are there, with what the sliders say now."""
         if album.value.wanted == (least, most):
@@ -129,22 +131,29 @@ def build(site: Site) -> None:
 
     @ending_with(kept)
     def try_example(
-        album: Turns[Album], shown: list[str], size: float, least: float, most: float, event: gr.EventData
+        album: LatestAction[Album],
+        shown: list[str],
+        size: float,
+        least: float,
+        most: float,
+        event: gr.EventData,
     ) -> Shown:
         moment = getattr(event, "moment", None)
         album.begin(moment)
         found = Album(wanted=(least, most))
         if photos.is_index(event.index, len(site.pictures)):
             wanted = limits, round(most), options.least_score(model, least)
-            found = found.with_photo(photos.look(model, site.pictures[event.index], *wanted))
+            found = found.with_photo(photos.process(model, site.pictures[event.index], *wanted))
         yield from instead(album, found, shown, size, moment)
 
     @ending_with(kept)
-    def start_again(album: Turns[Album], shown: list[str], size: float, moment: float) -> Shown:
+    def start_again(album: LatestAction[Album], shown: list[str], size: float, moment: float) -> Shown:
         album.begin(moment)
         yield from instead(album, Album(), shown, size, moment)
 
-    def instead(album: Turns[Album], other: Album, shown: list[str], size: float, moment: Any) -> Shown:
+    def instead(
+        album: LatestAction[Album], other: Album, shown: list[str], size: float, moment: Any
+    ) -> Shown:
         """Another album, perhaps an empty one, in the place of what is there; work that is going on ends."""
         with album.sending(moment) as goes_on:
             if goes_on:
@@ -153,13 +162,13 @@ def build(site: Site) -> None:
                 yield everything(other, shown, size)
 
     @ending_with(kept)
-    def go_to(album: Turns[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
+    def go_to(album: LatestAction[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
         with album.sending():
             album.value = album.value.go_to(event.index)
             yield everything(album.value, shown, size)
 
     @ending_with(kept)
-    def choose(album: Turns[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
+    def choose(album: LatestAction[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
         with album.sending():
             album.value = album.value.choose(event.index)
             faces = gr.HTML(value=view.picture(album.value, b"")["value"])
@@ -167,13 +176,13 @@ def build(site: Site) -> None:
             yield {picture: faces, one_face: enlarged}
 
     @ending_with(kept)
-    def remove(album: Turns[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
+    def remove(album: LatestAction[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
         with album.sending():
             album.value = album.value.without(event.index)
             yield everything(album.value, shown, size)
 
     @ending_with(kept)
-    def draw_again(album: Turns[Album], shown: list[str], size: float) -> Shown:
+    def draw_again(album: LatestAction[Album], shown: list[str], size: float) -> Shown:
         """Another style for what was found before: no network runs."""
         style = options.style(shown, size)
         with album.sending():
@@ -188,7 +197,7 @@ def build(site: Site) -> None:
             yield changed
 
     def saving(write: Callable[[Album, draw.Style], Path]) -> Callable[..., str]:
-        def save(album: Turns[Album], shown: list[str], size: float) -> str:
+        def save(album: LatestAction[Album], shown: list[str], size: float) -> str:
             if album.value.photo is None:
                 raise gr.Error("There is no photo any more. Please choose it again.", print_exception=False)
             if uploads.room(site.uploads, limits.max_disk) <= 0:
@@ -204,6 +213,7 @@ def build(site: Site) -> None:
         save_picture: lambda album, style: photos.save_picture(album, style, limits, site.uploads),
         save_jpeg: lambda album, style: photos.save_picture(album, style, limits, site.uploads, "jpg"),
         save_all: lambda album, style: photos.save_pictures(album, style, limits, site.uploads),
+        save_all_jpeg: lambda album, style: photos.save_pictures(album, style, limits, site.uploads, "jpg"),
         save_json: lambda album, style: photos.save_json(album, site.uploads),
         save_csv: lambda album, style: photos.save_csv(album, site.uploads),
     }

@@ -214,7 +214,7 @@ def find(
     return faces[:most], len(faces) > most
 
 
-def look(
+def process(
     model: FaceKeypoints,
     path: Path,
     settings: Settings,
@@ -229,12 +229,12 @@ def look(
     most = min(most or settings.max_faces, settings.max_faces)
     try:
         with held(path, settings, visitor) as picture:
-            return _look(model, Photo(path, "", picture.size_wh), picture, most, min_score)
+            return _process(model, Photo(path, "", picture.size_wh), picture, most, min_score)
     except images.ImageError as error:
         return Photo(path, problem=str(error).removeprefix(f"{path.name} "))
 
 
-def _look(
+def _process(
     model: FaceKeypoints, photo: Photo, picture: images.Reduced, most: int, min_score: float | None
 ) -> Photo:
     pixels = picture.image
@@ -249,7 +249,7 @@ def _look(
     return replace(photo, faces=faces, more_faces=more_faces, shown=shown, thumbnail=small, enlarged=enlarged)
 
 
-def looks(
+def process_all(
     model: FaceKeypoints,
     paths: Iterable[Path],
     settings: Settings,
@@ -259,7 +259,7 @@ def looks(
 ) -> Generator[Photo]:
     """Everything about several photos, one by one."""
     for path in paths:
-        yield look(model, path, settings, most, min_score, visitor)
+        yield process(model, path, settings, most, min_score, visitor)
 
 
 def thumbnail(path: Path) -> bytes:
@@ -306,7 +306,7 @@ def warm_up(model: FaceKeypoints) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "photo.jpg")
         path.write_bytes(_jpeg(pixels, 90))
-        photo = look(model, path, Settings())
+        photo = process(model, path, Settings())
     photo = replace(photo, faces=faces, enlarged=tuple(_enlarged(pixels, face) for face in faces))
     style = draw.Style(numbers=True, mesh=True, boxes=True)
     overlay(photo, style)
@@ -325,23 +325,25 @@ def save_picture(
     Raises images.ImageError when its upload is no longer there.
     """
     assert album.photo is not None
-    name = Path(_png_name(album.photo)).with_suffix(f".{kind}").name
+    name = _picture_name(album.photo, kind)
     return _write(folder, name, _full_size(album.photo, style, settings, kind), album.key)
 
 
-def save_pictures(album: Album, style: draw.Style, settings: Settings, folder: Path) -> Path:
+def save_pictures(
+    album: Album, style: draw.Style, settings: Settings, folder: Path, kind: str = "png"
+) -> Path:
     """All photos as `save_picture` draws them, in a ZIP file; those that cannot be read are left out.
 
     Raises images.ImageError when none is left.
     """
     target = uploads.new_file(folder, "keypoints.zip", album.key)
     readable = [photo for photo in album.photos if not photo.problem]
-    names = _all_different([_png_name(photo) for photo in readable])
+    names = _all_different([_picture_name(photo, kind) for photo in readable])
     done = 0
-    with zipfile.ZipFile(target, "w") as archive:  # a PNG is compressed already
+    with zipfile.ZipFile(target, "w") as archive:  # a picture is compressed already
         for photo, name in zip(readable, names, strict=True):
             try:
-                archive.writestr(name, _full_size(photo, style, settings))
+                archive.writestr(name, _full_size(photo, style, settings, kind))
                 done += 1
             except images.ImageError:
                 continue
@@ -382,8 +384,8 @@ def _records(album: Album) -> list[dict[str, Any]]:
     ]
 
 
-def _png_name(photo: Photo) -> str:
-    return f"{photo.path.stem}_keypoints.png"
+def _picture_name(photo: Photo, kind: str) -> str:
+    return f"{photo.path.stem}_keypoints.{kind}"
 
 
 def _file_name(album: Album, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""What stands before the server's app: who is let in, with how much, and where to; refusals in a sentence.
+"""ASGI middleware in front of Gradio's: checks of origin, size, time and endpoint; refusals in a sentence.
 
 Gradio's own answer to a request that it does not understand is "Internal Server Error", its private functions
 can be called by name, and it has routes that this page has no use for.
@@ -81,13 +81,13 @@ class Rules:
         ]
 
 
-def impatient(server: Any) -> None:
+def limit_connections(server: Any) -> None:
     """Give a uvicorn server limits for connections and for the time that headers take, which it has not."""
     config = server.config
     config.limit_concurrency = CONNECTIONS
     config.timeout_keep_alive = 5
 
-    class Impatient(config.http_protocol_class):  # type: ignore[misc, name-defined]
+    class HeaderTimeout(config.http_protocol_class):  # type: ignore[misc, name-defined]
         _overdue: Any = None
 
         def connection_made(self, transport: Any) -> None:
@@ -118,26 +118,26 @@ def impatient(server: Any) -> None:
             if self.cycle is None or self.cycle.response_complete:
                 self.transport.close()
 
-    config.http_protocol_class = Impatient
+    config.http_protocol_class = HeaderTimeout
 
 
 def guarded(
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]], rules: Rules
 ) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """A lifespan for the server's app: all that is asked of it passes the door, before other middleware."""
+    """A lifespan for the server's app: all requests pass the checks, before other middleware."""
 
     @asynccontextmanager
     async def entered(app: Any) -> AsyncIterator[None]:
         # Middleware that is given to Gradio would come after its own, which lets every site ask what it may.
-        app.middleware_stack = Door(app.middleware_stack, rules)
+        app.middleware_stack = RequestGuard(app.middleware_stack, rules)
         async with lifespan(app):
             yield
 
     return entered
 
 
-class Door:
-    """An ASGI app around another."""
+class RequestGuard:
+    """ASGI middleware: origin, size and endpoint checks, and headers for browsers."""
 
     def __init__(self, app: Any, rules: Rules) -> None:
         self.app, self.rules = app, rules
@@ -153,10 +153,10 @@ class Door:
             return await self.app(scope, receive, send)
         if refused:
             return await _say(send, *refused)
-        visit = _Visit(self.app, self.rules, scope, receive, send)
+        guarded_request = _GuardedRequest(self.app, self.rules, scope, receive, send)
         if _is_own_function(scope["path"]):
-            visit.most = self.rules.small_bytes
-        await visit.go()
+            guarded_request.most = self.rules.small_bytes
+        await guarded_request.go()
 
     def _refusal(self, scope: Any, headers: dict[str, str]) -> tuple[int, str] | None:
         foreign = origins.refusal(headers, self.rules.hosts, self.rules.at_home)
@@ -180,7 +180,7 @@ class Door:
         return None
 
 
-class _Visit:
+class _GuardedRequest:
     """One request that was let in."""
 
     def __init__(self, app: Any, rules: Rules, scope: Any, receive: Any, send: Any) -> None:

@@ -45,9 +45,21 @@ def _bytes(value: str) -> int:
     return int(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2]]
 
 
+def _web_address(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s\"'<>]+", value):
+        raise ValueError("an address as https://code.example.org/fkp")
+    return value
+
+
 def _detector(value: str) -> str:
     if value not in DETECTORS:
         raise ValueError(f"one of {', '.join(DETECTORS)}")
+    return value
+
+
+def _address(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s\"'<>]+", value):
+        raise ValueError("an address, as https://faces.example.org/")
     return value
 
 
@@ -74,7 +86,11 @@ class Settings:
     max_disk: int = _variable(4_000_000_000, _bytes, "size of all that visitors have here (4gb)")
     clips_at_once: int = _variable(1, _count, "clips worked on at the same time, others wait in line (1)")
     mcp: bool = _variable(False, _yes, "1: the API is an MCP server too; needs gradio[mcp] (0)")
+    source: str | None = _variable(
+        None, _web_address, "where the source and docs are, for About (on a Space its files)"
+    )
     hosts: tuple[str, ...] = _variable((), _names, "names it has besides, as faces.example.org (none)")
+    browser_edition: str | None = _variable(None, _address, "where web/ is served, for a link (none)")
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -96,6 +112,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         cores = re.fullmatch(r"([1-9][0-9]{0,3})(\.[0-9]+)?", environment.get("CPU_CORES", ""))
         if cores:
             given.setdefault("threads", int(cores[1]))
+        if space := environment.get("SPACE_ID"):
+            given.setdefault("source", f"https://huggingface.co/spaces/{space}/tree/main")
         if host := environment.get("SPACE_HOST", "").lower():
             given["hosts"] = (*given.get("hosts", ()), host)
     return Settings(**given)

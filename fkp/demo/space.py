@@ -21,6 +21,7 @@ from huggingface_hub import errors
 from fkp import __version__
 from fkp.demo import about, settings
 from fkp.hub import download, publish
+from fkp.hub.weights import GRAPHS
 
 CHECKOUT = Path(__file__).parents[2]
 """Where app.py, the examples and the plots are; an installed package does not have them beside it."""
@@ -58,6 +59,7 @@ Made by `fkp space {repo_id}`, fkp {version}.
 
 _STATIC = (
     "LICENSE", "web/*.*", "web/src/*", "web/public/*", "fkp/demo/static/page.css", "fkp/demo/static/live.css",
+    "fkp/demo/static/live.html", "fkp/demo/static/picture.js", "fkp/demo/static/upload.js",
     "examples/*.jpg", "examples/SOURCES.md",
 )  # fmt: skip
 """What the browser edition is built from, besides weights."""
@@ -175,7 +177,7 @@ def build_static(
         for path in sorted(checkout.glob(pattern)):
             if path.is_file():
                 _copy(path, folder / path.relative_to(checkout))
-    for name in ("config.json", "onnx/detector.onnx", "onnx/keypoints.onnx"):
+    for name in ("config.json", *(name for graphs in GRAPHS.values() for name in graphs.values())):
         if not (weights / name).is_file():
             raise SpaceError(f"{weights} has no {name}, which a browser needs")
         _copy(weights / name, folder / "fkp" / "weights" / name)
@@ -280,7 +282,7 @@ def _files(checkout: Path) -> Iterator[Path]:
     try:
         project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
         package_data = project["tool"]["setuptools"]["package-data"]["fkp"]
-        patterns = ["app.py", "LICENSE", "fkp/*.py", *(f"fkp/{pattern}" for pattern in package_data)]
+        patterns = ["app.py", "LICENSE", "fkp/**/*.py", *(f"fkp/{pattern}" for pattern in package_data)]
         patterns += ["examples/*.jpg", "examples/*.mp4", "examples/SOURCES.md"]
         patterns += [f"docs/{name}" for name in about.PLOTS]
         if not (checkout / "app.py").is_file():

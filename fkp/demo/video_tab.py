@@ -13,9 +13,9 @@ import gradio as gr
 
 from fkp import images
 from fkp.demo import clip_jobs, components, data_retention, options, photos, uploads, view, visitors
-from fkp.demo.clip_jobs import Footage, Reel
+from fkp.demo.clip_jobs import ClipInfo, ClipSession
 from fkp.demo.events import DOWNLOAD, JUST_SCROLL, NOW, NOW_AND_SCROLL, PRIVATE, QUICK, Shown, ending_with
-from fkp.demo.latest_action import Turns
+from fkp.demo.latest_action import LatestAction
 from fkp.demo.site import Site
 from fkp.video import Progress
 
@@ -23,11 +23,11 @@ TELL_SECONDS = 0.5
 """How often it is told how far the work on a clip is."""
 
 
-def build(site: Site, workshop: clip_jobs.Workshop) -> None:
+def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
     """A clip in; it comes back with its keypoints, to be played, and the numbers as files."""
     model, limits = site.model, site.settings
     kept = gr.State(
-        Turns(Reel()),
+        LatestAction(ClipSession()),
         time_to_live=data_retention.KEPT_SECONDS,
         delete_callback=lambda kept: kept.value.forget(site.uploads),
     )
@@ -35,11 +35,12 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
     with gr.Row(elem_classes="sides"):
         with gr.Column(scale=4, min_width=300):
             given = components.clip_upload(site.clips, limits, elem_id="clip")
-            shown, size, legend = options.drawing("clip-", [*options.SHOWN_AT_FIRST, "face_numbers"])
-            least, most = options.finding(model, limits.max_faces, "clip-")
             with gr.Row(elem_id="clip-work"):
                 start = gr.Button("Find faces", variant="primary", interactive=False, min_width=140)
                 clear = gr.Button("Clear", interactive=False, min_width=140)
+            with gr.Column(elem_id="clip-options"):
+                shown, size, legend = options.drawing("clip-", [*options.SHOWN_AT_FIRST, "face_numbers"])
+                least, most = options.finding(model, limits.max_faces, "clip-")
         with gr.Column(scale=7, min_width=320):
             answer = gr.HTML(view.clip_answer(None), elem_id="clip-answer")
             with gr.Row(elem_id="clip-save"):
@@ -56,91 +57,91 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
         ending = gr.update(value="Cancel" if busy else "Clear", interactive=busy or ready or done)
         return shown | {clear: ending} | {button: gr.update(interactive=done) for button in saves}
 
-    def preview(clip: Footage) -> str:
+    def preview(clip: ClipInfo) -> str:
         uploaded = clip.path.resolve().is_relative_to(site.uploads.resolve())
         return view.preview(clip, address_of(clip.path) if uploaded else "", clip_jobs.poster(clip.path, 480))
 
     @ending_with(kept)
-    def take(reel: Turns[Reel], sent: Any) -> Shown:
+    def take(session: LatestAction[ClipSession], sent: Any) -> Shown:
         """Show a clip, and say what there is to say about it, before the work."""
         try:
             (path, *_), _, moment = components.sent(sent, site.uploads, 1)
         except images.ImageError as error:
             raise components.error(error) from None
-        reel.begin(moment)
-        clip = clip_jobs.look(path, limits)
-        with reel.sending(moment) as goes_on:
+        session.begin(moment)
+        clip = clip_jobs.probe(path, limits)
+        with session.sending(moment) as goes_on:
             if not goes_on:
-                Reel(clip).forget(site.uploads, but=reel.value.path)
+                ClipSession(clip).forget(site.uploads, but=session.value.path)
                 return
-            reel.value.forget(site.uploads, but=path)
-            reel.value = Reel(clip)
+            session.value.forget(site.uploads, but=path)
+            session.value = ClipSession(clip)
             if clip.problem:
-                reel.value.forget(site.uploads)
-                reel.value = Reel()
+                session.value.forget(site.uploads)
+                session.value = ClipSession()
                 yield everything(view.clip_answer(clip))
             else:
                 yield everything(view.clip_answer(clip, preview(clip)), ready=True)
 
     @ending_with(kept)
     def try_clip(
-        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, event: gr.EventData,
-        request: gr.Request,
+        session: LatestAction[ClipSession], shown: list[str], size: float, least: float, most: float,
+        event: gr.EventData, request: gr.Request,
     ) -> Shown:  # fmt: skip
         if not photos.is_index(event.index, len(site.clips)):
             raise gr.Error("There is no such example.", print_exception=False)
-        clip = clip_jobs.look(site.clips[event.index], limits)
+        clip = clip_jobs.probe(site.clips[event.index], limits)
         moment = getattr(event, "moment", None)
-        yield from work_on(reel, clip, shown, size, least, most, moment, visitors.name(request))
+        yield from work_on(session, clip, shown, size, least, most, moment, visitors.name(request))
 
     @ending_with(kept)
     def follow(
-        reel: Turns[Reel], shown: list[str], size: float, least: float, most: float, moment: float,
-        request: gr.Request,
+        session: LatestAction[ClipSession], shown: list[str], size: float, least: float, most: float,
+        moment: float, request: gr.Request,
     ) -> Shown:  # fmt: skip
-        clip = reel.value.footage
-        yield from work_on(reel, clip, shown, size, least, most, moment, visitors.name(request))
+        clip = session.value.info
+        yield from work_on(session, clip, shown, size, least, most, moment, visitors.name(request))
 
     def work_on(
-        reel: Turns[Reel], clip: Footage | None, shown: list[str], size: float, least: float, most: float,
-        moment: Any, visitor: str,
+        session: LatestAction[ClipSession], clip: ClipInfo | None, shown: list[str], size: float,
+        least: float, most: float, moment: Any, visitor: str,
     ) -> Shown:  # fmt: skip
         """Annotate a clip, and tell how far it is until it is done, or something else was begun.
 
         Where the same faces of the same clip are known already, they are only drawn anew.
         """
-        reel.begin(moment)
-        with reel.sending(moment) as goes_on:
+        session.begin(moment)
+        with session.sending(moment) as goes_on:
             if not goes_on or clip is None:
                 return
-            job, style = reel.value.job, options.style(shown, size)
+            job, style = session.value.job, options.style(shown, size)
             wanted = asked(least, most)
-            known = job.order if job and job.done and is_same(job.order, clip, wanted) else None
+            known = job.spec if job and job.done and is_same(job.spec, clip, wanted) else None
             if uploads.room(site.uploads, limits.max_disk) <= 0:
                 yield everything(view.say(uploads.FULL, "problem"), ready=True)
                 return
             try:
                 numbers = "face_numbers" in shown
-                order = clip_jobs.order(
+                spec = clip_jobs.job_spec(
                     clip.path, style, numbers, limits, site.uploads, recorded=known, **wanted
                 )
-                reel.value.forget(site.uploads, but=clip.path)
-                reel.value = Reel(clip)
+                session.value.forget(site.uploads, but=clip.path)
+                session.value = ClipSession(clip)
                 before = preview(clip)
-                job = workshop.begin(order, visitor)
+                job = job_queue.begin(spec, visitor)
             except clip_jobs.BusyError as error:
                 yield everything(view.say(str(error), "problem") + before, ready=True)
                 return
-            reel.value = Reel(clip, job)
+            session.value = ClipSession(clip, job)
         try:
             outputs = everything(view.going_on(None, before), busy=True)
             while True:
                 ended = job.ended
-                with reel.sending(moment) as goes_on:  # as long as it does, its files are there
+                with session.sending(moment) as goes_on:  # as long as it does, its files are there
                     if not goes_on:
                         return
                     if ended and job.done and job.progress:
-                        outputs = everything(result(clip, order, job.progress), done=True)
+                        outputs = everything(result(clip, spec, job.progress), done=True)
                     elif ended:
                         problem = view.say(html.escape(job.problem), "problem")
                         outputs = everything(problem + before, ready=True)
@@ -148,83 +149,83 @@ def build(site: Site, workshop: clip_jobs.Workshop) -> None:
                 if ended:
                     return
                 job.wait(TELL_SECONDS)
-                ahead = workshop.ahead_of(job)
+                ahead = job_queue.ahead_of(job)
                 outputs = {answer: view.waiting(ahead) if ahead else view.going_on(job.progress, before)}
         finally:
             if not job.ended:  # the visitor has gone, or has begun something else
                 job.stop()
 
-    def result(clip: Footage, order: clip_jobs.Order, progress: Progress) -> str:
-        if order.recorded:  # then nobody has counted
-            progress = replace(progress, faces=clip_jobs.faces_seen(order))
-        return view.film(address_of(order.film), clip, progress, clip_jobs.timeline(order))
+    def result(clip: ClipInfo, spec: clip_jobs.JobSpec, progress: Progress) -> str:
+        if spec.recorded:  # then nobody has counted
+            progress = replace(progress, faces=clip_jobs.faces_seen(spec))
+        return view.film(address_of(spec.film), clip, progress, clip_jobs.timeline(spec))
 
-    def is_same(order: clip_jobs.Order, clip: Footage, wanted: dict[str, Any]) -> bool:
+    def is_same(spec: clip_jobs.JobSpec, clip: ClipInfo, wanted: dict[str, Any]) -> bool:
         most = min(wanted["max_faces"], limits.max_faces)
-        return (order.clip, order.max_faces, order.min_score) == (clip.path, most, wanted["min_score"])
+        return (spec.clip, spec.max_faces, spec.min_score) == (clip.path, most, wanted["min_score"])
 
     @ending_with(kept)
-    def stop(reel: Turns[Reel], pressed: str, moment: float) -> Shown:
+    def stop(session: LatestAction[ClipSession], pressed: str, moment: float) -> Shown:
         """Cancel: the work ends and the clip is ready as before; Clear: it goes."""
-        job, clip = reel.value.job, reel.value.footage
+        job, clip = session.value.job, session.value.info
         if pressed == "Cancel" and job is not None and job.done:
             return  # it was done just before
-        reel.begin(moment)
-        with reel.sending(moment) as goes_on:
+        session.begin(moment)
+        with session.sending(moment) as goes_on:
             if not goes_on:
                 return
             if pressed == "Cancel" and clip is not None:
                 if job is not None:
                     job.forget()
-                reel.value = Reel(clip)
+                session.value = ClipSession(clip)
                 yield everything(view.clip_answer(clip, preview(clip)), ready=True)
             else:
-                reel.value.forget(site.uploads)
-                reel.value = Reel()
+                session.value.forget(site.uploads)
+                session.value = ClipSession()
                 yield everything(view.clip_answer(None))
 
-    def restyle(reel: Turns[Reel], shown: list[str], size: float) -> dict[Any, Any]:
+    def restyle(session: LatestAction[ClipSession], shown: list[str], size: float) -> dict[Any, Any]:
         """Another legend; and where a clip is done, it can be drawn again."""
-        job = reel.value.job
+        job = session.value.job
         changed: dict[Any, Any] = {legend: view.legend(options.style(shown, size))}
         if job is not None and job.done:
             changed[start] = gr.update(value="Draw again", interactive=True)
         return changed
 
-    def look_again(reel: Turns[Reel], least: float, most: float) -> dict[str, Any]:
+    def look_again(session: LatestAction[ClipSession], least: float, most: float) -> dict[str, Any]:
         """Where a clip is done, other faces of it can be looked for."""
-        job, clip = reel.value.job, reel.value.footage
-        if job is None or not job.done or clip is None or is_same(job.order, clip, asked(least, most)):
+        job, clip = session.value.job, session.value.info
+        if job is None or not job.done or clip is None or is_same(job.spec, clip, asked(least, most)):
             return gr.update()
         return gr.update(value="Find faces", interactive=True)
 
     def asked(least: float, most: float) -> dict[str, Any]:
         return {"max_faces": round(most), "min_score": options.least_score(model, least)}
 
-    def settle(reel: Turns[Reel]) -> dict[str, Any]:
+    def settle(session: LatestAction[ClipSession]) -> dict[str, Any]:
         """What the button says, once more: the last word of work that was ended may come after this."""
-        job, clip = reel.value.job, reel.value.footage
+        job, clip = session.value.job, session.value.info
         busy = job is not None and not job.ended
         return gr.update(value="Cancel" if busy else "Clear", interactive=busy or clip is not None)
 
-    def saving(which: Callable[[clip_jobs.Order], Path]) -> Callable[..., str]:
-        def fetch(reel: Turns[Reel]) -> str:
-            job = reel.value.job
-            if job is None or not job.done or not which(job.order).is_file():
+    def saving(which: Callable[[clip_jobs.JobSpec], Path]) -> Callable[..., str]:
+        def fetch(session: LatestAction[ClipSession]) -> str:
+            job = session.value.job
+            if job is None or not job.done or not which(job.spec).is_file():
                 raise gr.Error("The clip is no longer here. Please choose it again.", print_exception=False)
-            return str(which(job.order))
+            return str(which(job.spec))
 
         return fetch
 
     saves = {
-        save_film: lambda order: order.film,
-        save_json: lambda order: order.json,
-        save_csv: lambda order: order.csv,
+        save_film: lambda spec: spec.film,
+        save_json: lambda spec: spec.json,
+        save_csv: lambda spec: spec.csv,
     }
     all_shown = [kept, answer, start, clear, *saves]
     quick = QUICK | {"trigger_mode": "multiple"}
-    # They only wait for the workshop, which has a line of its own.
-    telling = quick | {"concurrency_id": "clips", "concurrency_limit": workshop.room + 1}
+    # They only wait for the queue of clips, which has a line of its own.
+    telling = quick | {"concurrency_id": "clips", "concurrency_limit": job_queue.room + 1}
 
     given.upload(take, [kept, given], all_shown, **quick)
     wanted = [shown, size, least, most]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fkp import draw, scheme
-from fkp.demo.clip_jobs import Footage
+from fkp.demo.clip_jobs import ClipInfo
 from fkp.demo.photos import FACE_SIDE, Album, Photo
 from fkp.faces import UNSURE, Faces
 from fkp.video import Progress
@@ -317,7 +317,7 @@ def _table(face: Faces, style: draw.Style) -> str:
 # --- Clips ----------------------------------------------------------------------------------------------
 
 
-def clip_answer(clip: Footage | None, preview: str = "") -> str:
+def clip_answer(clip: ClipInfo | None, preview: str = "") -> str:
     """What there is to say about a clip before the work, over the clip itself."""
     if clip is None:
         return say("Choose a clip, and it appears here with its keypoints.")
@@ -331,7 +331,7 @@ def clip_answer(clip: Footage | None, preview: str = "") -> str:
     return say(f"{told} <small>{', '.join(facts)}.</small>") + preview
 
 
-def preview(clip: Footage, address: str, poster: bytes) -> str:
+def preview(clip: ClipInfo, address: str, poster: bytes) -> str:
     """The clip before the work; without an address, for one that browsers cannot fetch, its first frame."""
     shape = clip.size_wh[0] / clip.size_wh[1]
     name, style = html.escape(clip.path.name), f'class="film" style="--shape:{shape:.5f}"'
@@ -363,7 +363,7 @@ def going_on(progress: Progress | None, preview: str = "") -> str:
 
 
 def film(
-    address: str, clip: Footage, progress: Progress, stretches: Sequence[tuple[float, float, int]] = ()
+    address: str, clip: ClipInfo, progress: Progress, stretches: Sequence[tuple[float, float, int]] = ()
 ) -> str:
     """The clip with its keypoints, to be played, over a line that shows where faces were lost or unsure."""
     found = f"<b>Found {count(progress.faces, 'face')}</b>" if progress.faces else "<b>No face found</b>"
@@ -425,7 +425,7 @@ def legend(style: draw.Style) -> str:
     return f'<div class="legend">{entries}{rings}</div>'
 
 
-def looks() -> dict[str, Any]:
+def drawing_style() -> dict[str, Any]:
     """What a browser needs to draw faces as `draw.draw` does: lines, and colours as [r, g, b]."""
     groups = [
         {"members": list(members), "closed": name in scheme.CLOSED, "colour": list(draw.COLOURS[name])}

@@ -30,11 +30,10 @@ class HeatmapCodec:
 
     def decode(self, logits: Tensor) -> Tensor:
         """Keypoints (n,68,2): the mean position under the softmax of logits (n,68,h,h)."""
-        heatmaps = torch.softmax(logits.flatten(2), dim=-1).view(logits.shape)
-        cells = self._axis(logits)
-        x = (heatmaps.sum(dim=-2) * cells).sum(dim=-1)
-        y = (heatmaps.sum(dim=-1) * cells).sum(dim=-1)
-        return torch.stack([x, y], dim=-1)
+        heatmaps = torch.softmax(logits.flatten(2), dim=-1)
+        cells = torch.cartesian_prod(self._axis(logits), self._axis(logits)).flip(-1)  # row by row
+        with torch.autocast(logits.device.type, enabled=False):  # positions need more than bfloat16 has
+            return heatmaps @ cells
 
     def loss(self, logits: Tensor, keypoints: Tensor) -> Tensor:
         """Kullback-Leibler divergence (n,68) of heat maps, as logits, from encoded keypoints.

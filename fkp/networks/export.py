@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fkp import __version__, detector, runtime, scheme
-from fkp.networks import face_net, keypoint_net, quantisation, state
+from fkp.networks import keypoint_net, quantisation, state
 
 if TYPE_CHECKING:
     import onnx
@@ -62,12 +63,8 @@ def write_int8_onnx(
 
     In and out as `write_onnx`. Raises ExportError as it does, and where there are no ranges of this network.
     """
-    ranges = {name: (low, high) for name, low, high in keypoint_network.config.activation_ranges}
     model = keypoints_model(keypoint_network, digest, folded=True)
-    try:
-        _write(quantisation.quantised(model, ranges, KEYPOINT_HEADS), path)
-    except ValueError as error:
-        raise ExportError(f"no graph of 8-bit integers: {error}") from error
+    _write(_of_integers(model, keypoint_network.config.activation_ranges, KEYPOINT_HEADS), path)
 
 
 def activation_ranges(
@@ -119,13 +116,8 @@ def write_detector_int8_onnx(
     In and out as `write_detector_onnx`. Raises ExportError as it does, and where there are no ranges of this
     network.
     """
-    ranges = {name: (low, high) for name, low, high in config["activation_ranges"]}
     model = detector_model(face_network, config, digest, folded=True)
-    try:
-        model = quantisation.quantised(model, ranges, DETECTOR_HEADS)
-    except ValueError as error:
-        raise ExportError(f"no graph of 8-bit integers: {error}") from error
-    _write(quantisation.with_blocks_of_bytes(model, face_net.BLOCK), path)
+    _write(_of_integers(model, config["activation_ranges"], DETECTOR_HEADS), path)
 
 
 def detector_activation_ranges(
@@ -167,6 +159,7 @@ def _graph(
     """The module as an ONNX model with its metadata; `folded` as `state.folded` has it."""
     if not is_possible():
         raise ExportError("exporting needs onnx and onnxscript: run 'pip install \"fkp[export]\"'")
+    from onnx_ir.passes import common
     from onnxscript import optimizer
 
     # A trainer's autocast would write casts to bfloat16 into the graph.
@@ -186,6 +179,7 @@ def _graph(
         )
     assert program is not None  # without `f` the exporter returns the program
     optimizer.fold_constants(program.model)
+    common.CommonSubexpressionEliminationPass()(program.model)
     optimizer.remove_unused_nodes(program.model)
     metadata = {
         "fkp_version": __version__,
@@ -199,6 +193,21 @@ def _graph(
     if not folded:
         _halve(model.graph)
     return model
+
+
+def _of_integers(
+    model: onnx.ModelProto, activation_ranges: Sequence[tuple[str, float, float]], heads: Collection[str]
+) -> onnx.ModelProto:
+    """A graph with folded normalisations on 8-bit integers, as quick as ONNX Runtime can have it."""
+    from fkp.networks import integer_graph
+
+    model = integer_graph.rewritten(model, integer_graph.BEFORE)
+    ranges = {name: (low, high) for name, low, high in activation_ranges}
+    try:
+        model = quantisation.quantised(model, ranges, heads)
+    except ValueError as error:
+        raise ExportError(f"no graph of 8-bit integers: {error}") from error
+    return integer_graph.rewritten(model, integer_graph.AFTER)
 
 
 def _halve(graph: onnx.GraphProto) -> None:
@@ -221,6 +230,7 @@ def _halve(graph: onnx.GraphProto) -> None:
 
 
 def _write(model: onnx.ModelProto, path: str | Path) -> None:
+    del model.graph.value_info[:]  # shapes, which every runtime finds by itself
     try:
         Path(path).write_bytes(model.SerializeToString())
     except OSError as error:

@@ -332,7 +332,7 @@ class Decoded(nn.Module):
         self.network = keypoint_network
 
     def forward(self, crops: Tensor, label_style: Tensor) -> tuple[Tensor, ...]:
-        raw = self.network(crops, label_style.expand(crops.shape[0]))
+        raw = self.network(crops, label_style)
         return tuple(self.network.decode(raw, label_style))
 
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, sync_playwright
 
 from tests.browser import website
 
@@ -76,16 +76,14 @@ def site(built_website: Path) -> Iterator[website.Website]:
 
 
 @contextmanager
-def serving(root: Path, folder: Path, **settings: str) -> Iterator[str]:
+def serving(root: Path, folder: Path, port: int | None = None, **settings: str) -> Iterator[str]:
     """Address of a page with settings FKP_…, whose process is kept from reaching beyond this computer.
 
-    What is uploaded goes to `uploads` in the folder.
+    What is uploaded goes to `uploads` in the folder. The port is a free one, if none is given.
     """
     log, refused = folder / "app.log", folder / "refused.log"
     refused.touch()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = port or free_port()
     python_path = [str(HERE / "loopback_only"), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
@@ -110,6 +108,12 @@ def serving(root: Path, folder: Path, **settings: str) -> Iterator[str]:
     assert "Traceback" not in log.read_text(), log.read_text()
     left = [path for path in (folder / "uploads").rglob("*") if path.is_file() or path.name.startswith("fkp")]
     assert left == [], "something is left when the program has ended"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -144,6 +148,8 @@ def browser(chromium_path: str, webcam_film: Path):
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-video-capture={webcam_film}",
+        # Else it shows no page of this computer in a frame of another site, whatever the page allows.
+        "--disable-features=LocalNetworkAccessChecks",
     ]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=arguments)
@@ -151,9 +157,22 @@ def browser(chromium_path: str, webcam_film: Path):
         browser.close()
 
 
+def refusals(page: Page) -> list[str]:
+    """What the page's content security policy refuses from now on, as the browser's console tells it."""
+    refused: list[str] = []
+
+    def hear(message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            refused.append(message.text)
+
+    page.on("console", hear)
+    return refused
+
+
 @pytest.fixture
 def page(browser, address: str, request: pytest.FixtureRequest):
-    """The page, opened anew; at the end no request may have gone elsewhere and no script may have failed.
+    """The page, opened anew; at the end no request may have gone elsewhere, none may have been refused by the
+    content security policy, and no script may have failed.
 
     A parameter, if any, holds options of a browser context, as {"color_scheme": "dark"}.
     """
@@ -162,6 +181,7 @@ def page(browser, address: str, request: pytest.FixtureRequest):
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     hosts, failures = set(), []
+    refused = refusals(page)
     page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
     page.on("pageerror", lambda error: failures.append(str(error)))
     page.goto(address)
@@ -170,6 +190,7 @@ def page(browser, address: str, request: pytest.FixtureRequest):
     context.close()
     assert hosts - {None} == {"127.0.0.1"}, "a request left this computer"  # None: data: and blob: addresses
     assert failures == []
+    assert refused == []
 
 
 @pytest.fixture

@@ -7,12 +7,15 @@ import json
 import os
 import re
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import free_port, refusals, serving
 
 pytestmark = pytest.mark.browser
 
@@ -133,7 +136,7 @@ def test_the_page_describes_itself(page, address):
     assert f'Client("{address}")' in page.locator(".snippet pre").first.inner_text()
 
 
-# --- Access, by axe-core -----------------------------------------------------------------------------------
+# --- Access, by axe-core --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -146,18 +149,163 @@ def axe(root: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", [{"color_scheme": scheme} for scheme in ("light", "dark")], indirect=True)
-@pytest.mark.parametrize("tab", ["Photo", "Live", "Video", "About"])
-def test_no_serious_findings_of_axe(page, axe, tab):
-    if tab == "Photo":
-        four_faces(page)
-    page.get_by_role("tab", name=tab).click()
-    page.wait_for_timeout(1000)
-    page.evaluate(axe)
+SCREENS = {
+    f"{name}-{scheme}": screen | {"color_scheme": scheme}
+    for name, screen in (("desktop", LAPTOP), ("phone", PHONE))
+    for scheme in ("light", "dark")
+}
+TABS = ("Photo", "Live", "Video", "About")
+
+
+def serious_findings(page: Page, where: str) -> list[str]:
     found = page.evaluate("async () => (await axe.run(document, { resultTypes: ['violations'] })).violations")
-    serious = [each for each in found if each["impact"] in ("serious", "critical")]
-    told = [f"{each['id']}: {each['nodes'][0]['html'][:150]}" for each in serious]
+    return [
+        f"{where}, {each['id']}: {node['html'][:150]}"
+        for each in found
+        for node in each["nodes"]
+        if each["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("page", SCREENS.values(), ids=SCREENS, indirect=True)
+def test_no_serious_findings_of_axe(page, axe):
+    """Every tab as it is at first, and then with a photo, a clip and the camera."""
+    page.add_style_tag(content="* { transition: none !important; animation: none !important; }")
+    page.evaluate(axe)
+    told = []
+    for tab in TABS:
+        page.get_by_role("tab", name=tab).click()
+        expect(page.locator(OPENED[tab])).to_be_visible()
+        told += serious_findings(page, f"{tab}, empty")
+    for tab in visit_every_tab(page):
+        told += serious_findings(page, tab)
     assert not told, "\n".join(told)
+
+
+OPENED = {
+    "Photo": "#photo .drop",
+    "Live": ".live .way.main",
+    "Video": "#clip .drop",
+    "About": "#about h2 >> nth=0",
+}
+"""What is seen of each tab when it is open."""
+
+
+def visit_every_tab(page: Page) -> Iterator[str]:
+    """Do on every tab what it is for; gives its name when something is to be seen."""
+    page.get_by_role("tab", name="Photo").click()
+    four_faces(page)
+    yield "Photo"
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Start the camera").click()
+    expect(page.locator("[data-meter=frame]")).to_contain_text("×", timeout=PATIENCE_MS)
+    yield "Live"
+    page.get_by_role("tab", name="Video").click()
+    page.locator("#clip [data-example]").click()
+    expect(page.locator("#clip-answer .timeline")).to_be_visible(timeout=2 * PATIENCE_MS)
+    yield "Video"
+    page.get_by_role("tab", name="About").click()
+    expect(page.locator("#about h2").first).to_be_visible()
+    yield "About"
+
+
+# --- Safety ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [LAPTOP], indirect=True)
+def test_nothing_that_the_page_does_is_against_its_content_security_policy(page, address):
+    """Which the fixture of the page sees to, in the console."""
+    for _ in visit_every_tab(page):
+        pass
+    page.get_by_role("tab", name="Photo").click()
+    for button in ("Save picture", "Save JSON"):
+        with page.expect_download():
+            page.get_by_role("button", name=button, exact=True).first.click()
+    other = page.context.new_page()
+    refused = refusals(other)
+    other.goto(address)
+    other.evaluate("() => { new Image().src = 'https://elsewhere.example/a.png' }")
+    other.wait_for_timeout(500)
+    assert len(refused) == 1, "what is against it is seen in the console"
+
+
+# --- Touch ----------------------------------------------------------------------------------------------
+
+SMALL = """() => [...document.querySelectorAll("button, select, summary, label:has(input)")]
+  .filter((each) => each.checkVisibility() && !each.closest(".sheet, .timeline"))
+  .map((each) => [each.ariaLabel || each.innerText, each.getBoundingClientRect()])
+  .filter(([, { width, height }]) => Math.min(width, height) < 43.5 && height > 2)
+  .map(([name, { width, height }]) => `${name}: ${Math.round(width)}×${Math.round(height)}`)"""
+
+
+@pytest.mark.parametrize("page", [PHONE | {"is_mobile": True}], indirect=True)
+def test_what_is_touched_is_44_pixels_large(page):
+    for tab in visit_every_tab(page):
+        assert page.evaluate(SMALL) == [], tab
+
+
+@pytest.mark.parametrize("page", [PHONE | {"is_mobile": True}], indirect=True)
+def test_two_fingers_enlarge_the_picture_and_move_it(page):
+    four_faces(page)
+    sheet = page.locator("#result .sheet")
+    sheet.scroll_into_view_if_needed()
+    box, client = sheet.bounding_box(), page.context.new_cdp_session(page)
+    scrolled = page.evaluate("scrollY")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def touch(kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": px, "y": py, "id": number} for number, (px, py) in enumerate(places)]
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def corner() -> tuple[float, float, float]:
+        at = page.locator("#result .base").bounding_box()
+        return at["x"], at["y"], at["width"] / box["width"]
+
+    touch("touchStart", (x, y - 20), (x, y + 20))
+    for apart in range(25, 65, 5):
+        touch("touchMove", (x, y - apart), (x, y + apart))
+    assert corner()[2] == pytest.approx(3, abs=0.05), "as the fingers moved apart"
+    assert corner()[0] + corner()[2] * box["width"] / 2 == pytest.approx(x, abs=1), (
+        "what was between them stays there"
+    )
+    before = corner()
+    for move in range(5, 45, 5):
+        touch("touchMove", (x + move, y - 60), (x + move, y + 60))
+    after = corner()
+    assert (after[0] - before[0], after[1] - before[1]) == pytest.approx((40, 0), abs=3), (
+        "it goes with the fingers"
+    )
+    assert after[2] == pytest.approx(3, abs=0.1)
+    touch("touchEnd")
+    touch("touchStart", (x, y))
+    for move in range(5, 45, 5):
+        touch("touchMove", (x, y - move))
+    touch("touchEnd")
+    assert corner()[1] - after[1] == pytest.approx(-40, abs=3), "and with one finger, once it is enlarged"
+    assert page.evaluate("scrollY") == scrolled and page.evaluate("visualViewport.scale") == 1
+
+
+# --- A server that goes and comes back ------------------------------------------------------------------
+
+TOASTS = """() => [...document.querySelectorAll(".server-word, .toast-body")]
+  .filter((each) => each.checkVisibility() && each.innerText).map((each) => each.innerText)"""
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_and_comes_back_is_told_once(browser, root, tmp_path):
+    port, page = free_port(), browser.new_context(**LAPTOP).new_page()
+    word = page.locator(".server-word")
+    with serving(root, tmp_path, port) as address:
+        page.goto(address)
+        four_faces(page)
+    page.locator("#face .strip button").nth(1).click()  # nobody answers, which Gradio tells too
+    expect(word).to_contain_text("does not answer", timeout=PATIENCE_MS)
+    page.wait_for_timeout(1000)
+    assert len(page.evaluate(TOASTS)) == 1
+    with serving(root, tmp_path, port):
+        expect(word).to_contain_text("no longer has your photo", timeout=PATIENCE_MS)
+        four_faces(page)
+        page.context.close()
 
 
 def test_a_photo_of_many_faces(page, root, tmp_path):

@@ -1,4 +1,5 @@
-"""The page of another site, in the same browser: it may show this page in a frame, and call nothing of it."""
+"""The page of another site, in the same browser: it may call nothing of this page, and show it in a frame
+only where that is a Hugging Face Space and the site is Hugging Face."""
 
 from __future__ import annotations
 
@@ -9,6 +10,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.browser.conftest import PATIENCE_MS, refusals, serving
 
 FORM = """<form id="f" method="post" enctype="multipart/form-data" target="t"
 action="{address}gradio_api/upload"><input name="files" value="x"></form><iframe name="t"></iframe>"""
@@ -61,12 +65,39 @@ def tab(browser, other_site):
     context.close()
 
 
-def test_a_frame_works_as_on_a_hugging_face_space(tab):
-    page, answers = tab
-    frame = page.frame_locator("#page")
-    frame.get_by_role("button", name="Try the example Grace hopper").click()
-    frame.get_by_text("Found 1 face").wait_for()
-    assert {status for url, status in answers if "/gradio_api/" in url} == {200}
+def show_framed(page: Page, site: str, address: str) -> None:
+    """Show a page of a site that has nothing but a frame with ours."""
+    frame = f'<iframe id="page" src="{address}" width=900 height=900></iframe>'
+    page.route(f"{site}/**", lambda route: route.fulfill(body=frame, content_type="text/html"))
+    page.goto(f"{site}/spaces/someone/demo")
+
+
+def test_a_hugging_face_space_works_in_the_frame_of_hugging_face_alone(browser, root, tmp_path):
+    with serving(root, tmp_path, FKP_HOSTS="someone-demo.hf.space") as address:
+        page = browser.new_context().new_page()
+        refused, answers = refusals(page), []
+        page.on("response", lambda response: answers.append((response.url, response.status)))
+        show_framed(page, "https://huggingface.co", address)
+        frame = page.frame_locator("#page")
+        frame.get_by_role("button", name="Try the example Grace Hopper").click(timeout=PATIENCE_MS)
+        frame.get_by_text("Found 1 face").wait_for(timeout=PATIENCE_MS)
+        assert {status for url, status in answers if "/gradio_api/" in url} == {200} and not refused
+        page.context.close()
+        expect_no_frame(browser, "https://huggingface.example", address)
+
+
+def test_elsewhere_no_site_shows_the_page_in_a_frame(browser, address):
+    expect_no_frame(browser, "https://huggingface.co", address)
+
+
+def expect_no_frame(browser: Browser, site: str, address: str) -> None:
+    page = browser.new_context().new_page()
+    refused = refusals(page)
+    show_framed(page, site, address)
+    page.wait_for_timeout(1000)
+    assert page.frame_locator("#page").locator("#head").count() == 0
+    assert len(refused) == 1 and "frame-ancestors" in refused[0]
+    page.context.close()
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain"])

@@ -129,6 +129,8 @@ def test_several_photos_at_once(page, portrait, four_faces, photo_without_a_face
     ]  # fmt: skip
     with zipfile.ZipFile(save(page, "Save all pictures")) as archive:
         assert len(archive.namelist()) == 3
+    with zipfile.ZipFile(save(page, "Save all as JPEG")) as archive:
+        assert archive.read("grace_hopper_keypoints.jpg").startswith(b"\xff\xd8\xff")
 
 
 def test_work_that_is_going_on_is_told_and_can_be_stopped(page, four_faces, tmp_path):
@@ -425,7 +427,7 @@ CONTRASTS = """() => {
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
     const hidden = !element.checkVisibility({visibilityProperty: true, opacityProperty: true});
-    if (!walker.currentNode.data.trim() || hidden || element.closest("[disabled], .sheet")) continue;
+    if (!walker.currentNode.data.trim() || hidden || element.closest(".sheet")) continue;
     const below = background(element);
     let opacity = 1;
     for (let each = element; each; each = each.parentElement) opacity *= getComputedStyle(each).opacity;

@@ -59,4 +59,12 @@ def test_programs_and_links_are_told_as_they_are():
 
 def test_nothing_is_fetched_from_elsewhere(root):
     told = about.text({}, [], root / "docs")
-    assert "http" not in told and "src=\"/" not in told
+    assert "http" not in told and 'src="/' not in told
+
+
+def test_it_links_to_where_the_weights_and_the_source_are():
+    told = about.links("me/weights", "https://a.org/fkp?a=1&b=2")
+    assert (
+        'href="https://huggingface.co/me/weights"' in told and 'href="https://a.org/fkp?a=1&amp;b=2"' in told
+    )
+    assert "href" not in about.links(None)

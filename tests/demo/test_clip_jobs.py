@@ -16,7 +16,7 @@ import pytest
 
 from fkp import draw
 from fkp.demo import clip_jobs
-from fkp.demo.clip_jobs import BusyError, Order, Reel, Workshop
+from fkp.demo.clip_jobs import BusyError, ClipSession, JobQueue, JobSpec
 from fkp.demo.settings import Settings
 from fkp.video import Progress
 from fkp.video.clip_io import ClipError
@@ -33,8 +33,8 @@ def uploads(tmp_path: Path) -> Path:
     return tmp_path / "uploads"
 
 
-def order(path: Path, uploads: Path, settings: Settings | None = None) -> Order:
-    return clip_jobs.order(path, STYLE, True, settings or Settings(), uploads)
+def spec(path: Path, uploads: Path, settings: Settings | None = None) -> JobSpec:
+    return clip_jobs.job_spec(path, STYLE, True, settings or Settings(), uploads)
 
 
 def files(folder: Path) -> list[str]:
@@ -52,7 +52,7 @@ def until(true: Callable[[], object]) -> None:
 
 
 def test_what_is_told_of_a_clip(uploads: Path) -> None:
-    clip = clip_jobs.look(film(uploads / "a.mp4", 10, size_wh=(64, 48), sound="aac"), Settings())
+    clip = clip_jobs.probe(film(uploads / "a.mp4", 10, size_wh=(64, 48), sound="aac"), Settings())
     assert (clip.problem, clip.size_wh, clip.frames, clip.sound) == ("", (64, 48), 10, True)
     assert clip.seconds == pytest.approx(0.4, abs=0.1)
 
@@ -67,7 +67,7 @@ def test_what_is_told_of_a_clip(uploads: Path) -> None:
 )
 def test_what_is_no_clip_is_told_without_a_folder(uploads: Path, content: bytes, told: str) -> None:
     (uploads / "holiday.mp4").write_bytes(content)
-    problem = clip_jobs.look(uploads / "holiday.mp4", Settings()).problem
+    problem = clip_jobs.probe(uploads / "holiday.mp4", Settings()).problem
     assert problem == f"{told} Please choose another clip."
 
 
@@ -78,22 +78,22 @@ def test_a_song_a_photo_and_what_is_gone_are_told(uploads: Path) -> None:
         tone.rate = 48000
         container.mux(stream.encode(tone))
         container.mux(stream.encode(None))
-    assert clip_jobs.look(uploads / "song.m4a", Settings()).problem.startswith(
+    assert clip_jobs.probe(uploads / "song.m4a", Settings()).problem.startswith(
         "song.m4a: has no video in it."
     )
     cv2.imwrite(str(uploads / "photo.jpg"), np.zeros((8, 8, 3), np.uint8))
-    assert clip_jobs.look(uploads / "photo.jpg", Settings()).problem.startswith("photo.jpg: is no video")
-    assert "gone.mp4: " in clip_jobs.look(uploads / "gone.mp4", Settings()).problem
+    assert clip_jobs.probe(uploads / "photo.jpg", Settings()).problem.startswith("photo.jpg: is no video")
+    assert "gone.mp4: " in clip_jobs.probe(uploads / "gone.mp4", Settings()).problem
 
 
 def test_limits_are_told_in_numbers(uploads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = film(uploads / "a.mp4", 60)
-    problem = clip_jobs.look(path, Settings(max_clip_seconds=1)).problem
+    problem = clip_jobs.probe(path, Settings(max_clip_seconds=1)).problem
     assert problem == "a.mp4: 2.4 s are more than the limit of 1 s. Please choose another clip."
-    problem = clip_jobs.look(path, Settings(max_clip_size=1000)).problem
+    problem = clip_jobs.probe(path, Settings(max_clip_size=1000)).problem
     assert problem.startswith("a.mp4: ") and "MB are more than the limit of 0.001 MB." in problem
     monkeypatch.setattr(clip_jobs, "MAX_PIXELS", 3000)
-    assert "64×48 is more than the limit of 3000 pixels a frame" in clip_jobs.look(path, Settings()).problem
+    assert "64×48 is more than the limit of 3000 pixels a frame" in clip_jobs.probe(path, Settings()).problem
 
 
 def test_a_poster_shows_the_first_frame(uploads: Path) -> None:
@@ -111,9 +111,9 @@ def test_a_poster_shows_the_first_frame(uploads: Path) -> None:
 
 def test_a_clip_comes_back_with_its_faces(uploads: Path) -> None:
     model = FacesInColour(*TWO_FACES)
-    given = order(film(uploads / "holiday.mov", 5, size_wh=(160, 120)), uploads)
-    workshop = Workshop(lambda each: clip_jobs.annotate(model, each))
-    job = workshop.begin(given)
+    given = spec(film(uploads / "holiday.mov", 5, size_wh=(160, 120)), uploads)
+    job_queue = JobQueue(lambda each: clip_jobs.annotate(model, each))
+    job = job_queue.begin(given)
     assert job.wait(LONG) and job.done and job.problem == ""
     assert job.progress.frames == 5 and job.progress.faces == 2
     names = ["holiday_keypoints.csv", "holiday_keypoints.json", "holiday_keypoints.mp4"]
@@ -130,8 +130,8 @@ def test_a_clip_comes_back_with_its_faces(uploads: Path) -> None:
 def test_what_turns_out_to_be_damaged_is_told_and_leaves_nothing(uploads: Path) -> None:
     path = film(uploads / "a.mp4", 60, front=True)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    workshop = Workshop(lambda each: clip_jobs.annotate(FacesInColour(), each))
-    job = workshop.begin(order(path, uploads))
+    job_queue = JobQueue(lambda each: clip_jobs.annotate(FacesInColour(), each))
+    job = job_queue.begin(spec(path, uploads))
     assert job.wait(LONG) and not job.done and files(uploads) == ["a.mp4"]
     assert job.problem.startswith("a.mp4: ") and job.problem.endswith("Please choose another clip.")
 
@@ -139,13 +139,13 @@ def test_what_turns_out_to_be_damaged_is_told_and_leaves_nothing(uploads: Path) 
 def test_a_fault_of_ours_ends_one_job_and_not_the_line(
     uploads: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def work(given: Order):
+    def work(given: JobSpec):
         yield step(1)
         if given.clip.name == "bad.mp4":
             raise RuntimeError("secret")
 
-    workshop = Workshop(work)
-    jobs = [workshop.begin(order(uploads / name, uploads)) for name in ("bad.mp4", "good.mp4")]
+    job_queue = JobQueue(work)
+    jobs = [job_queue.begin(spec(uploads / name, uploads)) for name in ("bad.mp4", "good.mp4")]
     assert all(job.wait(LONG) for job in jobs)
     assert jobs[0].problem == "bad.mp4: something went wrong here. Please try again."
     assert jobs[1].done and "secret" in capsys.readouterr().err
@@ -166,7 +166,7 @@ class Slow:
         self.closed: list[str] = []
         self.go = threading.Event()
 
-    def __call__(self, given: Order):
+    def __call__(self, given: JobSpec):
         self.begun.append(given.clip.stem)
         (given.folder / ".half").write_text("half")
         try:
@@ -182,12 +182,12 @@ class Slow:
 
 def test_one_at_a_time_and_in_their_order(uploads: Path) -> None:
     work = Slow()
-    workshop = Workshop(work)
-    jobs = [workshop.begin(order(uploads / f"{name}.mp4", uploads)) for name in "abc"]
+    job_queue = JobQueue(work)
+    jobs = [job_queue.begin(spec(uploads / f"{name}.mp4", uploads)) for name in "abc"]
     until(lambda: jobs[0].progress)
-    assert [workshop.ahead_of(job) for job in jobs] == [0, 1, 2] and work.begun == ["a"]
+    assert [job_queue.ahead_of(job) for job in jobs] == [0, 1, 2] and work.begun == ["a"]
     jobs[1].stop()  # one in the line
-    assert jobs[1].wait(LONG) and not jobs[1].done and workshop.ahead_of(jobs[2]) == 1
+    assert jobs[1].wait(LONG) and not jobs[1].done and job_queue.ahead_of(jobs[2]) == 1
     work.go.set()
     assert all(job.wait(LONG) for job in jobs) and work.begun == ["a", "c"]
     assert [job.done for job in jobs] == [True, False, True]
@@ -196,18 +196,18 @@ def test_one_at_a_time_and_in_their_order(uploads: Path) -> None:
 
 def test_two_at_a_time(uploads: Path) -> None:
     work = Slow()
-    workshop = Workshop(work, at_once=2)
-    jobs = [workshop.begin(order(uploads / f"{name}.mp4", uploads)) for name in "abc"]
+    job_queue = JobQueue(work, at_once=2)
+    jobs = [job_queue.begin(spec(uploads / f"{name}.mp4", uploads)) for name in "abc"]
     until(lambda: jobs[0].progress and jobs[1].progress)
-    assert [workshop.ahead_of(job) for job in jobs] == [0, 0, 1] and set(work.begun) == {"a", "b"}
+    assert [job_queue.ahead_of(job) for job in jobs] == [0, 0, 1] and set(work.begun) == {"a", "b"}
     work.go.set()
     assert all(job.wait(LONG) and job.done for job in jobs)
 
 
 def test_stopping_ends_the_work_and_leaves_nothing(uploads: Path) -> None:
     work = Slow()
-    workshop = Workshop(work)
-    job = workshop.begin(order(uploads / "a.mp4", uploads))
+    job_queue = JobQueue(work)
+    job = job_queue.begin(spec(uploads / "a.mp4", uploads))
     until(lambda: job.progress)
     job.stop()
     assert job.wait(LONG) and work.closed == ["a"] and not job.done
@@ -217,18 +217,18 @@ def test_stopping_ends_the_work_and_leaves_nothing(uploads: Path) -> None:
 def test_the_line_is_bounded(uploads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip_jobs, "LINE", 1)
     work = Slow()
-    workshop = Workshop(work)
-    jobs = [workshop.begin(order(uploads / f"{name}.mp4", uploads)) for name in "ab"]
+    job_queue = JobQueue(work)
+    jobs = [job_queue.begin(spec(uploads / f"{name}.mp4", uploads)) for name in "ab"]
     with pytest.raises(BusyError, match=r"^Too many clips .* Please try again in a few minutes\.$"):
-        workshop.begin(order(uploads / "c.mp4", uploads))
+        job_queue.begin(spec(uploads / "c.mp4", uploads))
     work.go.set()
     assert all(job.wait(LONG) for job in jobs) and len(list(uploads.iterdir())) == 2
 
 
 def test_all_ends_when_the_program_does(uploads: Path) -> None:
     work = Slow()
-    workshop = Workshop(work)
-    jobs = [workshop.begin(order(uploads / f"{name}.mp4", uploads)) for name in "ab"]
+    job_queue = JobQueue(work)
+    jobs = [job_queue.begin(spec(uploads / f"{name}.mp4", uploads)) for name in "ab"]
     until(lambda: jobs[0].progress)
     clip_jobs.close_all()
     assert all(job.ended for job in jobs) and work.begun == work.closed == ["a"]
@@ -239,20 +239,20 @@ def test_all_ends_when_the_program_does(uploads: Path) -> None:
 
 
 def test_a_reel_forgets_its_upload_and_what_was_made_of_it(uploads: Path) -> None:
-    clip = clip_jobs.look(film(uploads / "a.mp4", 3), Settings())
-    job = Workshop(lambda each: clip_jobs.annotate(FacesInColour(), each)).begin(order(clip.path, uploads))
+    clip = clip_jobs.probe(film(uploads / "a.mp4", 3), Settings())
+    job = JobQueue(lambda each: clip_jobs.annotate(FacesInColour(), each)).begin(spec(clip.path, uploads))
     assert job.wait(LONG) and len(files(uploads)) == 4
-    Reel(clip, job).forget(uploads, but=clip.path)
+    ClipSession(clip, job).forget(uploads, but=clip.path)
     assert files(uploads) == ["a.mp4"]
-    Reel(clip, job).forget(uploads)
+    ClipSession(clip, job).forget(uploads)
     assert list(uploads.iterdir()) == []
-    Reel(clip, job).forget(uploads)  # twice is no error
-    Reel().forget(uploads)
+    ClipSession(clip, job).forget(uploads)  # twice is no error
+    ClipSession().forget(uploads)
 
 
 def test_an_example_is_not_forgotten(uploads: Path, tmp_path: Path) -> None:
-    clip = clip_jobs.look(film(tmp_path / "example.mp4", 3), Settings())
-    Reel(clip).forget(uploads)
+    clip = clip_jobs.probe(film(tmp_path / "example.mp4", 3), Settings())
+    ClipSession(clip).forget(uploads)
     assert clip.path.is_file()
 
 

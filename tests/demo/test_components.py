@@ -48,9 +48,9 @@ def test_the_upload_tells_its_limits_and_shows_the_examples(root):
 
 def test_the_camera_has_three_functions_of_its_own_and_tells_what_happens():
     camera = in_a_page(lambda: components.camera(live.Viewers(FacesInColour()), 50))
-    assert camera.get_config()["server_fns"] == ["enter", "look", "leave"]
-    assert camera.props["rate"] == live.MAX_RATE and camera.props["looks"] == view.looks()
-    assert "none is written to a file" in " ".join(camera.html_template.split())
+    assert camera.get_config()["server_fns"] == ["join", "track", "leave"]
+    assert camera.props["rate"] == live.MAX_RATE and camera.props["drawing"] == view.drawing_style()
+    assert "none is written to a file" in " ".join(camera.props["hint"].split())
     for placeholder in re.findall(r"\$\{(\w+)\}", camera.html_template):
         assert placeholder in camera.props
     assert ".lens" in components.css()
@@ -146,7 +146,9 @@ def test_a_slider_makes_any_number_fit(sent, number):
     assert slider.preprocess(sent) == number
 
 
-@pytest.mark.parametrize("payload", [None, {}, {"path": None}, {"path": ""}, {"url": "http://127.0.0.1/a.png"}])
+@pytest.mark.parametrize(
+    "payload", [None, {}, {"path": None}, {"path": ""}, {"url": "http://127.0.0.1/a.png"}]
+)
 def test_no_picture_is_told(uploads, payload):
     with pytest.raises(gr.Error, match="A picture is needed.") as caught:
         components.PictureFile(render=False).preprocess(None if payload is None else ImageData(**payload))

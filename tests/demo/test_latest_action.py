@@ -8,12 +8,12 @@ import threading
 import pytest
 
 from fkp.demo import latest_action
-from fkp.demo.latest_action import Turns
+from fkp.demo.latest_action import LatestAction
 
 
 @pytest.mark.slow
 def test_a_newer_action_ends_an_older_one():
-    visitor = Turns("nothing")
+    visitor = LatestAction("nothing")
     assert visitor.begin(10.0) and not visitor.is_over(10.0)
     assert visitor.begin(12.5) and visitor.is_over(10.0) and not visitor.is_over(12.5)
     with visitor.sending(10.0) as older, visitor.sending(12.5) as newer, visitor.sending() as looking:
@@ -23,20 +23,20 @@ def test_a_newer_action_ends_an_older_one():
 
 def test_an_action_that_comes_late_does_not_begin():
     """It waited in a queue, and a later one did not."""
-    visitor = Turns("nothing")
+    visitor = LatestAction("nothing")
     assert visitor.begin(12.5) and not visitor.begin(10.0) and not visitor.is_over(12.5)
 
 
 @pytest.mark.parametrize("moment", [None, "12", [1], {"a": 1}, float("nan")])
 def test_what_is_no_moment_comes_before_all_others(moment):
-    visitor = Turns("nothing")
+    visitor = LatestAction("nothing")
     visitor.begin(moment)
     assert not visitor.is_over(moment)
     assert visitor.begin(0) and not visitor.is_over(0)
 
 
 def test_what_is_sent_waits_for_what_is_being_sent():
-    visitor, seen = Turns("nothing"), []
+    visitor, seen = LatestAction("nothing"), []
 
     def other():
         with visitor.sending():
@@ -53,7 +53,7 @@ def test_what_is_sent_waits_for_what_is_being_sent():
 
 def test_a_browser_that_has_gone_while_something_was_sent_blocks_nobody(monkeypatch):
     monkeypatch.setattr(latest_action, "PATIENCE", 0.01)
-    visitor = Turns("nothing")
+    visitor = LatestAction("nothing")
     gone = visitor.sending()
     gone.__enter__()
     with visitor.sending() as goes_on:
@@ -64,7 +64,7 @@ def test_a_browser_that_has_gone_while_something_was_sent_blocks_nobody(monkeypa
 
 
 def test_a_copy_is_for_the_next_visitor():
-    first = Turns(("nothing",))
+    first = LatestAction(("nothing",))
     first.begin(5)
     with first.sending():
         second = copy.deepcopy(first)

@@ -68,13 +68,13 @@ class Sender:
         self.viewers, self.name, self.time = viewers, name, 100.0
 
     @classmethod
-    async def enter(cls, viewers: Viewers) -> Sender:
-        return cls(viewers, (await viewers.enter())["viewer"])
+    async def join(cls, viewers: Viewers) -> Sender:
+        return cls(viewers, (await viewers.join())["viewer"])
 
     async def send(self, **other) -> dict:
         self.time += 0.1
         sent = {"viewer": self.name, "time": self.time, "jpeg": jpeg()}
-        return await self.viewers.look(sent | other)
+        return await self.viewers.track(sent | other)
 
     async def is_answered(self) -> bool:
         """Whether an ordinary frame is looked at, once it may come."""
@@ -98,20 +98,20 @@ async def until(condition) -> None:
 
 def test_places_are_given_taken_and_given_back(model):
     async def story(viewers):
-        first, second = await viewers.enter(), await viewers.enter()
+        first, second = await viewers.join(), await viewers.join()
         assert len(viewers) == 2 and first["viewer"] != second["viewer"]
         assert min(len(first["viewer"]), len(second["viewer"])) >= 24  # 144 random bits
-        assert await viewers.enter() == {"refused": "All 2 places are taken at the moment."}
+        assert await viewers.join() == {"refused": "All 2 places are taken at the moment."}
         assert await viewers.leave(first) == {} and len(viewers) == 1
-        assert "viewer" in await viewers.enter()
+        assert "viewer" in await viewers.join()
 
     run(story, Viewers(model, 2))
 
 
 def test_the_only_place_is_told_in_the_singular(model):
     async def story(viewers):
-        await viewers.enter()
-        assert await viewers.enter() == {"refused": "The only place is taken at the moment."}
+        await viewers.join()
+        assert await viewers.join() == {"refused": "The only place is taken at the moment."}
 
     run(story, Viewers(model, 1))
 
@@ -121,10 +121,10 @@ def test_the_only_place_is_told_in_the_singular(model):
 )
 def test_without_a_place_nothing_is_looked_at_and_nobody_is_disturbed(model, sent):
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         assert await viewers.leave(sent) == {} and len(viewers) == 1
         given = sent | {"time": 1, "jpeg": jpeg()} if isinstance(sent, dict) else sent
-        assert await viewers.look(given) == {"gone": True}
+        assert await viewers.track(given) == {"gone": True}
         assert await sender.is_answered()
 
     run(story, Viewers(model))
@@ -132,7 +132,7 @@ def test_without_a_place_nothing_is_looked_at_and_nobody_is_disturbed(model, sen
 
 def test_one_who_falls_silent_is_forgotten_with_all_there_was(model):
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         assert await sender.is_answered()
         (viewer,) = viewers._viewers.values()
         tracker = weakref.ref(viewer.tracker)
@@ -147,7 +147,7 @@ def test_one_who_falls_silent_is_forgotten_with_all_there_was(model):
 
 def test_one_who_goes_on_sending_is_not_forgotten(model):
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         end = time.monotonic() + 1.2
         while time.monotonic() < end:
             assert "faces" in await sender.send()
@@ -160,7 +160,7 @@ def test_one_who_goes_on_sending_is_not_forgotten(model):
 def test_one_whose_frame_is_worked_on_is_not_forgotten_and_can_leave(model):
     async def story(viewers):
         model.gate.clear()
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         working = asyncio.create_task(sender.send())
         waiting = asyncio.create_task(sender.send())
         await asyncio.sleep(0.3)
@@ -176,7 +176,7 @@ def test_one_whose_frame_is_worked_on_is_not_forgotten_and_can_leave(model):
 def test_a_request_that_is_broken_off_leaves_the_place_usable(model):
     async def story(viewers):
         model.gate.clear()
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         tasks = [asyncio.create_task(sender.send()) for _ in range(2)]
         await asyncio.sleep(0.05)
         for task in tasks:
@@ -194,7 +194,7 @@ def test_a_request_that_is_broken_off_leaves_the_place_usable(model):
 
 def test_faces_come_as_numbers_in_pixels_of_the_frame_and_keep_their_number(model):
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         answers = [await sender.send() for _ in range(6)]
         for answer in answers:
             assert (answer["width"], answer["height"]) == (160, 120) and 0 <= answer["ms"] < 1e4
@@ -210,7 +210,7 @@ def test_faces_come_as_numbers_in_pixels_of_the_frame_and_keep_their_number(mode
 
 def test_no_face_is_an_answer_too(model):
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         assert (await sender.send(jpeg=jpeg(Image.new("RGB", (64, 48)))))["faces"] == []
 
     run(story, Viewers(model))
@@ -220,7 +220,7 @@ def test_faces_are_bounded(model):
     many = Model(*((10 + 70 * x, 10 + 70 * y, 60 + 70 * x, 60 + 70 * y) for x in range(5) for y in range(4)))
 
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         answer = await sender.send(jpeg=jpeg(GREY.resize((400, 300))))
         assert len(answer["faces"]) == live.MAX_FACES
 
@@ -235,7 +235,7 @@ def test_the_points_are_where_the_camera_saw_them(root):
     frame.paste(portrait, (100, 0))
 
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         answer = await sender.send(jpeg=jpeg(frame, quality=70))
         keypoints = np.array(answer["faces"][0]["keypoints"])
         for members, middle in ((range(36, 42), (203, 101)), (range(42, 48), (246, 103))):
@@ -251,7 +251,7 @@ def test_the_points_are_where_the_camera_saw_them(root):
 def test_the_newest_frame_is_the_next_one(model):
     async def story(viewers):
         model.gate.clear()
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         sent = []
         for _ in range(4):
             sent.append(asyncio.create_task(sender.send()))
@@ -280,7 +280,7 @@ def test_all_get_their_turn_however_much_one_sends():
 
             await asyncio.gather(*(one_after_the_other() for _ in range(under_way)))
 
-        senders = [await Sender.enter(viewers) for _ in range(4)]
+        senders = [await Sender.join(viewers) for _ in range(4)]
         await asyncio.gather(*(watch(s, n) for s, n in zip(senders, (8, 2, 1, 1), strict=True)))
         shares = sorted(counts[sender.name] for sender in senders)
         assert len(shares) == 4 and shares[0] >= 15 and shares[-1] <= 40, shares  # 25 would be a fair share
@@ -298,7 +298,7 @@ def test_a_tracker_is_used_by_one_thread_at_a_time():
             return super().keypoints_at(image, boxes)
 
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         for _ in range(10):
             answers = await asyncio.gather(*(sender.send() for _ in range(3)))
             assert all(answer.keys() & {"faces", "skipped"} for answer in answers)
@@ -313,7 +313,7 @@ def test_more_frames_than_the_rate_are_not_looked_at(model, monkeypatch):
 
     async def story(viewers):
         nonlocal now
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         answers = [await sender.send() for _ in range(live.BURST + 5)]
         assert ["faces" in answer for answer in answers] == [True] * live.BURST + [False] * 5
         assert "No more than 30 frames a second" in answers[-1]["skipped"]
@@ -366,7 +366,7 @@ def test_what_is_no_frame_is_refused_in_a_sentence_and_it_goes_on(model, what):
     sent, reason = BAD_FRAMES[what]
 
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         assert await sender.is_answered()
         answer = await sender.send(jpeg=sent)
         assert answer.keys() == {"refused"} and reason in answer["refused"] and answer["refused"][-1] == "."
@@ -381,7 +381,7 @@ def test_what_is_no_frame_is_refused_in_a_sentence_and_it_goes_on(model, what):
 )
 def test_a_time_that_is_none_is_refused(model, when):
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         assert await sender.is_answered()
         refused = {"refused": "The time of a frame is needed, in seconds."}
         assert await sender.send(time=when) == refused
@@ -392,12 +392,12 @@ def test_a_time_that_is_none_is_refused(model, when):
 
 def test_a_browser_whose_clock_jumps_ahead_has_to_enter_anew(model):
     async def story(viewers):
-        sender, other = await Sender.enter(viewers), await Sender.enter(viewers)
+        sender, other = await Sender.join(viewers), await Sender.join(viewers)
         assert await sender.is_answered()
         for step in (3600, 1e9):
             assert await sender.send(time=sender.time + step) == {"gone": True}
             assert len(viewers) == 1 and await other.is_answered()
-            sender = await Sender.enter(viewers)
+            sender = await Sender.join(viewers)
             assert await sender.is_answered()
 
     run(story, Viewers(model))
@@ -406,7 +406,7 @@ def test_a_browser_whose_clock_jumps_ahead_has_to_enter_anew(model):
 @pytest.mark.parametrize("step", [0, -0.05, -1000, -1e9])
 def test_a_frame_whose_time_does_not_go_on_is_skipped(model, step):
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         assert await sender.is_answered()
         assert "skipped" in await sender.send(time=sender.time + step)
         sender.time += 0.2
@@ -417,7 +417,7 @@ def test_a_frame_whose_time_does_not_go_on_is_skipped(model, step):
 
 def test_grey_and_turned_frames_are_frames(model):
     async def story(viewers):
-        sender = await Sender.enter(viewers)
+        sender = await Sender.join(viewers)
         turned = Image.Exif()
         turned[0x0112] = 6
         assert (await sender.send(jpeg=jpeg(GREY.convert("L"))))["width"] == 160
@@ -438,7 +438,7 @@ def test_an_error_of_the_model_does_not_end_anything(model):
     broken = Broken()
 
     async def story(viewers):
-        sender, other = await Sender.enter(viewers), await Sender.enter(viewers)
+        sender, other = await Sender.join(viewers), await Sender.join(viewers)
         for _ in range(2):
             with pytest.raises(RuntimeError):
                 await sender.send()
@@ -471,7 +471,9 @@ def through_the_page(model, story, **options) -> None:
     async def tell() -> None:
         page = app.build(model, **options)
         server = App.create_app(page)
-        guard = request_guard.Door(server, request_guard.Rules(set(), 10**7, small_bytes=live.MAX_REQUEST))
+        guard = request_guard.RequestGuard(
+            server, request_guard.Rules(set(), 10**7, small_bytes=live.MAX_REQUEST)
+        )
         (camera,) = [block for block in page.blocks.values() if block.elem_id == "camera"]
         transport = httpx.ASGITransport(guard, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
@@ -492,16 +494,16 @@ def test_frames_go_through_the_page_and_no_file_is_written(model, tmp_path, monk
 
     async def story(call, page):
         global opened
-        viewer = (await call("enter", [])).json()["viewer"]
+        viewer = (await call("join", [])).json()["viewer"]
         opened = []
         for i in range(1, 6):
-            answer = await call("look", {"viewer": viewer, "time": i / 10, "jpeg": jpeg(NOISE)})
+            answer = await call("track", {"viewer": viewer, "time": i / 10, "jpeg": jpeg(NOISE)})
             assert answer.status_code == 200 and len(answer.json()["faces"]) == 1
         written, opened = opened, None
         assert written == [] and list(tmp_path.iterdir()) == []
         (tmp_path / "seen").write_text("")
         assert (await call("leave", {"viewer": viewer})).json() == {}
-        assert (await call("look", {"viewer": viewer, "time": 9, "jpeg": jpeg()})).json() == {"gone": True}
+        assert (await call("track", {"viewer": viewer, "time": 9, "jpeg": jpeg()})).json() == {"gone": True}
 
     through_the_page(model, story)
     opened = []
@@ -512,8 +514,8 @@ def test_frames_go_through_the_page_and_no_file_is_written(model, tmp_path, monk
 
 def test_the_page_keeps_to_its_number_of_places(model):
     async def story(call, page):
-        assert "viewer" in (await call("enter", [])).json()
-        assert (await call("enter", [])).json() == {"refused": "The only place is taken at the moment."}
+        assert "viewer" in (await call("join", [])).json()
+        assert (await call("join", [])).json() == {"refused": "The only place is taken at the moment."}
 
     through_the_page(model, story, limits=app.Settings(max_viewers=1))
 
@@ -524,8 +526,8 @@ def test_no_error_tells_anything_of_the_server():
             raise RuntimeError("/home/somebody/secret")
 
     async def story(call, page):
-        viewer = (await call("enter", [])).json()["viewer"]
-        answer = await call("look", {"viewer": viewer, "time": 1, "jpeg": jpeg()})
+        viewer = (await call("join", [])).json()["viewer"]
+        answer = await call("track", {"viewer": viewer, "time": 1, "jpeg": jpeg()})
         assert answer.status_code == 500 and "secret" not in answer.text and "Traceback" not in answer.text
 
     through_the_page(Broken(), story)
@@ -533,9 +535,9 @@ def test_no_error_tells_anything_of_the_server():
 
 def test_what_is_too_large_is_refused_before_it_is_read(model):
     async def story(call, page):
-        assert (await call("look", {"jpeg": "x" * live.MAX_REQUEST})).status_code == 413
-        assert (await call("look", None, files={"jpeg": b"x"})).status_code == 413  # would go to disk
-        assert (await call("look", {"viewer": "x"})).json() == {"gone": True}
+        assert (await call("track", {"jpeg": "x" * live.MAX_REQUEST})).status_code == 413
+        assert (await call("track", None, files={"jpeg": b"x"})).status_code == 413  # would go to disk
+        assert (await call("track", {"viewer": "x"})).json() == {"gone": True}
 
     through_the_page(model, story)
 
@@ -544,24 +546,24 @@ def test_only_a_frame_that_was_looked_at_keeps_a_place(model):
     """Eight cameras that sent nothing once held all places."""
 
     async def story(viewers):
-        idle, kept = await viewers.enter(), await viewers.enter()
+        idle, kept = await viewers.join(), await viewers.join()
         for i in range(1, 9):
             for sent in ("", "x", None, base64.b64encode(b"no picture").decode()):
-                answer = await viewers.look({"viewer": idle["viewer"], "time": i / 10, "jpeg": sent})
+                answer = await viewers.track({"viewer": idle["viewer"], "time": i / 10, "jpeg": sent})
                 assert "faces" not in answer
-            await viewers.look({"viewer": kept["viewer"], "time": i / 10, "jpeg": jpeg()})
+            await viewers.track({"viewer": kept["viewer"], "time": i / 10, "jpeg": jpeg()})
             await asyncio.sleep(0.1)
         assert len(viewers) == 1
-        assert await viewers.look({"viewer": idle["viewer"], "time": 9, "jpeg": jpeg()}) == {"gone": True}
+        assert await viewers.track({"viewer": idle["viewer"], "time": 9, "jpeg": jpeg()}) == {"gone": True}
 
     run(story, Viewers(model, 2, idle_seconds=0.4))
 
 
 def test_one_address_has_half_of_the_places_at_most(model):
     async def story(viewers):
-        assert all(["viewer" in await viewers.enter("192.0.2.1") for _ in range(2)])
-        assert "refused" in await viewers.enter("192.0.2.1")
-        assert "viewer" in await viewers.enter("192.0.2.2") and "viewer" in await viewers.enter()
+        assert all(["viewer" in await viewers.join("192.0.2.1") for _ in range(2)])
+        assert "refused" in await viewers.join("192.0.2.1")
+        assert "viewer" in await viewers.join("192.0.2.2") and "viewer" in await viewers.join()
 
     run(story, Viewers(model, 4))
 

@@ -29,7 +29,7 @@ def picture(path: Path, size_wh=(160, 120), colour=(200, 90, 40), **options) -> 
 
 
 def look(path: Path, *boxes, settings=None) -> photos.Photo:
-    return photos.look(FacesInColour(*boxes), path, settings or Settings())
+    return photos.process(FacesInColour(*boxes), path, settings or Settings())
 
 
 def opened(content: bytes) -> np.ndarray:

@@ -44,7 +44,9 @@ def visit(app, path="/", headers=(), body=(b"",), kind="http", rules=RULES):
         sent.append(message)
 
     raw = [(name.encode(), value.encode()) for name, value in dict(headers).items()]
-    asyncio.run(request_guard.Door(app, rules)({"type": kind, "path": path, "headers": raw}, receive, send))
+    asyncio.run(
+        request_guard.RequestGuard(app, rules)({"type": kind, "path": path, "headers": raw}, receive, send)
+    )
     if kind == "websocket":
         return sent[0]["type"]
     assert [message["type"] for message in sent].count("http.response.start") == 1
@@ -158,7 +160,7 @@ def test_a_body_that_comes_too_slowly_is_told(monkeypatch):
             sent.append(message)
 
         scope = {"type": "http", "path": "/gradio_api/upload", "headers": []}
-        await request_guard.Door(answering(), RULES)(scope, receive, send)
+        await request_guard.RequestGuard(answering(), RULES)(scope, receive, send)
         return sent
 
     assert asyncio.run(slow())[0]["status"] == 408
@@ -244,4 +246,4 @@ def test_the_app_is_guarded_as_soon_as_it_lives():
 
     app = SimpleNamespace(middleware_stack=answering())
     asyncio.run(live(app))
-    assert order == [request_guard.Door, "lives"]
+    assert order == [request_guard.RequestGuard, "lives"]

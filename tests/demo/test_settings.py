@@ -34,11 +34,13 @@ def test_every_setting_is_read():
         "FKP_CLIPS_AT_ONCE": "3",
         "FKP_MCP": "1",
         "FKP_HOSTS": "Faces.example.org, localhost:8080",
+        "FKP_BROWSER_EDITION": "https://owner-name.static.hf.space/",
     }
     expected = Settings(
         "owner/name", "v2", "whole", 3, 7, 1_000_000, 5_000_000, 2, 30, 20_000_000, 900, 60, 10**9, 3,
         True,
         ("faces.example.org", "localhost:8080"),
+        "https://owner-name.static.hf.space/",
     )  # fmt: skip
     assert from_environment(environment) == expected
     assert {settings.variable(each.name) for each in fields(Settings)} == environment.keys()
@@ -92,6 +94,15 @@ def test_a_space_says_what_it_is_called():
     assert from_environment(space).hosts == ("me-demo.hf.space",)
     assert from_environment(space | {"FKP_HOSTS": "a.org"}).hosts == ("a.org", "me-demo.hf.space")
     assert from_environment({"SPACE_HOST": "me-demo.hf.space"}).hosts == ()
+
+
+def test_a_space_says_where_its_source_is():
+    space = {"SYSTEM": "spaces", "SPACE_ID": "me/demo"}
+    assert from_environment(space).source == "https://huggingface.co/spaces/me/demo/tree/main"
+    assert from_environment(space | {"FKP_SOURCE": "https://a.org/fkp"}).source == "https://a.org/fkp"
+    assert from_environment({"SPACE_ID": "me/demo"}).source is None
+    with pytest.raises(SettingsError, match="FKP_SOURCE is 'javascript:x', where an address"):
+        from_environment({"FKP_SOURCE": "javascript:x"})
 
 
 def test_help_has_a_line_for_each():

@@ -59,9 +59,9 @@ def test_it_holds_what_the_page_needs_and_no_more(folder: Path, root: Path) -> N
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     tops = {name.split("/")[0] for name in files}
     assert tops == {"README.md", "LICENSE", "app.py", "requirements.txt", "fkp", "examples", "docs"}
-    ours = {f"fkp/{path.name}" for path in (root / "fkp").glob("*.py")}
-    assert ours | {"fkp/weights/model.safetensors", "fkp/weights/onnx/keypoints.onnx"} <= files
-    assert {f"fkp/demo/static/{path.name}" for path in (root / "fkp" / "demo" / "static").iterdir()} <= files
+    package = {p.relative_to(root).as_posix() for p in (root / "fkp").rglob("*") if p.is_file()}
+    whole = {name for name in package if "__pycache__" not in name}
+    assert {name for name in files if name.startswith("fkp/")} == whole, "the package, folders within it too"
     assert {name for name in files if name.startswith("docs/")} == {f"docs/{name}" for name in about.PLOTS}
     assert "examples/SOURCES.md" in files and not [name for name in files if "cache" in name]
     examples = {Path(name).name for name in files if name.startswith("examples/")} - {"SOURCES.md"}
@@ -281,10 +281,11 @@ def test_a_static_space_holds_what_the_browser_edition_is_built_from(static: Pat
     files = {path.relative_to(static).as_posix() for path in static.rglob("*") if path.is_file()}
     sources = {path.relative_to(root).as_posix() for path in (root / "web" / "src").iterdir()}
     assert sources | {"web/package-lock.json", "web/index.html", "web/vite.config.js", "LICENSE"} <= files
-    assert {"fkp/weights/config.json", "fkp/weights/onnx/keypoints.onnx"} <= files
+    assert {"fkp/weights/config.json", "fkp/weights/onnx/keypoints.int8.onnx"} <= files
     assert not [name for name in files if "node_modules" in name or name.startswith(("web/dist", "app.py"))]
-    styles = re.findall(r'import "../../(fkp/.*?)"', (root / "web" / "src" / "page.ts").read_text())
-    assert styles and set(styles) <= files
+    page = "".join((root / "web" / name).read_text() for name in ("index.html", "src/page.ts"))
+    shared = set(re.findall(r'"(?:\.\./)+(fkp/[^"?]*)', page)) | {"fkp/demo/static/live.html"}
+    assert len(shared) == 5 and shared <= files
 
 
 def test_what_a_static_space_cannot_be_is_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from fkp import draw, scheme
 from fkp.demo import photos, view
-from fkp.demo.clip_jobs import Footage
+from fkp.demo.clip_jobs import ClipInfo
 from fkp.demo.photos import Album, Face, Photo
 from fkp.video import Progress
 from tests.stand_in import FacesInColour
@@ -188,7 +188,7 @@ def test_the_legend_explains_the_colours_in_use(style, said):
 
 
 def test_a_browser_is_told_all_it_needs_to_draw():
-    looks = json.loads(json.dumps(view.looks()))
+    looks = json.loads(json.dumps(view.drawing_style()))
     assert sorted(point for group in looks["groups"] for point in group["members"]) == list(range(68))
     assert [group["closed"] for group in looks["groups"]] == [name in scheme.CLOSED for name in scheme.GROUPS]
     assert [tuple(group["colour"]) for group in looks["groups"]] == list(draw.COLOURS.values())
@@ -199,15 +199,15 @@ def test_a_browser_is_told_all_it_needs_to_draw():
 
 # --- Clips ----------------------------------------------------------------------------------------------
 
-CLIP = Footage(Path("/tmp/x/a<b>.mp4"), "", (640, 480), 12.4, 310, True)
+CLIP = ClipInfo(Path("/tmp/x/a<b>.mp4"), "", (640, 480), 12.4, 310, True)
 
 
 def test_what_is_said_of_a_clip():
     assert "Choose a clip" in view.clip_answer(None)
     told = view.clip_answer(CLIP)
     assert "a&lt;b&gt;.mp4" in told and "640×480 pixels, 12 s, with sound." in told and "/tmp" not in told
-    assert "pixels, no sound." in view.clip_answer(Footage(Path("a.mp4"), "", (64, 48)))
-    told = view.clip_answer(Footage(Path("a.mp4"), "<b>: is empty."))
+    assert "pixels, no sound." in view.clip_answer(ClipInfo(Path("a.mp4"), "", (64, 48)))
+    told = view.clip_answer(ClipInfo(Path("a.mp4"), "<b>: is empty."))
     assert "&lt;b&gt;: is empty." in told and "problem" in told
 
 

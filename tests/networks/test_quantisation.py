@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from fkp import FaceKeypoints, data, evaluation, geometry, images
-from fkp.config import KeypointConfig
-from fkp.networks import export, keypoint_net, quantisation
+from fkp.config import DetectorConfig, KeypointConfig
+from fkp.networks import export, face_net, integer_graph, keypoint_net, quantisation
+from tests import tiny
 
 INT8 = "onnxruntime-int8"
 CONFIG = KeypointConfig(crop_size=64, widths=(8, 16, 16, 16), depths=(1, 2, 1), top_down_width=16)
@@ -65,10 +66,9 @@ def test_the_graph_says_about_the_same_on_8_bits(network, tmp_path: Path) -> Non
     model = onnx.load(tmp_path / "int8.onnx")
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     quantised = [node for node in model.graph.node if node.op_type == "Conv"]
-    assert len(quantised) == 17
     made_by = {output: node for node in model.graph.node for output in node.output}
     kernels = [made_by[conv.input[1]] for conv in quantised if conv.input[1] in made_by]
-    assert len(kernels) == 16  # all but that of the heat maps
+    assert len(kernels) == len(quantised) == 16  # all but that of the heat maps
     assert all(types[node.input[0]] == onnx.TensorProto.INT8 for node in kernels)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert metadata["weights_sha256"] == "digest" and metadata["scheme"] == "ibug-68"
@@ -77,6 +77,65 @@ def test_the_graph_says_about_the_same_on_8_bits(network, tmp_path: Path) -> Non
         assert [output.shape for output in small] == [(5, 68, 2), (5, 68), (5, 68)]
         assert np.abs(plain[0] - small[0]).mean() < 0.3
         assert np.corrcoef(plain[1].ravel(), small[1].ravel())[0, 1] > 0.97
+
+
+def run_model(model: onnx.ModelProto, **feed: np.ndarray) -> list[np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    providers = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers).run(
+        None, feed
+    )
+
+
+def test_pictures_less_a_whole_number_give_the_same_points(network) -> None:
+    """In float32, where nothing else differs: also at the edges, where the convolution pads."""
+    model = export.keypoints_model(network, "digest", folded=True)
+    rewritten = integer_graph.rewritten(model, integer_graph.BEFORE)
+    assert not [node for node in rewritten.graph.node if node.op_type == "Div"]
+    for style in (0, 3):
+        feed = {"crops": crops(3, seed=2), "label_style": np.array([style])}
+        for one, other in zip(run_model(model, **feed), run_model(rewritten, **feed), strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+def operators(model: onnx.ModelProto) -> set[str]:
+    return {node.op_type for node in model.graph.node}
+
+
+def test_quick_operations_give_the_same_points(network) -> None:
+    model = integer_graph.rewritten(
+        export.keypoints_model(network, "digest", folded=True), integer_graph.BEFORE
+    )
+    ranges = {name: (low, high) for name, low, high in network.config.activation_ranges}
+    plain = quantisation.quantised(model, ranges, export.KEYPOINT_HEADS)
+    quick = integer_graph.rewritten(plain, integer_graph.AFTER)
+    assert {"Resize", "Cast", "Shape"} <= operators(plain)
+    assert not {"Resize", "Cast", "Shape"} & operators(quick)
+    for n in (1, 3):
+        feed = {"crops": crops(n, seed=3), "label_style": np.array([1])}
+        for one, other in zip(run_model(plain, **feed), run_model(quick, **feed), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_quick_operations_find_the_same_boxes() -> None:
+    """Sizes differ, and heads keep what 8 bits would lose."""
+    torch.manual_seed(0)
+    net = tiny.lively(face_net.DetectorNetwork(DetectorConfig(widths=(8, 16, 16, 16), neck_width=16)))
+    shapes = [(96, 160, 3), (64, 64, 3)]
+    pictures = [np.random.default_rng(i).integers(0, 256, shape, np.uint8) for i, shape in enumerate(shapes)]
+    ranges = export.detector_activation_ranges(net, pictures)
+    model = export.detector_model(net, {}, "digest", folded=True)
+    plain = quantisation.quantised(
+        model, {name: (low, high) for name, low, high in ranges}, export.DETECTOR_HEADS
+    )
+    quick = integer_graph.rewritten(plain, integer_graph.AFTER)
+    assert {"Resize", "Cast"} <= operators(plain) and not {"Resize", "Cast", "Shape"} & operators(quick)
+    for picture in pictures:
+        feed = {"pictures": picture.transpose(2, 0, 1)[None].copy()}
+        for one, other in zip(run_model(plain, **feed), run_model(quick, **feed), strict=True):
+            assert one.shape == other.shape
+            np.testing.assert_allclose(one, other, atol=2e-4 * np.abs(one).max())
 
 
 def test_ranges_of_another_network_are_refused(network, tmp_path: Path) -> None:

@@ -10,11 +10,7 @@ export type DetectorConfig = Record<Numbers, number> & { bias: [number, number, 
 /** What a network gives for planes (n, 3, h, w): its outputs by name. */
 export type Network = (planes: Uint8Array, dims: number[]) => Promise<Record<string, Float32Array>>;
 
-export interface Detections {
-  boxes: Box[];
-  scores: number[];
-  turns?: number[]; // counter-clockwise quarter turns that put each upright
-}
+export type Detections = { boxes: Box[]; scores: number[]; turns?: number[] }; // turns: quarters counter-clockwise that put each upright
 
 // The numbers and their reasons are those of fkp/detector.py.
 const STRIDES = [8, 16, 32], PRIOR = 4, GREY = 128, SMALLEST = 10, LARGEST = 256, COARSEST = 48, MOST_BOXES = 5000, VOTE_IOU = 0.65, VOTE_SCORE = 0.5;

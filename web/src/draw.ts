@@ -6,7 +6,7 @@ import scheme from "./scheme.json";
 
 /** What is drawn of a face: see `draw.Style` in Python. `mirrored` is for a canvas over a mirrored video. */
 export type Style = { pointSize?: number } &
-  { [what in "points" | "contours" | "mesh" | "numbers" | "boxes" | "confidence" | "mirrored"]?: boolean };
+  { [what in "points" | "contours" | "mesh" | "numbers" | "faceNumbers" | "boxes" | "confidence" | "mirrored"]?: boolean };
 
 type Point = readonly [number, number];
 type Colour = readonly number[];
@@ -39,7 +39,7 @@ export function draw(canvas: Canvas, faces: Faces, style: Style = {}): void {
     const corners = [place(x1!, y1!), place(x2!, y2!)].sort((a, b) => a[0] - b[0]);
     const scores = faces.keypointScores.subarray(68 * i, 68 * i + 68), least = isGuess(faces, i) ? UNSURE : UNSURE_POINT;
     const hollow = Array.from(scores, (score, k) => score < least || faces.visibility[68 * i + k]! < HIDDEN);
-    face(pen, points, corners, `${Math.round(100 * faces.scores[i]!)}%`, scores, hollow, { points: true, contours: true, pointSize: 1, ...style });
+    face(pen, points, corners, [String(faces.ids[i]), `${Math.round(100 * faces.scores[i]!)}%`], scores, hollow, { points: true, contours: true, pointSize: 1, ...style });
   }
   pen.restore();
 }
@@ -47,7 +47,7 @@ export function draw(canvas: Canvas, faces: Faces, style: Style = {}): void {
 /** Whether a face's points are a guess: they score too little on average. */
 export const isGuess = (faces: Faces, i: number) => mean(faces.keypointScores.subarray(68 * i, 68 * i + 68)) < UNSURE;
 
-function face(pen: CanvasRenderingContext2D, points: Point[], [from, to]: Point[], label: string, scores: Float32Array, hollow: boolean[], style: Style): void {
+function face(pen: CanvasRenderingContext2D, points: Point[], [from, to]: Point[], [number, score]: string[], scores: Float32Array, hollow: boolean[], style: Style): void {
   const span = (axis: 0 | 1) => Math.max(...points.map((p) => p[axis])) - Math.min(...points.map((p) => p[axis]));
   const size = Math.max(span(0), span(1)), longer = Math.max(pen.canvas.width, pen.canvas.height);
   // Photos are looked at about 500 to 1000 pixels wide: thinner strokes would vanish, unless the face is so small
@@ -72,7 +72,11 @@ function face(pen: CanvasRenderingContext2D, points: Point[], [from, to]: Point[
     lines(sides, RIM, 2.2);
     lines(sides, css(scheme.neutral), 0.9);
     const y = from![1] > 1.6 * labelHeight ? from![1] - labelHeight : from![1] + labelHeight;
-    write(pen, [[label, [from![0] + 1.6 * labelHeight, y], scheme.neutral]], labelHeight);
+    write(pen, [[score!, [from![0] + 1.6 * labelHeight, y], scheme.neutral]], labelHeight);
+  }
+  if (style.faceNumbers) {
+    const numberHeight = 1.4 * labelHeight, y = Math.max(from![1] - numberHeight, numberHeight);
+    write(pen, [[number!, [(from![0] + to![0]) / 2, y], scheme.neutral]], numberHeight);
   }
   if (style.contours) {
     const chosen = (pairs: (readonly [number, number])[], faint: boolean) =>
@@ -103,11 +107,8 @@ function face(pen: CanvasRenderingContext2D, points: Point[], [from, to]: Point[
 }
 
 function write(pen: CanvasRenderingContext2D, texts: (readonly [string, Point, Colour])[], height: number): void {
-  pen.font = `${height / 0.7}px system-ui, sans-serif`; // a digit is 0.7 of its size tall
-  pen.textAlign = "center";
-  pen.textBaseline = "middle";
-  pen.strokeStyle = RIM;
-  pen.lineWidth = height / 1.75;
+  const font = `${height / 0.7}px system-ui, sans-serif`; // a digit is 0.7 of its size tall
+  Object.assign(pen, { font, textAlign: "center", textBaseline: "middle", strokeStyle: RIM, lineWidth: height / 1.75 });
   for (const [text, place] of texts) pen.strokeText(text, ...place);
   for (const [text, place, colour] of texts) {
     pen.fillStyle = css(colour);

@@ -1,7 +1,7 @@
 // Boxes, and the affine crops that move pixels and points together. Integers are pixel centres, boxes are
 // [x1, y1, x2, y2], points are flat: x0, y0, x1, y1, …
 
-import { type Affine, type Picture, resize, warp } from "./pixels";
+import { type Affine, type Picture, resize, roundEven, warp } from "./pixels";
 import scheme from "./scheme.json";
 
 export type Box = [number, number, number, number];
@@ -24,10 +24,9 @@ export function tightBox(points: Points): Box {
 
 /** Intersection over union; 0 where either is empty. */
 export function iou(one: Box, other: Box): number {
-  const overlap = [0, 1].map((axis) =>
-    Math.max(0, Math.min(one[axis + 2]!, other[axis + 2]!) - Math.max(one[axis]!, other[axis]!)));
-  const [first, second] = [one, other].map((box) => Math.max(0, width(box)) * Math.max(0, height(box)));
-  const intersection = overlap[0]! * overlap[1]!, union = first! + second! - intersection;
+  const overlap = (axis: number) => Math.max(0, Math.min(one[axis + 2]!, other[axis + 2]!) - Math.max(one[axis]!, other[axis]!));
+  const area = (box: Box) => Math.max(0, width(box)) * Math.max(0, height(box));
+  const intersection = overlap(0) * overlap(1), union = area(one) + area(other) - intersection;
   return union > 0 ? intersection / union : 0;
 }
 
@@ -96,12 +95,19 @@ export function inverse([a, b, x, c, d, y]: Affine): Affine {
 }
 
 export function moved(by: Affine, points: Points): Float64Array {
-  const to = new Float64Array(points.length);
-  for (let i = 0; i < to.length; i += 2) {
-    to[i] = by[0] * points[i]! + by[1] * points[i + 1]! + by[2];
-    to[i + 1] = by[3] * points[i]! + by[4] * points[i + 1]! + by[5];
-  }
-  return to;
+  return Float64Array.from(points, (_, i) => {
+    const row = 3 * (i % 2), x = i - (i % 2);
+    return by[row]! * points[x]! + by[row + 1]! * points[x + 1]! + by[row + 2]!;
+  });
+}
+
+/** The same crop but for little: scale, angle and place rounded as CropTransform.rounded of fkp/geometry.py does. */
+export function rounded(crop: Affine, size: number): Affine {
+  const octave = Math.log2(Math.hypot(crop[0], crop[1])), middle = (size - 1) / 2, step = 2 ** -Math.floor(octave) / 4;
+  const factor = 2 ** (roundEven(128 * octave) / 128), radians = (roundEven((4 * 180 * Math.atan2(crop[1], crop[0])) / Math.PI) / 4) * (Math.PI / 180);
+  const [x, y] = moved(inverse(crop), new Float64Array([middle, middle])).map((each) => roundEven(each / step) * step) as unknown as [number, number];
+  const cos = factor * Math.cos(radians), sin = factor * Math.sin(radians);
+  return [cos, sin, middle - cos * x - sin * y, -sin, cos, middle + sin * x - cos * y];
 }
 
 /** By how much a crop enlarges what is in the picture. */

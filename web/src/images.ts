@@ -30,11 +30,7 @@ export async function read(source: Blob | ImageBitmap | ImageData): Promise<Pict
     pen.fillRect(0, 0, width, rows);
     pen.drawImage(bitmap, 0, -top);
     const strip = pen.getImageData(0, 0, width, Math.min(rows, height - top)).data;
-    for (let at = 0; at < strip.length; at += 4, to += 3) {
-      data[to] = strip[at]!;
-      data[to + 1] = strip[at + 1]!;
-      data[to + 2] = strip[at + 2]!;
-    }
+    for (let at = 0; at < strip.length; at++) if (at % 4 < 3) data[to++] = strip[at]!;
   }
   bitmap.close();
   return { width, height, data };

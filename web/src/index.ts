@@ -4,10 +4,12 @@
 //   const faces = await model.detect(file);
 //   draw(canvas, faces);
 
+import { type Remote, transfer, wrap } from "comlink";
+
 import { DECODED } from "./images";
 import type { Config, Options } from "./pipeline";
 import type { TrackerOptions } from "./tracking";
-import type { Call, Found, Start } from "./worker";
+import type { Calls, Found, Start } from "./worker";
 import workerUrl from "./worker?worker&url";
 
 export { draw, type Style } from "./draw";
@@ -24,9 +26,7 @@ export type Source = Blob | ImageBitmap | ImageData | HTMLVideoElement;
  * `keypointScores` (length × 68) 0..1, P(within 5 % of the inter-ocular distance) · `sigmas` (length × 68), the
  * expected error in pixels · `visibility` (length × 68) 0..1, P(the point can be seen) ·
  * `ids` (length) from 1 on, which stay with their faces from frame to frame. */
-export interface Faces extends Found {
-  length: number;
-}
+export type Faces = Found & { length: number };
 
 const SCRIPT = import.meta.url; // the bundler would take `new URL` of it for a file to pack
 
@@ -35,33 +35,19 @@ export interface LoadOptions {
   backend?: "wasm" | "webgpu";
   /** Threads for WebAssembly; by default one, or up to four where the page is cross-origin isolated. */
   threads?: number;
+  /** Whether WebAssembly takes the graphs in 8-bit integers, as it does by default, or those in floats. */
+  int8?: boolean;
   /** What fetches files, as `fetch` does. */
   fetch?: (url: URL) => Promise<Response>;
 }
 
 /** All that a model starts from, so that nothing needs to be asked for afterwards. */
-export interface Files {
-  worker: Blob;
-  start: Omit<Start, "op" | "ort" | "glue">;
-  scripts: { ort: Blob; glue: Blob };
-}
+export type Files = { worker: Blob; scripts: { ort: Blob; glue: Blob }; start: Omit<Start, "ort" | "glue"> };
 
 export class FaceKeypoints {
-  private readonly calls = new Map<number, { resolve: (found: Found) => void; reject: (error: Error) => void }>();
-  private ids = 0;
-
-  private constructor(private readonly worker: Worker, readonly config: Config, readonly backend: "wasm" | "webgpu") {
-    worker.addEventListener("message", ({ data: { id, result, error } }) => {
-      const call = this.calls.get(id);
-      this.calls.delete(id);
-      if (error === undefined) call?.resolve(result);
-      else call?.reject(new Error(error));
-    });
-    worker.addEventListener("error", (event) => {
-      for (const call of this.calls.values()) call.reject(new Error(event.message || "the worker could not be started"));
-      this.calls.clear();
-    });
-  }
+  private constructor(
+    private readonly worker: Worker, /** @internal */ readonly calls: Remote<Calls>, readonly config: Config, readonly backend: "wasm" | "webgpu",
+  ) {}
 
   /** The model of a folder with config.json and onnx/: by default the one beside this script. */
   static async load(url?: string | URL, options: LoadOptions = {}): Promise<FaceKeypoints> {
@@ -82,49 +68,38 @@ export class FaceKeypoints {
     const script = async (path: string, base = here) =>
       new Blob([await (await get(path, base)).arrayBuffer()], { type: "text/javascript" });
     const bytes = async (path: string, base: URL) => (await get(path, base)).arrayBuffer();
+    // In 8-bit integers WebAssembly takes two thirds of the time (docs/browser.md); WebGPU has floats only.
+    const int8 = backend === "wasm" && (options.int8 ?? true), graph = (name: string) => bytes(`onnx/${name}${int8 ? ".int8" : ""}.onnx`, folder);
     const [worker, ort, mjs, wasm, config, detector, keypoints] = await Promise.all([
       script(workerUrl),
       script(`ort/ort${variant || ".wasm"}.min.mjs`),
       script(`ort/${glue}.mjs`),
       bytes(`ort/${glue}.wasm`, here),
       get("config.json", folder).then((response) => response.json() as Promise<Config>),
-      bytes("onnx/detector.onnx", folder),
-      bytes("onnx/keypoints.onnx", folder),
+      graph("detector"),
+      graph("keypoints"),
     ]);
     const threads = options.threads ?? (crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1);
-    return { worker, scripts: { ort, glue: mjs }, start: { config, backend, threads, wasm, graphs: { detector, keypoints } } };
+    return { worker, scripts: { ort, glue: mjs }, start: { config, backend, threads, wasm, int8, graphs: { detector, keypoints } } };
   }
 
   static async start({ worker: script, scripts, start }: Files): Promise<FaceKeypoints> {
     // A worker made from a blob obeys the page's Content-Security-Policy; one made from an address does not.
-    const addresses = [script, scripts.ort, scripts.glue].map((blob) => URL.createObjectURL(blob));
-    const worker = new Worker(addresses[0]!, { type: "module" });
-    const model = new FaceKeypoints(worker, start.config, start.backend);
-    const { wasm, graphs } = start;
-    await model.call({ op: "start", ...start, ort: addresses[1]!, glue: addresses[2]! }, [wasm, graphs.detector, graphs.keypoints]);
-    return model;
+    const [address, ort, glue] = [script, scripts.ort, scripts.glue].map((blob) => URL.createObjectURL(blob)) as [string, string, string];
+    const worker = new Worker(address, { type: "module" }), calls = wrap<Calls>(worker), { wasm, graphs } = start;
+    const failed = new Promise<never>((_, reject) => worker.addEventListener("error", ({ message }) => reject(new Error(message || "the worker could not be started"))));
+    await Promise.race([failed, calls.start(transfer({ ...start, ort, glue }, [wasm, graphs.detector, graphs.keypoints]))]);
+    return new FaceKeypoints(worker, calls, start.config, start.backend);
   }
 
   /** Every face in a picture. Rejects with a sentence for what is no picture. */
   async detect(source: Source, options: Options = {}): Promise<Faces> {
-    const sent = await sendable(source);
-    return faces(await this.call({ op: "detect", source: sent, options }, transferred(sent)));
+    return faces(await this.calls.detect(await sendable(source), options));
   }
 
-  /** Ends the worker. */
+  /** Ends the worker; what it was asked is not answered any more. */
   close(): void {
     this.worker.terminate();
-    for (const call of this.calls.values()) call.reject(new Error("the model was closed"));
-    this.calls.clear();
-  }
-
-  /** @internal */
-  call(call: Call, transfer: Transferable[] = []): Promise<Found> {
-    const id = ++this.ids;
-    return new Promise((resolve, reject) => {
-      this.calls.set(id, { resolve, reject });
-      this.worker.postMessage({ id, call }, transfer);
-    });
   }
 }
 
@@ -144,15 +119,14 @@ export class Tracker {
     const mine = ++this.newest;
     await this.running;
     if (mine !== this.newest) return null;
-    const source = sendable(frame).then((source) =>
-      this.model.call({ op: "track", source, tracker: this.id, time, options: this.options }, transferred(source)));
+    const source = sendable(frame).then((source) => this.model.calls.track(source, this.id, time, this.options));
     this.running = source.catch(() => undefined);
     return faces(await source);
   }
 
   /** Forgets the faces. */
   close(): void {
-    void this.model.call({ op: "forget", tracker: this.id });
+    void this.model.calls.forget(this.id);
   }
 }
 
@@ -160,15 +134,14 @@ const faces = (found: Found): Faces => ({ ...found, length: found.scores.length 
 
 /** WebGPU on a real graphics processor, in a browser that can wait for it. */
 async function hasWebGpu(): Promise<boolean> {
-  if (!("Suspending" in WebAssembly)) return false;
   const gpu = (navigator as { gpu?: { requestAdapter(): Promise<{ info?: { isFallbackAdapter?: boolean } } | null> } }).gpu;
   const adapter = await gpu?.requestAdapter().catch(() => null);
-  return !!adapter && !adapter.info?.isFallbackAdapter;
+  return "Suspending" in WebAssembly && !!adapter && !adapter.info?.isFallbackAdapter;
 }
 
 /** What a worker can be given, with no copy on the way where the picture is not the caller's. */
 async function sendable(source: Source): Promise<Blob | ImageBitmap | ImageData> {
-  return source instanceof HTMLVideoElement || source instanceof ImageBitmap ? createImageBitmap(source, DECODED) : source;
+  if (!(source instanceof HTMLVideoElement || source instanceof ImageBitmap)) return source;
+  const copy = await createImageBitmap(source, DECODED);
+  return transfer(copy, [copy]);
 }
-
-const transferred = (source: Blob | ImageBitmap | ImageData) => (source instanceof ImageBitmap ? [source] : []);

@@ -1,7 +1,7 @@
 // The camera with the keypoints drawn over it.
 
 import { draw, type FaceKeypoints, type Faces, record, toJson, Tracker } from "./index";
-import { find, save, style } from "./page";
+import { find, save, style, wanted } from "./page";
 
 const SIDE = 640; // pixels of a frame's longer side
 const SAID: Record<string, string> = {
@@ -13,8 +13,8 @@ const SAID: Record<string, string> = {
 
 export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void {
   const root = find(".live", panel), video = find<HTMLVideoElement>("video", panel), canvas = find<HTMLCanvasElement>("canvas", panel);
-  const cameras = find<HTMLSelectElement>("select", panel), mirror = find<HTMLInputElement>("[data-show=mirrored]", panel);
-  const button = (way: string) => find<HTMLButtonElement>(`[data-way=${way}]`, panel);
+  const cameras = find<HTMLSelectElement>("select", panel), mirror = find<HTMLInputElement>("[data-way=mirror]", panel);
+  const button = (way: string) => find<HTMLButtonElement>(`button[data-way=${way}]:not(.leave)`, panel);
   let stream: MediaStream | undefined, tracker: Tracker | undefined, faces: Faces | undefined, turn = 0, paused = false;
   let history: { came: number; latency: number }[] = [];
 
@@ -24,7 +24,7 @@ export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void 
     button("start").textContent = start;
     button("start").hidden = name === "starting";
     button("stop").disabled = name === "off";
-    for (const way of ["fullscreenLive", "saveLive"]) button(way).disabled = name !== "on";
+    for (const way of ["fullscreen", "save"]) button(way).disabled = name !== "on";
   }
 
   async function start(): Promise<void> {
@@ -37,7 +37,7 @@ export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void 
       if (mine !== turn) return got.getTracks().forEach((track) => track.stop());
       stream = video.srcObject = got;
       await video.play();
-      tracker = new Tracker(await loading);
+      tracker = new Tracker(await loading, wanted(panel));
     } catch (error) {
       return void (mine === turn && stop(SAID[(error as Error).name] ?? "The camera could not be started.", "Try again"));
     }
@@ -83,7 +83,7 @@ export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void 
     find(".glass", panel).classList.toggle("mirror", mirror.checked);
     const density = devicePixelRatio || 1;
     [canvas.width, canvas.height] = [Math.round(canvas.clientWidth * density), Math.round(canvas.clientHeight * density)];
-    if (faces && canvas.width) draw(canvas, faces, style(panel));
+    if (faces && canvas.width) draw(canvas, faces, { ...style(panel), mirrored: mirror.checked });
   }
 
   setInterval(() => {
@@ -93,16 +93,26 @@ export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void 
     tell("rate", faces ? (history.length / 2).toFixed(0) : "–");
     tell("latency", latencies.length ? `${Math.round(latencies[latencies.length >> 1]!)} ms` : "–");
     tell("faces", faces ? String(faces.length) : "–");
+    const said = faces && record("", faces).faces, [largest] = said?.toSorted((a, b) => b.box[2]! - b.box[0]! - a.box[2]! + a.box[0]!) ?? [];
+    const way = (degrees: number, plus: string, minus: string) => `${Math.abs(degrees).toFixed(0)}° ${degrees > 0 ? plus : minus}`;
+    // To its own left is the right of the picture, and the left of a mirror.
+    tell("pose", largest?.pose ? `${way(mirror.checked ? largest.pose.yaw : -largest.pose.yaw, "←", "→")} ${way(largest.pose.pitch, "↑", "↓")}` : "–");
+    tell("open", largest ? [...largest.eye_openness, largest.mouth_openness].map((share) => share.toFixed(2)).join(" ") : "–");
     tell("frame", faces ? `${faces.width}×${faces.height}` : "–");
   }, 500);
 
   const ways: Record<string, () => unknown> = {
     start, stop: () => { stop(); button("start").focus(); },
-    saveLive: () => faces && save("camera_keypoints.json", toJson([record("camera", faces)])),
-    fullscreenLive: () => (document.fullscreenElement ? document.exitFullscreen() : find(".lens", panel).requestFullscreen()),
+    save: () => faces && save("camera_keypoints.json", toJson([record("camera", faces)])),
+    fullscreen: () => (document.fullscreenElement ? document.exitFullscreen() : find(".lens", panel).requestFullscreen()),
   };
   panel.addEventListener("click", ({ target }) => ways[(target as Element).closest("button")?.dataset.way ?? ""]?.());
-  panel.addEventListener("input", ({ target }) => (target === cameras ? start() : look()));
+  panel.addEventListener("input", ({ target }) => { wanted(panel); if (target === cameras) void start(); else look(); });
+  panel.addEventListener("change", async ({ target }) => {
+    if (!tracker || !["least", "most"].includes((target as HTMLElement).dataset.way ?? "")) return;
+    tracker.close();
+    tracker = new Tracker(await loading, wanted(panel));
+  });
 
   // Nobody looks: the camera is off until somebody does.
   document.addEventListener("visibilitychange", () => {

@@ -1,25 +1,19 @@
 // The page: photos given, shown with their faces, and saved. The camera's tab is in live.ts.
 
-import "../../fkp/demo/static/live.css";
-import "../../fkp/demo/static/page.css";
-import "./theme.css";
+import { zipSync } from "fflate";
 
-import { moved, tightBox, upright } from "./geometry";
+import picture from "../../fkp/demo/static/picture.js?element";
+import upload from "../../fkp/demo/static/upload.js?element";
+import { mean, moved, tightBox, upright } from "./geometry";
 import { DECODED } from "./images";
-import { isGuess } from "./draw";
-import { draw, FaceKeypoints, type Faces, record, type Style, toCsv, toJson } from "./index";
+import { draw, FaceKeypoints, type Faces, type Options, record, type Style, toCsv, toJson } from "./index";
 import { live } from "./live";
 import scheme from "./scheme.json";
 
 declare const __EXAMPLES__: string[];
 
-interface Photo {
-  name: string;
-  file: Blob;
-  address: string;
-  faces?: Faces;
-  problem?: string;
-}
+type FaceRecord = ReturnType<typeof record>["faces"][number];
+type Photo = { name: string; file: Blob; address: string; faces?: Faces; problem?: string };
 
 const SHOWN_SIDE = 1600, FACE_SIDE = 480, FACE_MARGIN = 1.5;
 const NO_FACE = "Try one where the face is larger, brighter and turned to the camera; small, dark, covered and averted faces are easily missed.";
@@ -41,7 +35,17 @@ export function element<T extends keyof HTMLElementTagNameMap>(tag: T, attribute
 /** What a tab's options say is to be drawn. */
 export function style(panel: HTMLElement): Style {
   const inputs = [...panel.querySelectorAll<HTMLInputElement>("[data-show]")];
-  return Object.fromEntries(inputs.map((input) => [input.dataset.show, input.type === "range" ? Number(input.value) : input.checked]));
+  return Object.fromEntries(inputs.map(({ dataset: { show }, type, value, checked }) => type === "range" ? ["pointSize", Number(value)] : [show, checked]));
+}
+
+/** Which faces a tab's sliders ask for; they say it beside themselves. */
+export function wanted(panel: HTMLElement): Options {
+  const [least, most] = ["least", "most"].map((name) => {
+    const { value } = find<HTMLInputElement>(`input[data-way=${name}]`, panel);
+    find(`[data-told=${name}]`, panel).textContent = value;
+    return Number(value);
+  });
+  return { minScore: least === usual ? undefined : least! / 100, maxFaces: most };
 }
 
 function showLegend(panel: HTMLElement): void {
@@ -54,7 +58,7 @@ function showLegend(panel: HTMLElement): void {
     return entry(dot, name);
   });
   const byConfidence = confidence && dots, byPart = dots || (contours && !confidence);
-  find(".legend", panel).replaceChildren(...(byConfidence ? [entry("a point’s confidence: 0 %", key, "100 %")] : byPart ? parts : []));
+  find(".legend, .keys", panel).replaceChildren(...(byConfidence ? [entry("a point’s confidence: 0 %", key, "100 %")] : byPart ? parts : []));
 }
 
 export function save(name: string, content: Blob | string, type = "application/json"): void {
@@ -66,9 +70,8 @@ export function save(name: string, content: Blob | string, type = "application/j
 
 // --- Getting ready --------------------------------------------------------------------------------------------------
 
-const panel = find("#photo-panel"), told = find(".told"), answer = find("#answer");
-const examples = new Map<string, File>();
-let photos: Photo[] = [], at = 0, chosen = 0, turn = 0;
+const panel = find("#photo-panel"), answer = find("#answer");
+let examples: File[] = [], photos: Photo[] = [], at = 0, chosen = 0, turn = 0, usual = 0;
 let bitmap: ImageBitmap | undefined; // of the photo that is looked at
 
 async function ready(): Promise<FaceKeypoints> {
@@ -80,18 +83,21 @@ async function ready(): Promise<FaceKeypoints> {
     if (response.ok) await cache?.put(url, response.clone()).catch(() => undefined); // there may be no room
     return response;
   };
-  const [files] = await Promise.all([
-    FaceKeypoints.download(undefined, { fetch: kept }),
-    ...__EXAMPLES__.map(async (name) => examples.set(name, new File([await (await kept(`examples/${name}`)).blob()], name))),
+  const [files, ...pictures] = await Promise.all([
+    FaceKeypoints.download(undefined, { fetch: kept }), ...__EXAMPLES__.map(async (name) => new File([await (await kept(`examples/${name}`)).blob()], name)),
   ]);
+  examples = pictures;
   await navigator.serviceWorker?.register("service-worker.js").catch(() => undefined);
   document.head.append(element("meta", { "http-equiv": "Content-Security-Policy", content: SEAL }));
-  for (const name of __EXAMPLES__) {
-    const title = `${name[0]!.toUpperCase()}${name.slice(1, -4).replaceAll("_", " ")}`;
-    const image = element("img", { src: URL.createObjectURL(examples.get(name)!), alt: "" });
-    find(".examples").append(element("button", { type: "button", title, "aria-label": `Try the example ${title}`, "data-example": name }, image));
+  for (const [i, file] of examples.entries()) {
+    const { name } = file, title = `${name[0]!.toUpperCase()}${name.slice(1, -4).replaceAll("_", " ")}`;
+    const image = element("img", { src: URL.createObjectURL(file), alt: "" });
+    find(".examples").append(element("button", { type: "button", title, "aria-label": `Try the example ${title}`, "data-example": String(i) }, image));
   }
   const model = await FaceKeypoints.start(files);
+  usual = Math.round(100 * model.config.detector.min_score);
+  for (const each of document.querySelectorAll<HTMLInputElement>("[data-way=least]")) each.value = String(usual);
+  for (const each of document.querySelectorAll<HTMLElement>("main")) if (each.querySelector("[data-way=least]")) wanted(each);
   find(".runs").textContent = `This page runs fkp ${model.config.fkp_version} on ${model.backend === "webgpu" ? "WebGPU" : `${counted(files.start.threads, "thread")} of WebAssembly`}.`;
   return model;
 }
@@ -107,15 +113,19 @@ function say(inside: (Node | string)[], problem = false): void {
 }
 
 async function take(files: readonly File[]): Promise<void> {
-  if (!files.length) return;
   clear();
-  const mine = ++turn;
-  told.textContent = "";
   photos = files.map((file) => ({ name: file.name, file, address: URL.createObjectURL(file) }));
-  say(["Looking for faces …"]);
+  await look();
+}
+
+/** Finds the faces of all photos, and shows the first as soon as it is done. */
+async function look(): Promise<void> {
+  const mine = ++turn;
+  for (const photo of photos) delete photo.faces;
+  if (photos.length) say(["Looking for faces …"]);
   for (const [i, photo] of photos.entries()) {
     try {
-      photo.faces = await (await model).detect(photo.file);
+      photo.faces = await (await model).detect(photo.file, wanted(panel));
     } catch (error) {
       photo.problem = (error as Error).message;
     }
@@ -149,15 +159,12 @@ function show(): void {
   if (!photo) say(["Choose a photo, and its keypoints appear here."]);
   else if (photo.problem) say([element("b", {}, photo.name), ` ${photo.problem}. Please choose another photo.`], true);
   else if (!n) say([element("b", {}, "No face found"), ` in ${photo.name}. ${NO_FACE}`], true);
-  else {
-    const size = `${faces!.width}×${faces!.height} pixels.`;
-    say([element("b", {}, `Found ${counted(n, "face")}`), ` in ${photo.name}. `, element("small", {}, size)]);
-  }
+  else say([element("b", {}, `Found ${counted(n, "face")}`), ` in ${photo.name}. `, element("small", {}, `${faces!.width}×${faces!.height} pixels.`)]);
   find("#result").hidden = !faces;
   if (faces) {
-    const { width, height } = faces, sheet = find(".sheet"), base = find<HTMLImageElement>(".base");
-    sheet.style.aspectRatio = `${width} / ${height}`;
-    sheet.style.setProperty("--shape", String(width / height));
+    const { width, height } = faces, { style } = find(".sheet"), base = find<HTMLImageElement>(".base");
+    style.aspectRatio = `${width} / ${height}`;
+    style.setProperty("--shape", String(width / height));
     base.src = photo!.address;
     base.alt = `Your photo, with ${counted(n, "face")} found in it`;
     const canvas = find<HTMLCanvasElement>(".overlay"), scale = SHOWN_SIDE / Math.max(width, height);
@@ -184,7 +191,7 @@ function faceButton(faces: Faces, i: number, ...inside: Node[]): HTMLButtonEleme
 
 function showButtons(): void {
   const some = photos.some((photo) => photo.faces?.length);
-  const off = { savePicture: !photos[at]?.faces?.length, saveJson: !some, saveCsv: !some, clear: !photos.length };
+  const none = !photos[at]?.faces?.length, off = { savePicture: none, saveJpeg: none, saveJson: !some, saveCsv: !some, clear: !photos.length };
   for (const [way, disabled] of Object.entries(off)) find<HTMLButtonElement>(`[data-way=${way}]`).disabled = disabled;
   find("[data-way=saveAll]").hidden = photos.length < 2;
 }
@@ -213,18 +220,43 @@ function choose(face: number): void {
   strip.hidden = all.length < 2;
   strip.replaceChildren(...(all.length > 1 ? all : []));
   for (const button of panel.querySelectorAll<HTMLElement>("[data-face]")) button.ariaPressed = String(Number(button.dataset.face) === face);
-  const scores = faces.keypointScores.subarray(68 * face, 68 * face + 68), [x1, y1, x2, y2] = faces.boxes.subarray(4 * face, 4 * face + 4);
-  find("figcaption", section).textContent = `${percent(faces.scores[face]!)} sure that this is a face. Its points are ` +
-    `${percent(scores.reduce((sum, each) => sum + each) / 68)} sure on average, the least sure ${percent(Math.min(...scores))}` +
-    `${isGuess(faces, face) ? ": they are a guess" : ""}. ` +
-    `${Math.round(x2! - x1!)}×${Math.round(y2! - y1!)} pixels.`;
+  const said = record("", some(faces, [face])).faces[0]!, { keypoint_scores: scores, visibility } = said;
+  find(".measures").replaceChildren(...measures(said).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
   const rows = scheme.groups.flatMap(({ name, points, colour }) => points.map((k) => {
     const dot = element("i"), cell = (text: string) => element("td", {}, text);
     dot.style.background = css(colour);
     const [x, y] = faces.keypoints.subarray(136 * face + 2 * k);
-    return element("tr", {}, element("th", { scope: "row" }, String(k)), element("td", {}, dot, name), cell(x!.toFixed(1)), cell(y!.toFixed(1)), cell(percent(scores[k]!)));
+    return element("tr", {}, element("th", { scope: "row" }, String(k)), element("td", {}, dot, name), cell(x!.toFixed(1)), cell(y!.toFixed(1)), cell(percent(scores[k]!)), cell(percent(visibility[k]!)));
   }));
   find("tbody", section).replaceChildren(...rows);
+}
+
+/** What is said of a face: terms and their values. */
+function measures({ score, box: [x1, y1, x2, y2], pose, eye_openness: [right, left], mouth_openness, keypoint_scores: scores, guess }: FaceRecord): [string, string][] {
+  const sides = [["turned", pose?.yaw, "its left", "its right"], ["raised", pose?.pitch, "up", "down"], ["tilted", pose?.roll, "clockwise", "counter-clockwise"]] as const;
+  const turned = sides.map(([name, angle, plus, minus], k): [string, string] =>
+    [name, `${Math.abs(angle!).toFixed(0)}° ${angle! > 0 ? plus : minus} ± ${pose?.sigmas[k]!.toFixed(0)}°`]);
+  return [
+    ["face", `${percent(score)} sure`], ["size", `${(x2! - x1!).toFixed(0)}×${(y2! - y1!).toFixed(0)} pixels`], ...(pose ? turned : []),
+    ["eyes open", `right ${right!.toFixed(2)}, left ${left!.toFixed(2)}`], ["mouth open", mouth_openness.toFixed(2)],
+    ["points", `${percent(mean(scores))} sure on average${guess ? ": a guess" : ""}, least ${percent(Math.min(...scores))}`],
+  ];
+}
+
+/** Some of the faces, numbered anew. */
+function some(faces: Faces, kept: number[]): Faces {
+  const sizes = { boxes: 4, scores: 1, keypoints: 136, keypointScores: 68, sigmas: 68, visibility: 68 } as const;
+  const parts = Object.entries(sizes).map(([name, n]) =>
+    [name, Float32Array.from(kept.flatMap((i) => Array.from(faces[name as keyof typeof sizes].subarray(n * i, n * i + n))))]);
+  return { ...faces, length: kept.length, ids: Int32Array.from(kept.keys(), (i) => i + 1), ...Object.fromEntries(parts) };
+}
+
+/** Leaves a face of the photo that is looked at out of picture and numbers. */
+function remove(face: number): void {
+  const photo = photos[at]!, all = Array.from({ length: photo.faces!.length }, (_, i) => i);
+  photo.faces = some(photo.faces!, all.filter((i) => i !== face));
+  show();
+  showStrip();
 }
 
 /** One face upright in a square by itself, and where its points are there. */
@@ -236,11 +268,8 @@ function cutOut(faces: Faces, i: number, side: number): [HTMLCanvasElement, Face
   pen.setTransform(a, c, b, d, x + (1 - a - b) / 2, y + (1 - c - d) / 2); // a canvas counts from a pixel's corner
   if (bitmap) pen.drawImage(bitmap, 0, 0);
   pen.resetTransform();
-  const keypoints = Float32Array.from(moved([a, b, x, c, d, y], points)), part = (all: Float32Array) => all.subarray(68 * i, 68 * i + 68);
-  return [canvas, {
-    ...faces, length: 1, width: side, height: side, keypoints, boxes: Float32Array.from(tightBox(keypoints)),
-    scores: faces.scores.subarray(i, i + 1), keypointScores: part(faces.keypointScores), visibility: part(faces.visibility),
-  }];
+  const keypoints = Float32Array.from(moved([a, b, x, c, d, y], points));
+  return [canvas, { ...some(faces, [i]), width: side, height: side, keypoints, boxes: Float32Array.from(tightBox(keypoints)) }];
 }
 
 /** Draws again what was found before: no network runs. */
@@ -260,13 +289,28 @@ function redraw(): void {
 
 const stem = (name: string) => name.replace(/\.[^.]*$/, "");
 
-async function savePicture(photo = photos[at]!): Promise<void> {
-  const picture = await createImageBitmap(photo.file, DECODED), canvas = new OffscreenCanvas(picture.width, picture.height);
-  canvas.getContext("2d")!.drawImage(picture, 0, 0);
+/** A photo with its faces drawn, at its full size; nothing that a camera wrote into the file comes along. */
+async function drawn(photo: Photo, kind: "png" | "jpeg"): Promise<Blob> {
+  const picture = await createImageBitmap(photo.file, DECODED), canvas = new OffscreenCanvas(picture.width, picture.height), pen = canvas.getContext("2d")!;
+  if (kind === "jpeg") pen.fillStyle = "#fff"; // it knows nothing transparent
+  if (kind === "jpeg") pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.drawImage(picture, 0, 0);
   picture.close();
   draw(canvas, photo.faces!, style(panel));
-  save(`${stem(photo.name)}_keypoints.png`, await canvas.convertToBlob());
+  return canvas.convertToBlob({ type: `image/${kind}`, quality: 0.95 });
 }
+
+async function saveAll(): Promise<void> {
+  const files: Record<string, Uint8Array<ArrayBuffer>> = {};
+  for (const photo of photos.filter(({ faces }) => faces)) {
+    let name = `${stem(photo.name)}_keypoints.png`;
+    for (let number = 2; name in files; number++) name = `${stem(photo.name)}_keypoints_${number}.png`;
+    files[name] = new Uint8Array(await (await drawn(photo, "png")).arrayBuffer());
+  }
+  save("keypoints.zip", new Blob([zipSync(files, { level: 0 })])); // a PNG is compressed already
+}
+
+const savePicture = async (kind: "png" | "jpeg") => save(`${stem(photos[at]!.name)}_keypoints.${kind === "png" ? "png" : "jpg"}`, await drawn(photos[at]!, kind));
 
 function saveNumbers(kind: "json" | "csv"): void {
   const records = photos.flatMap((photo) => (photo.faces ? [record(photo.name, photo.faces)] : []));
@@ -274,95 +318,49 @@ function saveNumbers(kind: "json" | "csv"): void {
   save(`${name}.${kind}`, kind === "json" ? toJson(records) : toCsv(records), kind === "json" ? undefined : "text/csv");
 }
 
-const camera = find(".camera"), preview = find<HTMLVideoElement>("video", camera);
-
-async function openCamera(): Promise<void> {
-  try {
-    preview.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 } } });
-  } catch (error) {
-    told.textContent = (error as Error).name === "NotAllowedError" ? "The browser was not allowed to use the camera."
-      : "No camera was found, another program uses it, or the browser gives it only to pages opened over https.";
-    return;
-  }
-  camera.hidden = false;
-  await preview.play();
-  find("[data-way=shoot]").focus();
-}
-
-function closeCamera(): void {
-  for (const track of (preview.srcObject as MediaStream | null)?.getTracks() ?? []) track.stop();
-  preview.srcObject = null;
-  camera.hidden = true;
-}
-
-async function shoot(): Promise<void> {
-  if (!preview.videoWidth) return;
-  const canvas = new OffscreenCanvas(preview.videoWidth, preview.videoHeight);
-  canvas.getContext("2d")!.drawImage(preview, 0, 0); // not mirrored, as the preview is: left and right would change sides
-  closeCamera();
-  await take([new File([await canvas.convertToBlob()], "snapshot.png")]);
-}
-
-async function paste(): Promise<void> {
-  try {
-    const items = await navigator.clipboard.read(), kind = (item: ClipboardItem) => item.types.find((type) => type.startsWith("image/"));
-    const files = await Promise.all(items.filter(kind).map(async (item) => new File([await item.getType(kind(item)!)], `pasted.${kind(item)!.slice(6)}`)));
-    if (files.length) await take(files);
-    else told.textContent = "There is no picture in the clipboard.";
-  } catch {
-    told.textContent = "The browser does not let this button read the clipboard: press Ctrl+V instead.";
-  }
-}
-
 const ways: Record<string, () => unknown> = {
-  camera: openCamera, close: closeCamera, shoot, paste, clear, savePicture: () => savePicture(),
-  saveAll: async () => { for (const photo of photos) if (photo.faces) await savePicture(photo); },
-  saveJson: () => saveNumbers("json"), saveCsv: () => saveNumbers("csv"),
-  fullscreen: () => (document.fullscreenElement ? document.exitFullscreen() : find(".stage").requestFullscreen()),
+  clear, savePicture: () => savePicture("png"), saveJpeg: () => savePicture("jpeg"), saveAll, saveJson: () => saveNumbers("json"), saveCsv: () => saveNumbers("csv"),
 };
 
 panel.addEventListener("click", ({ target }) => {
-  const { way, face, photo, example } = (target as Element).closest<HTMLElement>("button")?.dataset ?? {};
+  const button = (target as Element).closest<HTMLElement>("button:not(#photo button, #result button)");
+  const { way, face, photo, remove: out } = button?.dataset ?? {};
   if (way) ways[way]?.();
+  if (out !== undefined) remove(chosen);
   if (face) choose(Number(face));
   if (photo) void go(Number(photo)).then(showStrip);
-  if (example) void take([examples.get(example)!]);
 });
+
+const given = { what: "photo", max_files: Infinity, max_file_size: Infinity, keep: (file: File) => file, value: { paths: [] as File[] } };
+upload(find("#photo"), given, (event, data) => void take(event === "upload" ? given.value.paths : [examples[data!.index]!]));
+picture(find("#result"), {}, (event, data) => (event === "delete" ? remove(data!.index) : choose(data!.index)));
 
 panel.addEventListener("input", ({ target }) => {
-  const input = target as HTMLInputElement;
-  if (input.id === "seen") find(".sheet").style.setProperty("--seen", `${input.value}%`);
-  else if (input.type === "file") void take([...input.files!]).then(() => { input.value = ""; }); // so that it can be chosen again
-  else redraw();
+  if ((target as HTMLElement).dataset.show) redraw();
+  if ((target as HTMLElement).dataset.way) wanted(panel);
 });
+panel.addEventListener("change", ({ target }) => { if ((target as HTMLElement).dataset.way) void look(); });
 
-for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
+for (const name of ["dragover", "drop"]) {
   document.addEventListener(name, (event) => {
+    const { files } = (event as DragEvent).dataTransfer!;
+    if (!event.defaultPrevented && name === "drop" && files.length) {
+      tabs[0]!.click();
+      document.dispatchEvent(new CustomEvent("fkp-files", { detail: { what: "photo", files } }));
+    }
     event.preventDefault();
-    find(".drop").classList.toggle("over", name === "dragenter" || name === "dragover");
-    if (name !== "drop") return;
-    tabs[0]!.click();
-    const files = (event as DragEvent).dataTransfer!.files;
-    if (files.length) void take([...files]);
-    else told.textContent = "Only files can be dropped here: save the photo first.";
   });
 }
-
-document.addEventListener("paste", (event) => {
-  const files = [...event.clipboardData!.files];
-  if (files.length && !panel.hidden) void take(files);
-});
 
 const tabs = [...document.querySelectorAll<HTMLButtonElement>("[role=tab]")];
 for (const [i, tab] of tabs.entries()) {
   tab.addEventListener("click", () => {
     for (const each of tabs) {
       const open = each === tab;
-      each.ariaSelected = String(open);
-      each.tabIndex = open ? 0 : -1;
+      Object.assign(each, { ariaSelected: String(open), tabIndex: open ? 0 : -1 });
       document.getElementById(each.getAttribute("aria-controls")!)!.hidden = !open;
     }
-    closeCamera();
+    find("#photo [data-way=close]").click();
   });
   tab.addEventListener("keydown", ({ key }) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[key], next = step && tabs.at((i + step) % tabs.length);

@@ -6,12 +6,7 @@ import type { Box } from "./geometry";
 import type { Affine, Picture } from "./pixels";
 
 /** What config.json says, in the same names as in Python. */
-export interface Config {
-  format: number;
-  fkp_version: string;
-  keypoints: { crop_size: number; margin: number };
-  detector: DetectorConfig;
-}
+export type Config = { fkp_version: string; keypoints: { crop_size: number; margin: number }; detector: DetectorConfig };
 
 export interface Options {
   /** Least confidence of a face, 0..1; by default the detector's own. */
@@ -21,25 +16,17 @@ export interface Options {
 }
 
 /** One face; coordinates are pixels of the picture, points are flat: x0, y0, x1, y1, … */
-export interface Face extends Placed {
-  box: Box;
-  score: number;
-}
+export type Face = Placed & { box: Box; score: number };
 
-interface Placed {
-  keypoints: Float32Array;
-  keypointScores: Float32Array;
-  sigmas: Float32Array;
-  visibility: Float32Array;
-}
+type Placed = Record<"keypoints" | "keypointScores" | "sigmas" | "visibility", Float32Array>;
 
 // The numbers and their reasons are those of fkp/pipeline.py.
-const BATCH = 16, RADIUS = 0.05, UNSURE = 0.5, NO_FACE = 0.12, SURE_FACE = 0.6;
+const RADIUS = 0.05, UNSURE = 0.5, SURER = 0.9, NO_FACE = 0.12, SURE_FACE = 0.9, BATCH = 16;
 
 const sureness = (placed: Placed) => geometry.mean(placed.keypointScores);
 
 export class Pipeline {
-  constructor(private readonly networks: { detector: Network; keypoints: Network }, private readonly config: Config) {}
+  constructor(private readonly networks: { detector: Network; keypoints: Network }, private readonly config: Config, private readonly int8: boolean) {}
 
   /** Every face in a picture, largest first. */
   async faces(picture: Picture, options: Options): Promise<Face[]> {
@@ -61,7 +48,7 @@ export class Pipeline {
           found.turns.push(turn);
         }
       }
-      found = rows(found, geometry.suppress(found.boxes, found.scores, 0.4));
+      found = rows(found, geometry.suppress(found.boxes, found.scores, this.config.detector.max_iou));
     }
     const area = found.boxes.map((box) => geometry.width(box) * geometry.height(box));
     return rows(found, [...area.keys()].sort((a, b) => area[b]! - area[a]!).slice(0, maxFaces));
@@ -77,11 +64,12 @@ export class Pipeline {
   }
 
   /** Keypoints of the faces in known tight boxes, in their order: one pass, and for those that come out unsure more,
-   * at quarter turns, upright and framed by their points; the surest is kept. */
+   * at quarter turns, upright and framed by their points; one with a clearly smaller expected error is taken. */
   async keypointsAt(picture: Picture, { boxes, scores, turns }: Detections): Promise<Face[]> {
     const { crop_size, margin } = this.config.keypoints;
+    const reproducible = (crop: Affine) => (this.int8 ? geometry.rounded(crop, crop_size) : crop);
     const crops = (some: number[], turn: number) =>
-      some.map((i) => geometry.aroundBox(boxes[i]!, crop_size, margin, 90 * (((turns?.[i] ?? 0) + turn) % 4)));
+      some.map((i) => reproducible(geometry.aroundBox(boxes[i]!, crop_size, margin, 90 * (((turns?.[i] ?? 0) + turn) % 4))));
     const all = [...boxes.keys()];
     const used = crops(all, 0);
     const placed = await this.pass(picture, used);
@@ -89,12 +77,15 @@ export class Pipeline {
     const again = async (tried: Affine[]) => {
       for (const [at, other] of (await this.pass(picture, tried)).entries()) {
         const i = unsure[at]!;
-        if (sureness(other) > sureness(placed[i]!)) [placed[i], used[i]] = [other, tried[at]!];
+        if (geometry.mean(other.sigmas) < SURER * geometry.mean(placed[i]!.sigmas)) [placed[i], used[i]] = [other, tried[at]!];
       }
     };
     if (unsure.length) {
       for (const turn of [1, 2, 3]) await again(crops(unsure, turn));
-      await again(unsure.map((i) => geometry.upright(placed[i]!.keypoints, crop_size, margin) ?? used[i]!));
+      await again(unsure.map((i) => {
+        const framed = geometry.upright(placed[i]!.keypoints, crop_size, margin);
+        return framed ? reproducible(framed) : used[i]!;
+      }));
     }
     return placed.map((each, i) => ({ box: boxes[i]!, score: scores[i]!, ...each }));
   }

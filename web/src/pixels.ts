@@ -3,11 +3,7 @@
 // warp_kernels.simd.hpp (Apache 2.0).
 
 /** Interleaved 8-bit RGB. */
-export interface Picture {
-  width: number;
-  height: number;
-  data: Uint8Array | Uint8ClampedArray;
-}
+export type Picture = { width: number; height: number; data: Uint8Array | Uint8ClampedArray };
 
 /** A 2×3 matrix, row by row: x' = m[0]·x + m[1]·y + m[2], y' = m[3]·x + m[4]·y + m[5]. */
 export type Affine = readonly [number, number, number, number, number, number];
@@ -27,9 +23,7 @@ export function resize(picture: Picture, width: number, height: number, how: "ar
   return how === "area" ? areas(picture, width, height) : linear(picture, width, height);
 }
 
-function empty(width: number, height: number): Picture {
-  return { width, height, data: new Uint8ClampedArray(3 * width * height) };
-}
+const empty = (width: number, height: number): Picture => ({ width, height, data: new Uint8ClampedArray(3 * width * height) });
 
 function wholeAreas(from: Picture, width: number, height: number): Picture {
   const to = empty(width, height), cellX = from.width / width, cellY = from.height / height;
@@ -39,15 +33,9 @@ function wholeAreas(from: Picture, width: number, height: number): Picture {
     for (let row = 0; row < cellY; row++) {
       let source = (y * cellY + row) * from.width * 3;
       for (let x = 0; x < 3 * width; x += 3) {
-        let r = 0, g = 0, b = 0;
-        for (let i = 0; i < cellX; i++, source += 3) {
-          r += from.data[source]!;
-          g += from.data[source + 1]!;
-          b += from.data[source + 2]!;
+        for (let i = 0; i < cellX; i++) {
+          for (let c = 0; c < 3; c++) sums[x + c]! += from.data[source++]!;
         }
-        sums[x]! += r;
-        sums[x + 1]! += g;
-        sums[x + 2]! += b;
       }
     }
     // Of 2×2 pixels it rounds halves up, elsewhere to even.
@@ -80,17 +68,13 @@ function areas(from: Picture, width: number, height: number): Picture {
     sums.fill(0);
     for (let row = down.starts[y]!; row < down.starts[y + 1]!; row++) {
       const line = down.at[row]! * from.width * 3, weight = down.share[row]!;
-      for (let x = 0, entry = 0; x < width; x++) {
-        let r = 0, g = 0, b = 0;
-        for (const end = across.starts[x + 1]!; entry < end; entry++) {
-          const source = line + across.at[entry]! * 3, share = across.share[entry]!;
-          r = Math.fround(r + Math.fround(share * from.data[source]!));
-          g = Math.fround(g + Math.fround(share * from.data[source + 1]!));
-          b = Math.fround(b + Math.fround(share * from.data[source + 2]!));
+      for (let i = 0; i < sums.length; i++) {
+        const x = Math.floor(i / 3), c = i - 3 * x, end = across.starts[x + 1]!;
+        let sum = 0;
+        for (let entry = across.starts[x]!; entry < end; entry++) {
+          sum = Math.fround(sum + Math.fround(across.share[entry]! * from.data[line + 3 * across.at[entry]! + c]!));
         }
-        sums[3 * x]! += Math.fround(weight * r);
-        sums[3 * x + 1]! += Math.fround(weight * g);
-        sums[3 * x + 2]! += Math.fround(weight * b);
+        sums[i]! += Math.fround(weight * sum);
       }
     }
     for (let i = 0, at = 3 * y * width; i < sums.length; i++) to.data[at + i] = roundEven(sums[i]!);

@@ -6,13 +6,8 @@ import type { Face, Options, Pipeline } from "./pipeline";
 import { type Picture, resize } from "./pixels";
 import { Smoother } from "./smoothing";
 
-export interface TrackerOptions extends Options {
-  smoothing?: boolean | undefined;
-}
-
-export interface TrackedFace extends Face {
-  id: number;
-}
+export type TrackerOptions = Options & { smoothing?: boolean | undefined };
+export type TrackedFace = Face & { id: number };
 
 // The numbers and their reasons are those of fkp/tracking.py.
 const DETECT_EVERY = 10, EMPTY_EVERY = 3, REMEMBER = 1;

@@ -16,7 +16,7 @@ const canvas = find("canvas"), note = find(".note"), word = find(".word"), camer
 const pen = canvas.getContext("2d");
 const sheet = document.createElement("canvas");  // what is sent
 const copier = sheet.getContext("2d", { willReadFrequently: true });
-const looks = props.looks;
+const colours = props.drawing;
 const rgb = ([r, g, b]) => `rgb(${r},${g},${b})`;
 const wish = (name) => find(`[data-way=${name}]`);
 const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
@@ -145,7 +145,7 @@ function ask(name, given) {
 }
 
 async function connect(mine) {
-  const answer = await ask("enter");
+  const answer = await ask("join");
   if (mine !== turn) {
     if (answer?.viewer) ask("leave", answer);
   } else if (!answer) {
@@ -201,7 +201,7 @@ async function send(mine) {
   const jpeg = sheet.toDataURL("image/jpeg", quality).split(",", 2)[1];
   const taken = shown_at, sender = viewer;
   in_flight++;
-  const answer = await ask("look", {
+  const answer = await ask("track", {
     viewer, time: taken / 1000, jpeg, least: Number(wish("least").value) / 100, most: Number(wish("most").value),
   });
   if (mine !== turn) return;
@@ -321,8 +321,8 @@ function draw(mine) {
 
 // As in draw.hollow_points: what is unsure or cannot be seen.
 function hollow_points(face) {
-  const least = face.guess ? looks.guess : looks.unsure;
-  return face.keypoint_scores.map((score, i) => score < least || face.visibility?.[i] < looks.hidden);
+  const least = face.guess ? colours.guess : colours.unsure;
+  return face.keypoint_scores.map((score, i) => score < least || face.visibility?.[i] < colours.hidden);
 }
 
 function draw_face(face, at, scale, density) {
@@ -333,28 +333,28 @@ function draw_face(face, at, scale, density) {
   pen.lineJoin = pen.lineCap = "round";
   if (option("mesh").checked) {
     pen.beginPath();
-    for (const [a, b] of looks.mesh) { pen.moveTo(...points[a]); pen.lineTo(...points[b]); }
+    for (const [a, b] of colours.mesh) { pen.moveTo(...points[a]); pen.lineTo(...points[b]); }
     line(0.6 * stroke, "rgba(245,245,245,0.6)");
   }
   if (option("boxes").checked) {
     const [x1, y1, x2, y2] = face.box, corners = [[x1, y1], [x2, y1], [x2, y2], [x1, y2]].map(([x, y]) => at(x, y));
     path(corners, true);
-    line(2.2 * stroke, looks.rim);
-    line(0.9 * stroke, rgb(looks.neutral));
+    line(2.2 * stroke, colours.rim);
+    line(0.9 * stroke, rgb(colours.neutral));
     const tall = Math.max(12 * density, face.size * scale / 22);
     pen.font = `600 ${tall}px system-ui, sans-serif`;
     pen.lineWidth = tall / 4;
     const said = `${Math.round(100 * face.score)}%`;
     const left = Math.min(...corners.map(([x]) => x)), top = corners[0][1];
     const y = top > 1.5 * tall ? top - 0.4 * tall : top + 1.2 * tall;
-    pen.strokeStyle = looks.rim;
+    pen.strokeStyle = colours.rim;
     pen.strokeText(said, left + 0.2 * tall, y);
-    pen.fillStyle = rgb(looks.neutral);
+    pen.fillStyle = rgb(colours.neutral);
     pen.fillText(said, left + 0.2 * tall, y);
   }
   if (option("contours").checked) {
     for (const rim of [true, false]) {
-      for (const { members, closed, colour } of looks.groups) {
+      for (const { members, closed, colour } of colours.groups) {
         const around = closed ? [...members, members[0]] : members;
         for (const faint of [true, false]) {
           pen.beginPath();
@@ -367,9 +367,9 @@ function draw_face(face, at, scale, density) {
               last = i;
             }
           }
-          pen.globalAlpha = faint ? looks.faint : 1;
-          if (rim && !faint) line(2.2 * stroke, looks.rim);
-          else if (!rim) line(0.9 * stroke, rgb(sure ? looks.neutral : colour));
+          pen.globalAlpha = faint ? colours.faint : 1;
+          if (rim && !faint) line(2.2 * stroke, colours.rim);
+          else if (!rim) line(0.9 * stroke, rgb(sure ? colours.neutral : colour));
         }
         pen.globalAlpha = 1;
       }
@@ -378,11 +378,11 @@ function draw_face(face, at, scale, density) {
   if (option("points").checked) {
     const radius = 1.75 * stroke * option("size").value;
     for (const rim of [true, false]) {
-      for (const { members, colour } of looks.groups) {
+      for (const { members, colour } of colours.groups) {
         for (const i of members) {
           pen.beginPath();
           pen.arc(...points[i], radius + (rim && !hollow[i] ? 0.65 * stroke : 0), 0, 2 * Math.PI);
-          pen.fillStyle = rim ? looks.rim : rgb(sure ? blended(face.keypoint_scores[i]) : colour);
+          pen.fillStyle = rim ? colours.rim : rgb(sure ? blended(face.keypoint_scores[i]) : colour);
           if (hollow[i]) line((rim ? 1.1 : 0.5) * stroke, pen.fillStyle);
           else pen.fill();
         }
@@ -404,7 +404,7 @@ function line(width, colour) {
 }
 
 function blended(score) {
-  const stops = looks.confidence, place = Math.min(Math.max(score, 0), 1) * (stops.length - 1);
+  const stops = colours.confidence, place = Math.min(Math.max(score, 0), 1) * (stops.length - 1);
   const from = Math.min(Math.floor(place), stops.length - 2);
   return stops[from].map((level, i) => Math.round(level + (stops[from + 1][i] - level) * (place - from)));
 }

@@ -11,7 +11,7 @@ window.fkpGoTo = (name) => tab_of(name)?.click();
 document.addEventListener("click", (event) => {
   const name = event.target.closest?.("button[role=tab]")?.textContent.trim().toLowerCase();
   const now = location.hash.slice(1) || "photo";
-  if (TABS.includes(name) && name !== now) history.pushState(null, "", `#${name}`);
+  if (TABS.includes(name) && name !== now) history.pushState(history.state, "", `#${name}`);
 });
 addEventListener("popstate", () => {
   const name = location.hash.slice(1) || "photo";
@@ -107,30 +107,46 @@ window.fkpGive = (what, files) => {
 
 // --- The server: one word when it is away, one when it is back -------------------------------------------------
 
-let away = false;
+// A server that was started anew has nothing of a visitor's photo or clip any more; nor has a page that was loaded
+// anew, which Gradio does by itself when the server is back.
+let away = false, app = null;
 const toast = document.createElement("p");
 toast.className = "server-word";
 toast.setAttribute("role", "status");
-function tell_server(sentence) {
+function tell_server(sentence, milliseconds = 0) {
   toast.textContent = sentence;
   if (!toast.isConnected) document.body.append(toast);
+  if (milliseconds) setTimeout(() => { if (toast.textContent === sentence) toast.textContent = ""; }, milliseconds);
+}
+function what_is_shown() {
+  if (document.querySelector("#result .viewer:not([hidden])")) return "photo";
+  return document.querySelector("#clip-answer .film") && "clip";
 }
 async function ask_server() {
   if (document.hidden) return;
-  let there = true;
+  let answer = null;
   try {
-    await fetch("gradio_api/startup-events", { signal: AbortSignal.timeout(4000) });
+    answer = await (await fetch("gradio_api/app_id", { signal: AbortSignal.timeout(15000) })).json();
   } catch {
-    there = false;
+    if (!away) tell_server("The server does not answer. This page tries again by itself …");
   }
-  if (!there && !away) tell_server("The server does not answer. This page tries again by itself …");
-  if (there && away) {
-    tell_server("The server is back. If it was started anew, please give your photo once more.");
-    setTimeout(() => tell_server(""), 8000);
+  if (answer && away) {
+    const shown = answer.app_id !== app && what_is_shown();
+    const more = shown ? `, but no longer has your ${shown}: please give it once more.` : ".";
+    tell_server(`The server is back${more}`, 15000);
   }
-  away = !there;
+  away = !answer;
+  document.documentElement.classList.toggle("server-away", away);
+  if (answer) app = answer.app_id;
 }
+ask_server();
 setInterval(ask_server, 5000);
+addEventListener("beforeunload", () => history.replaceState({ shown: what_is_shown() }, ""));
+const lost = history.state?.shown;
+const tell_lost = () => {
+  tell_server(`The page was loaded anew and no longer has your ${lost}: please give it once more.`, 15000);
+};
+if (lost) document.body ? tell_lost() : addEventListener("DOMContentLoaded", tell_lost);
 
 // --- Snippets: copied by a button --------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ function show() {
   zoom = Math.min(Math.max(zoom, 1), LARGEST);
   [x, y] = [x, y].map((at) => Math.min(Math.max(at, 1 - zoom), 0));
   element.style.setProperty("--zoom", zoom);
+  element.dataset.enlarged = zoom > 1;
   element.style.setProperty("--x", `${100 * x}%`);
   element.style.setProperty("--y", `${100 * y}%`);
 }
@@ -45,16 +46,20 @@ addEventListener("pointermove", (event) => {
   const now = [event.clientX, event.clientY];
   moved += Math.hypot(now[0] - before[0], now[1] - before[1]);
   fingers.set(event.pointerId, now);
+  const share = 1 / (1 + others.length);  // of two fingers, what moves is their middle
+  x += share * (now[0] - before[0]) / box.width;
+  y += share * (now[1] - before[1]) / box.height;
   if (others.length === 1) {
     const [other] = others, apart = ([a, b]) => Math.max(Math.hypot(a - other[0], b - other[1]), 1);
     enlarge(apart(now) / apart(before), { clientX: (now[0] + other[0]) / 2, clientY: (now[1] + other[1]) / 2 });
-  } else if (zoom > 1) {
-    x += (now[0] - before[0]) / box.width;
-    y += (now[1] - before[1]) / box.height;
-    show();
-  }
+  } else show();
 });
 for (const name of ["pointerup", "pointercancel"]) addEventListener(name, (event) => fingers.delete(event.pointerId));
+
+// Two fingers enlarge the picture; else the browser would scroll the page with them.
+element.addEventListener("touchmove", (event) => {
+  if (event.touches.length > 1 && event.target.closest(".sheet")) event.preventDefault();
+}, { passive: false });
 
 const full = () => document.fullscreenElement && element.contains(document.fullscreenElement);
 const ways = {

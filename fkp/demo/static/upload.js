@@ -1,6 +1,6 @@
 // The ways to give photos, or a clip: choosing, dropping, pasting, the camera. Files go to Gradio's upload route one after
 // the other, then their paths are the component's value and "upload" is triggered. Gradio gives this script
-// element, props and trigger.
+// element, props and trigger; so does the edition in the browser (web/), whose `props.keep` takes files as they are.
 
 const find = (selector) => element.querySelector(selector);
 const told = find(".told");
@@ -50,7 +50,7 @@ function belongs_elsewhere(files) {
 
 async function take(files) {
   const given = [...files];
-  if (!given.length || busy || belongs_elsewhere(given)) return;
+  if (!given.length || busy || (!props.keep && belongs_elsewhere(given))) return;
   const moment = performance.now();
   busy = true;
   element.classList.add("busy");
@@ -62,6 +62,10 @@ async function take(files) {
       continue;
     }
     const which = given.length > 1 && props.max_files > 1 ? ` ${number + 1} of ${given.length}` : "";
+    if (props.keep) {
+      paths.push(props.keep(file));
+      continue;
+    }
     say(`Sending the ${props.what}${which} …`);
     try {
       paths.push(await send(file, (percent) => say(`Sending the ${props.what}${which} … ${percent} %`)));
@@ -108,8 +112,12 @@ function close_camera() {
   camera.hidden = true;
 }
 
-function shoot() {
-  if (!video.videoWidth) return;
+async function shoot() {
+  // A click may come before the camera's first frame.
+  if (video.readyState < video.HAVE_CURRENT_DATA) {
+    await new Promise((done) => video.addEventListener("loadeddata", done, { once: true }));
+  }
+  if (!stream) return;
   // The preview is mirrored, as in a mirror; the picture is not, for left and right would change sides.
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];

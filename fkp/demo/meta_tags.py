@@ -22,7 +22,7 @@ _OWN = "".join(
 ).encode()
 
 
-class OwnHead:
+class MetaTags:
     """ASGI middleware: the page's HTML, with our meta tags."""
 
     def __init__(self, app: Any) -> None:
