@@ -322,8 +322,8 @@ class FaceKeypoints:
                 placed = placed.surer(_rows(turned, more == turn), unsure)
         again = unsure if self.passes == "auto" else np.arange(len(of))
         if len(again):
-            size, margin = self.config.crop_size, self.config.margin
-            framed = [geometry.upright(placed.keypoints[i], size, margin) for i in again]
+            crop_size, margin = self.config.crop_size, self.config.margin
+            framed = [geometry.upright(placed.keypoints[i], crop_size, margin) for i in again]
             crops = [
                 self._reproducible(crop) if crop else placed.transforms[i]
                 for i, crop in zip(again, framed, strict=True)

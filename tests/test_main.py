@@ -418,6 +418,7 @@ def test_export_without_onnx(
     assert "no file can be written there" in failing(capsys, "export", nowhere, "--model", model)
 
 
+@pytest.mark.slow
 def test_nothing_is_shown_but_json_and_one_sentence(model: str, picture: str) -> None:
     """A real process: no torch before the command line is understood, and no traceback when a pipe breaks."""
     options = {"cwd": Path(__file__).parents[1], "capture_output": True, "text": True, "timeout": 300}
@@ -457,6 +458,7 @@ def test_names_that_are_no_text_or_commands_to_a_terminal(
             assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in said.replace("\n", ""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
 def test_a_stdout_that_cannot_show_a_name(model: str, tmp_path: Path, environment: dict[str, str]) -> None:
     """https://github.com/xinjli/allosaurus/issues/73 and its kin."""

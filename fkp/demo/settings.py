@@ -90,7 +90,7 @@ class Settings:
         None, _web_address, "where the source and docs are, for About (on a Space its files)"
     )
     hosts: tuple[str, ...] = _variable((), _names, "names it has besides, as faces.example.org (none)")
-    browser_edition: str | None = _variable(None, _address, "where the browser edition is served (none)")
+    browser_edition: str | None = _variable(None, _address, "where web/ is served, for a link (none)")
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

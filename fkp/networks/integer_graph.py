@@ -42,7 +42,10 @@ def rewritten(model: onnx.ModelProto, rewrites: tuple[Rewrite, ...]) -> onnx.Mod
 
 
 def _array(value: Any) -> np.ndarray:
-    return np.asarray(ir.convenience.get_const_tensor(value).numpy())
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is None:
+        raise ValueError(f"{value} is no constant")
+    return np.asarray(tensor.numpy())
 
 
 def _constant(op: Any, value: Any, dtype: Any) -> Any:

@@ -12,7 +12,7 @@ convolution that it comes from and the operations since.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def quantised(model: onnx.ModelProto, ranges: Ranges, heads: Collection[str]) ->
     names = activation_names(model, heads)
     if missing := sorted(set(names.values()) - ranges.keys()):
         raise ValueError(f"no activation range for {missing[0]}: the ranges are of another network")
-    seen = {
+    seen: dict[str, tuple[Any, Any]] = {
         tensor: (np.float32(ranges[name][0]), np.float32(ranges[name][1])) for tensor, name in names.items()
     }
     values = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}

@@ -117,6 +117,7 @@ def test_graphs_of_other_weights_are_taken_away(folder: Path) -> None:
     assert not (folder / "onnx").exists()
 
 
+@pytest.mark.slow
 def test_graphs_are_made_once_and_copied_from_then_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,8 +107,8 @@ window.fkpGive = (what, files) => {
 
 // --- The server: one word when it is away, one when it is back -------------------------------------------------
 
-// A server that was started anew has nothing of a visitor's photo or clip any more; nor has a page that was loaded anew,
-// which Gradio does by itself when the server is back.
+// A server that was started anew has nothing of a visitor's photo or clip any more; nor has a page that was loaded
+// anew, which Gradio does by itself when the server is back.
 let away = false, app = null;
 const toast = document.createElement("p");
 toast.className = "server-word";
@@ -141,11 +141,12 @@ async function ask_server() {
 }
 ask_server();
 setInterval(ask_server, 5000);
-addEventListener("pagehide", () => history.replaceState({ shown: what_is_shown() }, ""));
+addEventListener("beforeunload", () => history.replaceState({ shown: what_is_shown() }, ""));
 const lost = history.state?.shown;
-if (lost) addEventListener("DOMContentLoaded", () => {
+const tell_lost = () => {
   tell_server(`The page was loaded anew and no longer has your ${lost}: please give it once more.`, 15000);
-});
+};
+if (lost) document.body ? tell_lost() : addEventListener("DOMContentLoaded", tell_lost);
 
 // --- Snippets: copied by a button --------------------------------------------------------------------------------
 
