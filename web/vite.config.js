@@ -50,7 +50,7 @@ function beside() {
  * them; and the camera's panel. */
 function fromGradio() {
   const panel = {
-    least: "50", by_part: "", by_confidence: "", hint: "What the camera sees is looked at in this browser and sent nowhere; none of it is kept.",
+    least: "50", by_part: '<div class="legend"></div>', by_confidence: "", hint: "What the camera sees is looked at in this browser and sent nowhere; none of it is kept.",
   };
   return {
     name: "from-gradio",

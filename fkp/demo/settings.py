@@ -57,12 +57,6 @@ def _detector(value: str) -> str:
     return value
 
 
-def _address(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s\"'<>]+", value):
-        raise ValueError("an address, as https://faces.example.org/")
-    return value
-
-
 def _variable(default: Any, read: Callable[[str], Any], help: str) -> Any:
     return field(default=default, metadata={"read": read, "help": help})
 
@@ -90,7 +84,7 @@ class Settings:
         None, _web_address, "where the source and docs are, for About (on a Space its files)"
     )
     hosts: tuple[str, ...] = _variable((), _names, "names it has besides, as faces.example.org (none)")
-    browser_edition: str | None = _variable(None, _address, "where the browser edition is served (none)")
+    browser_edition: str | None = _variable(None, _web_address, "where web/ is served, for a link (none)")
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

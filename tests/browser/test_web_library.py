@@ -1,4 +1,4 @@
-"""The browser edition's library gives what Python gives from the same graphs, with the bundled weights."""
+"""The browser edition's library gives what Python gives from the same graphs, those that users have."""
 
 from __future__ import annotations
 
@@ -238,10 +238,8 @@ def assert_close(said, expected) -> None:
 
 
 def test_points_that_are_no_face_have_no_pose(library) -> None:
-    lengths = {
-        "boxes": 4, "scores": 1, "keypoints": 136, "keypointScores": 68, "sigmas": 68, "visibility": 68,
-    }  # fmt: skip
-    zeros = {part: [0.0] * length for part, length in lengths.items()}
+    sizes = {"boxes": 4, "scores": 1, "keypoints": 136, "keypointScores": 68, "sigmas": 68, "visibility": 68}
+    zeros = {part: [0.0] * n for part, n in sizes.items()}
     text, table = library.evaluate(FILES, ["nothing", 1, {"width": 9, "height": 9}, zeros])
     assert json.loads(text)[0]["faces"][0]["pose"] is None
     assert next(csv.DictReader(io.StringIO(table)))["yaw"] == ""

@@ -33,12 +33,14 @@ def test_every_setting_is_read():
         "FKP_MAX_DISK": "1gb",
         "FKP_CLIPS_AT_ONCE": "3",
         "FKP_MCP": "1",
+        "FKP_SOURCE": "https://code.example.org/fkp",
         "FKP_HOSTS": "Faces.example.org, localhost:8080",
         "FKP_BROWSER_EDITION": "https://owner-name.static.hf.space/",
     }
     expected = Settings(
         "owner/name", "v2", "whole", 3, 7, 1_000_000, 5_000_000, 2, 30, 20_000_000, 900, 60, 10**9, 3,
         True,
+        "https://code.example.org/fkp",
         ("faces.example.org", "localhost:8080"),
         "https://owner-name.static.hf.space/",
     )  # fmt: skip

@@ -58,7 +58,7 @@ function showLegend(panel: HTMLElement): void {
     return entry(dot, name);
   });
   const byConfidence = confidence && dots, byPart = dots || (contours && !confidence);
-  find(".legend, .keys", panel).replaceChildren(...(byConfidence ? [entry("a point’s confidence: 0 %", key, "100 %")] : byPart ? parts : []));
+  find(".legend", panel).replaceChildren(...(byConfidence ? [entry("a point’s confidence: 0 %", key, "100 %")] : byPart ? parts : []));
 }
 
 export function save(name: string, content: Blob | string, type = "application/json"): void {
