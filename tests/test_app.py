@@ -354,6 +354,7 @@ def test_saving(page, visitor, uploads):
         "Save JSON": "holiday_keypoints.json",
         "Save CSV": "holiday_keypoints.csv",
         "Save all pictures": "keypoints.zip",
+        "Save all as JPEG": "keypoints.zip",
     }
     buttons = saves(page)
     assert buttons.keys() == names.keys()
