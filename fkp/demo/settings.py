@@ -80,10 +80,10 @@ class Settings:
     max_disk: int = _variable(4_000_000_000, _bytes, "size of all that visitors have here (4gb)")
     clips_at_once: int = _variable(1, _count, "clips worked on at the same time, others wait in line (1)")
     mcp: bool = _variable(False, _yes, "1: the API is an MCP server too; needs gradio[mcp] (0)")
-    hosts: tuple[str, ...] = _variable((), _names, "names it has besides, as faces.example.org (none)")
     source: str | None = _variable(
         None, _web_address, "where the source and docs are, for About (on a Space its files)"
     )
+    hosts: tuple[str, ...] = _variable((), _names, "names it has besides, as faces.example.org (none)")
     browser_edition: str | None = _variable(None, _web_address, "where web/ is served, for a link (none)")
 
 
