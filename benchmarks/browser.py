@@ -56,11 +56,8 @@ TINY = FACE_API.replace("NETWORK", "tinyFaceDetector").replace("OPTIONS", "TinyF
 SSD = FACE_API.replace("NETWORK", "ssdMobilenetv1").replace("OPTIONS", "SsdMobilenetv1Options")
 FLOAT32 = FKP.replace("threads: 1", "threads: 1, int8: false")
 CONTENDERS = {
-    "fkp": FKP,
-    "fkp in float32": FLOAT32,
-    "face-api.js, tiny detector": TINY,
-    "face-api.js, SSD": SSD,
-}
+    "fkp": FKP, "fkp in float32": FLOAT32, "face-api.js, tiny detector": TINY, "face-api.js, SSD": SSD,
+}  # fmt: skip
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

@@ -109,6 +109,8 @@ class Detector:
         """
         picture, scale_xy = fit(image, scale)
         logits, offsets = (output[0] for output in self.runner(picture[None]))
+        if not (np.isfinite(logits).all() and np.isfinite(offsets).all()):
+            raise RuntimeError("the face detector gives numbers that are not finite: get its weights anew")
         scores = calibrated(logits, self.config.calibration)
         keep = np.flatnonzero(scores >= min_score)
         if len(keep) > MOST_BOXES:

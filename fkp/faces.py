@@ -20,6 +20,13 @@ UNSURE = 0.5
 it."""
 
 
+_SHAPES: dict[str, tuple[int, ...]] = {
+    "boxes": (4,), "scores": (), "keypoints": (68, 2), "keypoint_scores": (68,), "sigmas": (68,),
+    "visibility": (68,),
+}  # fmt: skip
+"""Of each array of `Faces`, for one face."""
+
+
 @dataclass(frozen=True, eq=False)
 class Faces:
     """The faces of one picture, n of them; n may be 0. Coordinates are pixels of the input image.
@@ -39,17 +46,12 @@ class Faces:
     visibility: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        n = len(self.boxes)
-        wanted = {"boxes": (n, 4), "scores": (n,), "keypoints": (n, 68, 2)}
-        wanted |= {"keypoint_scores": (n, 68), "sigmas": (n, 68), "visibility": (n, 68)}
-        for name in ("sigmas", "visibility"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, np.full((n, 68), np.nan))
-        for name, shape in wanted.items():
-            array = np.asarray(getattr(self, name), dtype=np.float32)
-            if array.shape != shape:
-                raise ValueError(f"{name} has shape {array.shape}, {shape} is needed for {n} boxes")
-            object.__setattr__(self, name, array)
+        n, own = len(self.boxes), self.__dict__
+        for name, shape in _SHAPES.items():
+            array = np.full((n, 68), np.nan) if own[name] is None else own[name]
+            own[name] = array = np.asarray(array, dtype=np.float32)
+            if array.shape != (n, *shape):
+                raise ValueError(f"{name} has shape {array.shape}, {(n, *shape)} is needed for {n} boxes")
 
     @classmethod
     def none(cls) -> Self:
@@ -106,7 +108,8 @@ class Faces:
 
         They do not keep it alive, and a copy in another process knows of none.
         """
-        seen = self[:]
+        seen = object.__new__(type(self))
+        seen.__dict__.update(self.__dict__)
         is_path = isinstance(picture, str | Path)
         object.__setattr__(seen, "_picture", (lambda: picture) if is_path else weakref.ref(picture))
         return seen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -303,7 +302,7 @@ class FaceKeypoints:
     ) -> _Placed:
         """Crop, network and back, as often as `passes` says, for boxes (n,4) of the pictures `of` (n,)."""
         sizes = np.array([max(picture.shape[:2]) for picture in pictures])[of]
-        too_far = (np.abs(boxes) > FAR * sizes[:, None]).any(axis=1) if len(of) else np.zeros(0, bool)
+        too_far = (np.abs(boxes) > FAR * sizes[:, None]).any(axis=-1)
         if too_far.any():  # no memory holds what lies in between
             box, shape = boxes[too_far.argmax()].tolist(), pictures[of[too_far.argmax()]].shape
             size = f"{shape[1]}×{shape[0]}"
@@ -344,16 +343,18 @@ class FaceKeypoints:
         self, pictures: Sequence[np.ndarray], of: np.ndarray, transforms: Sequence[geometry.CropTransform]
     ) -> _Placed:
         """One pass of the network over faces of the pictures `of` (n,), each in the crop of its transform."""
-        crops = [transform.crop(pictures[i]) for transform, i in zip(transforms, of, strict=True)]
         size = self.config.crop_size
-        keypoints, sigmas, visibility = self._predict(np.reshape(crops, (-1, size, size, 3)).astype(np.uint8))
+        crops = np.empty((len(of), size, size, 3), np.uint8)
+        for crop, transform, i in zip(crops, transforms, of, strict=True):
+            crop[:] = transform.crop(pictures[i])
+        keypoints, sigmas, visibility = self._predict(crops)
         scores = scores_from_sigmas(sigmas, geometry.inter_ocular(keypoints))
-        pairs = zip(transforms, keypoints, strict=True)
-        in_picture = np.reshape([transform.to_image(points) for transform, points in pairs], (-1, 68, 2))
-        crop_pixels = np.reshape([math.hypot(*t.image_to_crop[0, :2]) for t in transforms], (-1, 1))
+        back = np.reshape([transform.crop_to_image for transform in transforms], (-1, 2, 3))
+        in_picture = keypoints @ back[:, :, :2].swapaxes(1, 2) + back[:, None, :, 2]
+        pixels = np.sqrt(np.square(back[:, 0, :2]).sum(axis=-1, keepdims=True))
         held = np.empty(len(transforms), object)
         held[:] = transforms
-        return _Placed(in_picture.astype(np.float32), sigmas / crop_pixels, scores, visibility, held)
+        return _Placed(in_picture.astype(np.float32), sigmas * pixels, scores, visibility, held)
 
     def _predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keypoints (n,68,2), sigmas and visibility (n,68) in crops (n,S,S,3) uint8 RGB, in their pixels."""
@@ -373,7 +374,7 @@ class FaceKeypoints:
         parts = [self.runner(crops[i : i + BATCH], style) for i in range(0, len(crops), BATCH)]
         if not parts:
             return np.empty((0, 68, 2), np.float32), np.empty((0, 68)), np.empty((0, 68))
-        keypoints, sigmas, visibility = (np.concatenate(some) for some in zip(*parts, strict=True))
+        keypoints, sigmas, visibility = map(np.concatenate, zip(*parts, strict=True))
         if not all(np.isfinite(array).all() for array in (keypoints, sigmas, visibility)):
             raise hub.WeightsError(
                 f"the keypoint network of {self.weights.folder or 'these weights'} gives numbers that are "

@@ -194,7 +194,9 @@ class OnnxRuntime:
         self.description = f"onnxruntime {onnxruntime.__version__}, {kind}{_threads(threads)}"
 
     def __call__(self, pictures: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
-        planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+        planes = np.empty((len(pictures), 3, *pictures.shape[1:3]), np.uint8)
+        for picture, colours in zip(pictures, planes, strict=True):
+            cv2.split(picture, list(colours))  # a quarter of the time that NumPy takes
         return tuple(self._session.run(None, dict(zip(self._names, (planes, *more), strict=True))))
 
 

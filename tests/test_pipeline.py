@@ -290,6 +290,16 @@ def test_a_network_that_gives_numbers_that_are_not_finite_is_told() -> None:
         model.keypoints_at(dotted(), BOXES)
 
 
+def test_a_detector_that_gives_numbers_that_are_not_finite_is_told() -> None:
+    tensors = {
+        name: array if "running" in name else np.full_like(array, 6e4)
+        for name, array in WEIGHTS.detector_tensors.items()
+    }
+    model = FaceKeypoints(dataclasses.replace(WEIGHTS, detector_tensors=tensors), backend="torch")
+    with pytest.raises(RuntimeError, match="the face detector gives numbers that are not finite"):
+        model.detect(dotted())
+
+
 def test_boxes_beside_the_picture_are_left_out() -> None:
     """The picture of 300×200 pixels spans −½ to 299½ and 199½."""
     beside = [[-40, 5, -1, 50], [300, 5, 330, 50], [5, -40, 50, -1], [5, 200, 50, 240]]

@@ -55,6 +55,7 @@ def same(out: Path, copies: int = 1) -> None:
         assert row[:2] == wanted[:2] and (row[2] is None) == (wanted[2] is None)
 
 
+@pytest.mark.slow
 def test_command(tars: Path, tmp_path: Path, model: FaceKeypoints, capsys: pytest.CaptureFixture) -> None:
     """Two processes, three shards; then all of it is there, and the same command does nothing."""
     out = tmp_path / "out"

@@ -20,6 +20,7 @@ def session(path: Path) -> "onnxruntime.InferenceSession":
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [tiny.KEYPOINTS, tiny.BASELINE], ids=["keypointnet", "baseline"])
 def test_keypoint_graph_computes_what_torch_does(config: keypoint_net.KeypointConfig, tmp_path: Path) -> None:
     weights = tiny.weights(config)
