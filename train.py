@@ -6,17 +6,22 @@
     torchrun --nproc-per-node 2 train.py keypoints --data DATA
     python train.py keypoints --csv labels.csv --images pictures --start fkp/weights --epochs 9   # your faces
 
-The bundled keypoint weights were made on a CPU core by these three; EARLIER is the third version of LOG.md,
+The bundled keypoint weights were made on a CPU core by these five; EARLIER is the third version of LOG.md,
 which says how long they took:
 
     OPTIONS="--data DATA --precision bf16 --threads 1 --workers 0 --validate-every 2"
-    python train.py keypoints $OPTIONS --start EARLIER --widths 16 64 128 256 --blocks 2 3 4 --top-down 96
-        --lr 1e-3 --muon-lr 0.015 --epochs 9 --name wide
+    WIDE="--widths 16 64 128 256 --blocks 2 3 4 --top-down 96"
     NARROW="--widths 16 32 64 112 --blocks 1 3 2 --top-down 64"
+    MILD="--augmentation 1 0.7 1 --repeats 3 2 1 --warmup 0.05 --ema 0.998"
+    python train.py keypoints $OPTIONS --start EARLIER $WIDE --lr 1e-3 --muon-lr 0.015 --epochs 9 --name wide
     python train.py keypoints $OPTIONS --start EARLIER $NARROW --teacher runs/wide/model
         --lr 1.5e-3 --muon-lr 0.02 --epochs 20 --name narrow
-    python train.py keypoints $OPTIONS --start runs/narrow/model $NARROW --augmentation 1 0.7 1
-        --repeats 3 2 1 --lr 6e-4 --muon-lr 0.008 --warmup 0.05 --ema 0.998 --epochs 4 --name last
+    python train.py keypoints $OPTIONS --start runs/narrow/model $NARROW $MILD
+        --lr 6e-4 --muon-lr 0.008 --epochs 4 --name last
+    python train.py keypoints $OPTIONS --start runs/wide/model $WIDE $MILD
+        --lr 8e-4 --muon-lr 0.01 --epochs 8 --name teacher
+    python train.py keypoints $OPTIONS --start runs/last/model $NARROW $MILD --teacher runs/teacher/model
+        --lr 8e-4 --muon-lr 0.01 --epochs 15 --name taught
 
 DATA is a folder laid out as README.md says. Everything a run makes lies in runs/<name>/: log.csv, curve.png,
 preview.png (labels beside predictions), checkpoint.pt, and at the end model/ with config.json,
@@ -475,8 +480,8 @@ def command(args: argparse.Namespace, world: int) -> str:
         if name in places | {"device"} or value == usual[name]:
             continue
         values = value if isinstance(value, list | tuple) else [] if value is True else [value]
-        models = name in ("start", "mine", "teacher")
-        words = ["MODEL" if models and Path(v).exists() else str(v) for v in values]
+        place = {"start": "MODEL", "mine": "MODEL", "teacher": "MODEL", "portraits": "CSV"}.get(name)
+        words = [place if place and Path(v).exists() else str(v) for v in values]
         parts.append(" ".join([f"--{name.replace('_', '-')}", *words]))
     return " ".join(parts)
 
@@ -534,7 +539,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                             f"{' '.join(map(str, KEYPOINTNET.widths))}); of a wider --start "
                             "those stay that matter most")  # fmt: skip
     model.add_argument("--teacher", metavar="MODEL",
-                       help="keypoints: half of the faces are learnt from what this model says, and faces "
+                       help="keypoints: two faces in five are learnt from what this model says, and faces "
                             "without labels too (distillation)")  # fmt: skip
     model.add_argument("--blocks", type=int, nargs=3, metavar=("AT4", "AT8", "AT16"),
                        help="keypoints: residual blocks at 1/4, 1/8 and 1/16 (default: "

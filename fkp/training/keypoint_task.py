@@ -52,7 +52,7 @@ class Augmentation:
     shift: float = 0.08
     mirror: float = 0.5
     photometry: Photometry = Photometry()
-    pseudo_labels: float = 0.2
+    pseudo_labels: float = 0.4
     """Where there is a teacher: share of labelled faces that are learnt from its answers all the same."""
 
     def scaled(self, turn: float = 1.0, framing: float = 1.0, photometry: float = 1.0) -> Augmentation:
