@@ -135,14 +135,18 @@ class CropTransform:
         to a quarter of a pixel. Rounded, the crop of a face is the same to the last pixel on every machine
         and in a browser, though their boxes differ in the last bit.
         """
-        (a, b, _), (size, _) = self.image_to_crop[0].tolist(), self.size_wh
-        octave, middle = math.log2(math.hypot(a, b)), (size - 1) / 2
+        (a, b, _), middle = self.image_to_crop[0].tolist(), (self.size_wh[0] - 1) / 2
+        octave = math.log2(math.hypot(a, b))
         factor, angle = 2 ** (round(128 * octave) / 128), round(4 * math.degrees(math.atan2(b, a))) / 4
         step = 2.0 ** -math.floor(octave) / 4
-        centre = np.round(self.to_image(np.full(2, middle)) / step) * step
+        x, y = (
+            round((row[0] * middle + row[1] * middle + row[2]) / step) * step
+            for row in self.crop_to_image.tolist()
+        )
         cos, sin = factor * math.cos(math.radians(angle)), factor * math.sin(math.radians(angle))
-        linear = np.array([[cos, sin], [-sin, cos]])
-        return CropTransform(np.column_stack([linear, middle - linear @ centre]), self.size_wh)
+        offsets = middle - (cos * x + sin * y), middle - (cos * y - sin * x)
+        matrix = np.array([[cos, sin, offsets[0]], [-sin, cos, offsets[1]]])
+        return CropTransform(matrix, self.size_wh)
 
     @property
     def mirrors(self) -> bool:
