@@ -45,7 +45,7 @@ def build(site: Site, tab: gr.Tab) -> None:
         where = links(on_hub, site.settings.source)
         return text(model.metrics, model.describe()[1:], plots, ways, where)
 
-    tab.select(tell, None, shown, api_visibility="private")
+    tab.select(tell, None, shown, show_progress="hidden", api_visibility="private")
 
 
 def programs(page: str, mcp: bool) -> str:
