@@ -14,6 +14,9 @@ import numpy as np
 
 from fkp import scheme
 
+LARGEST_SIDE = 32766
+"""Pixels that `cv2.warpAffine` of OpenCV 4 takes at most."""
+
 
 def tight_boxes(keypoints: np.ndarray) -> np.ndarray:
     """Smallest boxes (n,4) around keypoints (n,68,2): eyebrows to chin, jaw to jaw.
@@ -155,33 +158,31 @@ class CropTransform:
 
     def crop(self, image: np.ndarray) -> np.ndarray:
         """The crop (h,w,C) of an image (H,W,C); black beyond the picture's edge."""
-        # Bilinear sampling alone would skip pixels: average them first, over the part that is needed.
-        part, part_to_image = self._part(image, max(1, int(1 / math.sqrt(abs(self.area)))))
-        matrix = self.image_to_crop @ part_to_image
-        if part.dtype != np.uint8 or part.shape[2:] != (3,):
-            return cv2.warpAffine(part, matrix, self.size_wh, flags=cv2.INTER_LINEAR)
-        # The same numbers in half the time: OpenCV has a quicker way for four channels than for three.
-        four = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
-        return cv2.cvtColor(cv2.warpAffine(four, matrix, self.size_wh), cv2.COLOR_RGBA2RGB)
+        matrix = self.image_to_crop
+        shrink = max(1, int(1 / math.sqrt(abs(self.area))))
+        if shrink >= 2 or max(image.shape[:2]) > LARGEST_SIDE:
+            # Bilinear sampling alone would skip pixels: average them first, over the part that is needed.
+            image, reduced_to_image = self._reduce(image, shrink)
+            matrix = matrix @ np.vstack([reduced_to_image, [0, 0, 1]])
+        return cv2.warpAffine(image, matrix, self.size_wh, flags=cv2.INTER_LINEAR)
 
-    def _part(self, image: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-        """The needed part of the image shrunk by a whole factor, and the 3×3 matrix back to the image."""
+    def _reduce(self, image: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+        """The needed part of the image shrunk by a whole factor, and the 2×3 matrix back to the image."""
         (w, h), (height, width) = self.size_wh, image.shape[:2]
-        (a, b, x), (c, d, y) = self.crop_to_image.tolist()
-        corners = [(i, j) for i in (-1, w) for j in (-1, h)]
-        left, right = _span([a * i + b * j + x for i, j in corners], factor, width)
-        top, bottom = _span([c * i + d * j + y for i, j in corners], factor, height)
+        corners = self.to_image(np.array([[-1, -1], [w, -1], [-1, h], [w, h]], np.float64))
+        left, top = np.clip(np.floor(corners.min(0)).astype(int) - factor, 0, [width, height])
+        right, bottom = np.clip(np.ceil(corners.max(0)).astype(int) + 1 + factor, 0, [width, height])
         part = image[top:bottom, left:right]
+        # A whole number of cells, the edge repeated, so that every cell has the same scale.
+        missing = (-part.shape[0] % factor, -part.shape[1] % factor)
         if 0 in part.shape[:2]:
-            part = np.zeros((1, 1, *image.shape[2:]), image.dtype)
-        elif factor > 1:
-            # A whole number of cells, the edge repeated, so that every cell has the same scale.
-            missing = (-part.shape[0] % factor, -part.shape[1] % factor)
+            reduced = np.zeros((1, 1, *image.shape[2:]), image.dtype)
+        else:
             part = cv2.copyMakeBorder(part, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
             size_wh = (part.shape[1] // factor, part.shape[0] // factor)
-            part = cv2.resize(part, size_wh, interpolation=cv2.INTER_AREA)
+            reduced = cv2.resize(part, size_wh, interpolation=cv2.INTER_AREA)
         middle = (factor - 1) / 2
-        return part, np.array([[factor, 0, left + middle], [0, factor, top + middle], [0, 0, 1]])
+        return reduced, np.array([[factor, 0, left + middle], [0, factor, top + middle]], np.float64)
 
     def to_crop(self, points: np.ndarray) -> np.ndarray:
         """Points (...,2) of the image in pixels of the crop; same dtype kind, no index is swapped."""
@@ -224,12 +225,6 @@ def upright(keypoints: np.ndarray, crop_size: int, margin: float) -> CropTransfo
 
 
 _MEAN_FACE = np.column_stack([np.array(scheme.MEAN_FACE, np.float64), np.ones(scheme.COUNT)])
-
-
-def _span(places: list[float], margin: int, length: int) -> tuple[int, int]:
-    """First pixel and the one after the last, of so many, around all places and with a margin."""
-    first, end = math.floor(min(places)) - margin, math.ceil(max(places)) + 1 + margin
-    return min(max(first, 0), length), min(max(end, 0), length)
 
 
 def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
