@@ -520,7 +520,7 @@ def test_the_example_clip_runs_on_a_click(viewer):
     steps = viewer.steps("try_clip", *CLIP_LOOKS, index=0, moment=viewer.now)
     while viewer.kept.value.job is None:
         next(steps)
-    assert viewer.kept.value.footage.path == example
+    assert viewer.kept.value.path == example
     viewer("stop", "Clear", viewer.now)
     assert example.is_file()
     with pytest.raises(gr.Error, match="There is no such example."):

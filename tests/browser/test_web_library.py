@@ -1,8 +1,8 @@
 """The browser edition's library gives what Python gives from the same graphs, those that users have.
 
 In floating point to a tenth of a pixel. In 8-bit integers a value may be rounded the other way on another
-processor, and one level moves points by up to a quarter of a pixel of the crop: those are held to what they may be
-off from floating point in Python, on the mean of all faces.
+processor, and one level moves points by up to a quarter of a pixel of the crop: those are held to what they
+may be off from floating point in Python, on the mean of all faces.
 """
 
 from __future__ import annotations
