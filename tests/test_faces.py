@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from fkp import FaceKeypoints, Faces
+from fkp import FaceKeypoints, Faces, images
 
 PICTURE = Path(__file__).parents[1] / "examples" / "four_faces.jpg"
 
@@ -30,8 +30,9 @@ def crops(html: str) -> list[np.ndarray]:
 
 
 def test_shown_on_the_picture(model: FaceKeypoints) -> None:
-    image = np.asarray(PIL.Image.open(PICTURE))
-    for picture in (PICTURE, str(PICTURE), image, PIL.Image.open(PICTURE)):
+    with PIL.Image.open(PICTURE) as opened:
+        opened.load()
+    for picture in (PICTURE, str(PICTURE), np.asarray(opened), opened):
         html = model(picture)._repr_html_()
         found = crops(html)
         assert len(found) == 4 and "4 faces" in html
@@ -44,7 +45,7 @@ def test_shown_on_the_picture(model: FaceKeypoints) -> None:
 
 
 def test_the_picture_is_not_kept(model: FaceKeypoints, tmp_path: Path) -> None:
-    image = np.array(PIL.Image.open(PICTURE))
+    image = images.read(PICTURE)
     faces = model(image)
     assert len(crops(faces[1:]._repr_html_())) == 3, "of a subset"
     copy = pickle.loads(pickle.dumps(faces))

@@ -94,7 +94,7 @@ SMALLEST_FACE = 9.0
 FACE, IGNORE, NOTHING = 1, -1, 0
 """Kinds of box in a batch; NOTHING fills up the shorter lists."""
 
-FACELESS_ALLOWED = 0.03
+FACELESS_ALLOWED = 0.025
 """Share of the photos without a face in which there may be a box at the operating threshold."""
 
 RANGE_PHOTOS = 20
