@@ -277,7 +277,7 @@ def test_the_model_records_how_it_was_trained(folder, tmp_path):
         "seed": 3,
         "fkp_version": __version__,
     }
-    portraits = train.parse(["faces", "--portraits", str(folder / "face_boxes.csv")])
+    portraits = train.parse(["faces", "--data", "DATA", "--portraits", str(folder / "face_boxes.csv")])
     assert train.command(portraits, 1) == "python train.py faces --data DATA --portraits CSV"
     # It says the same again, and the other network's record stays.
     again = record["command"].replace("MODEL", str(folder / "other")).split()[2:]
