@@ -15,6 +15,7 @@ import gradio as gr
 
 from fkp import hub
 from fkp.demo import data_retention, view
+from fkp.demo.events import QUICK
 from fkp.demo.site import Site
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -45,7 +46,7 @@ def build(site: Site, tab: gr.Tab) -> None:
         where = links(on_hub, site.settings.source)
         return text(model.metrics, model.describe()[1:], plots, ways, where)
 
-    tab.select(tell, None, shown, show_progress="hidden", api_visibility="private")
+    tab.select(tell, None, shown, **QUICK)
 
 
 def programs(page: str, mcp: bool) -> str:
