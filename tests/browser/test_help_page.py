@@ -29,16 +29,47 @@ def four_faces(page: Page) -> None:
     expect(page.locator("#answer")).to_contain_text("Found 4 faces", timeout=PATIENCE_MS)
 
 
+def assert_all_is_seen(page: Page, *selectors: str) -> None:
+    width, height = page.viewport_size["width"], page.viewport_size["height"]
+    for selector in selectors:
+        box = page.locator(selector).first.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width, f"{selector}: {box}"
+        assert box["y"] >= 0 and box["y"] + box["height"] <= height, f"{selector}: {box}"
+
+
+@pytest.mark.parametrize("page", [LAPTOP], indirect=True)
+def test_the_first_face_is_seen_beside_the_picture_without_scrolling(page):
+    for example, faces in ((1, "1 face"), (2, "4 faces")):
+        page.locator("#photo [data-example]").nth(example).click()
+        expect(page.locator("#answer")).to_contain_text(f"Found {faces}", timeout=PATIENCE_MS)
+        page.wait_for_timeout(1000)
+        assert page.evaluate("scrollY") == 0
+        assert_all_is_seen(page, "#answer", "#result .sheet", "#face h2", "#face .loupe")
+        sheet, loupe = (
+            page.locator("#result .sheet").bounding_box(),
+            page.locator("#face .loupe").bounding_box(),
+        )
+        assert loupe["x"] > sheet["x"] + sheet["width"]
+
+
+@pytest.mark.parametrize("page", [PHONE], indirect=True)
+def test_a_phone_shows_the_picture_when_it_is_done(page):
+    four_faces(page)
+    page.wait_for_timeout(1500)
+    assert_all_is_seen(page, "#answer", "#result .sheet", "#face h2")
+
+
 @pytest.mark.parametrize("page", [LAPTOP, PHONE], indirect=True, ids=["laptop", "phone"])
 def test_a_chosen_face_comes_into_view_and_its_points_are_found_in_the_table(page):
     four_faces(page)
     page.locator("#result .faces [data-face='1']").dispatch_event("click")
     expect(page.locator("#face h2")).to_have_text("Face 2 of 4")
-    expect(page.locator("#face .loupe")).to_be_in_viewport(timeout=PATIENCE_MS)
+    expect(page.locator("#face .loupe")).to_be_in_viewport(ratio=1, timeout=PATIENCE_MS)
     page.wait_for_timeout(2500)  # until it has scrolled, which moves things below the pointer
+    assert_all_is_seen(page, "#face .loupe")
     page.locator("#face .marks [data-point='30']").hover(force=True)
-    expect(page.locator("#face tr.marked th")).to_have_text("30")
-    page.locator("#face tr[data-point='8'] td").first.hover()
+    expect(page.locator("#points tr.marked th")).to_have_text("30")
+    page.locator("#points tr[data-point='8'] td").first.hover()
     expect(page.locator("#face .marks i.marked")).to_have_attribute("data-point", "8")
     expect(page.locator("#face .measures")).to_contain_text("turned")
 
