@@ -661,8 +661,9 @@ def test_the_parameters_of_detect_count(client, photo):
         ({"max_faces": 0}, "max_faces is 0, where a whole number from 1 to 100 is needed."),
         ({"max_faces": 2.5}, "max_faces is 2.5, where a whole number"),
         ({"min_score": "high"}, "min_score is 'high', where a number"),
-        ({"passes": "7"}, "7"),
-        ({"label_style": "auto"}, "auto"),
+        ({"passes": "7"}, "passes is '7', where one of auto, 1, 2 is needed."),
+        ({"passes": None}, "passes is None, where one of"),
+        ({"label_style": ["300w"]}, "label_style is ['300w'], where one of none, 300w"),
     ],
 )
 def test_wrong_parameters_are_told_in_a_sentence(client, photo, wrong, told):
@@ -675,8 +676,22 @@ def test_annotate_draws_what_is_asked_for(client, photo):
     usual = client.predict(handle_file(photo), api_name="/annotate")
     other = client.predict(handle_file(photo), show=["mesh", "boxes"], point_size=2, api_name="/annotate")
     assert (images.read(usual) != images.read(other)).any()
-    with pytest.raises(AppError, match="point_size is 9"):
-        client.predict(handle_file(photo), point_size=9, api_name="/annotate")
+    for wrong, told in (
+        ({"point_size": 9}, "point_size is 9, where a number"),
+        ({"show": ["hair"]}, "show is 'hair', where one of points, contours"),
+        ({"show": "mesh"}, "show is 'mesh', where a list is needed"),
+    ):
+        with pytest.raises(AppError, match=told):
+            client.predict(handle_file(photo), **wrong, api_name="/annotate")
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [({}, "picture is needed."), ({"picture": None, "depth": 3}, "There is no parameter depth.")],
+)
+def test_callers_are_told_which_parameter_is_missing_or_unknown(served, given, told):
+    answer = httpx.post(f"{served.address}gradio_api/call/v2/detect", json=given, trust_env=False)
+    assert (answer.status_code, answer.json()["detail"]) == (400, told)
 
 
 def test_track_gives_the_faces_of_every_frame(served, client, tmp_path):

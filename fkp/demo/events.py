@@ -62,6 +62,10 @@ SCROLL_TO_CLIP = """() => {
   const {top} = answer.getBoundingClientRect();
   if (top < 0 || top > window.innerHeight - 120) answer.scrollIntoView({behavior: "smooth", block: "start"});
 }"""
+TO_FILM = """() => {
+  const find = (what) => document.querySelector(`#clip-answer ${what}`);
+  (find(".timeline") ?? find(".film"))?.scrollIntoView({behavior: "smooth", block: "nearest"});
+}"""
 NOW_AND_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return ({NOW})(...given) }}"
 JUST_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return given }}"
 

@@ -22,6 +22,7 @@ from fkp.demo.events import (
     NOW_AND_SCROLL,
     PRIVATE,
     QUICK,
+    TO_FILM,
     Shown,
     ending_with,
 )
@@ -256,11 +257,13 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
     # They only wait for the queue of clips, which has a line of its own.
     telling = quick | {"concurrency_id": "clips", "concurrency_limit": job_queue.room + 1}
 
-    given.upload(take, [kept, given], all_shown, **quick)
+    taken = given.upload(take, [kept, given], all_shown, **quick)
     wanted = [shown, size, least, most]
     tried = given.select(try_clip, [kept, *wanted], all_shown, js=JUST_SCROLL, **telling)
     followed = start.click(follow, [kept, *wanted, moment], all_shown, js=NOW_AND_SCROLL, **telling)
     stopped = clear.click(stop, [kept, clear, moment], all_shown, js=NOW, **quick)
+    for done in (taken, tried, followed):
+        done.then(js=TO_FILM, **PRIVATE)
     redrawing = redraw, [kept, shown, size, moment], all_shown
     # What was changed while faces were looked for counts, too.
     drawn = [done.then(*redrawing, js=NOW, **telling) for done in (tried, followed)]

@@ -116,10 +116,11 @@ def point_map() -> str:
     """The 68 points on the mean face, each with its number, as SVG."""
     points = np.array(scheme.MEAN_FACE, np.float64)
     points[48:, 1] += 45  # apart from the nose, and a little open
-    points[[*range(55, 60), *range(65, 68)], 1] += 75
+    points[[*range(55, 60), *range(65, 68)], 1] += 95
     points[8] += (0, 20)
     points = (points - points.min(axis=0)) / np.ptp(points[:, 0]) * 400 + (30, 30)
     outward = draw.outward(points) * 13
+    outward[60:] *= -1  # between the lips there is room
     lines, marks = [], []
     for name, members in scheme.GROUPS.items():
         path = " ".join(f"{x:.0f},{y:.0f}" for x, y in points[list(members)])
@@ -186,7 +187,7 @@ def _face_buttons(photo: Photo, chosen: int | None) -> str:
             f'style="left:{left:.2f}%;top:{top:.2f}%;width:{wide:.2f}%;height:{high:.2f}%"></button>'
         )
         if number == chosen:
-            corner = f"left:{min(left + wide, 100):.2f}%;top:{max(top, 0):.2f}%"
+            corner = f"--left:{left + wide:.2f}%;--top:{top:.2f}%"
             remove = (
                 f'<button type="button" class="remove" data-remove="{number}" style="{corner}" tabindex="-1" '
             )
@@ -300,7 +301,8 @@ def _measures(face: Faces) -> str:
             )
     facts.append(("eyes open", f"right {right:.2f}, left {left:.2f}"))
     facts.append(("mouth open", f"{face.mouth_openness[0]:.2f}"))
-    facts.append(("points", f"confidence {percent(scores.mean())} on average, least {percent(scores.min())}"))
+    sure = f"{percent(scores.mean())} on average, {percent(scores.min())} at least"
+    facts.append(("confidence of points", sure))
     if np.isfinite(face.visibility).all():
         hidden = int((face.visibility[0] < draw.HIDDEN).sum())
         facts.append(("hidden", count(hidden, "point")))
