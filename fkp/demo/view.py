@@ -120,7 +120,7 @@ def point_map() -> str:
     points[8] += (0, 20)
     points = (points - points.min(axis=0)) / np.ptp(points[:, 0]) * 400 + (30, 30)
     outward = draw.outward(points) * 13
-    outward[60:] *= -1  # between the lips there is room
+    outward[61:64], outward[65:68] = (0, 11), (0, -11)  # between the lips there is room
     lines, marks = [], []
     for name, members in scheme.GROUPS.items():
         path = " ".join(f"{x:.0f},{y:.0f}" for x, y in points[list(members)])
@@ -405,15 +405,16 @@ def film(address: str, clip: ClipInfo, stretches: Sequence[tuple[float, float, i
     """The clip with its keypoints, to be played, over a line that shows where faces were lost or unsure."""
     name, shape = html.escape(clip.path.name), clip.size_wh[0] / clip.size_wh[1]
     return f"""<video class="film" controls playsinline loop preload="auto" src="{html.escape(address)}"
-style="--shape:{shape:.5f}" aria-label="{name} with its keypoints"></video>{_timeline(stretches)}"""
+style="--shape:{shape:.5f}" aria-label="{name} with its keypoints"></video>{_timeline(stretches, shape)}"""
 
 
 STATES = ("no face", "points are guesses", "faces")
 """What stretches of a clip show, by `clip_jobs.NONE`, `GUESS` and `SURE`."""
 
 
-def _timeline(stretches: Sequence[tuple[float, float, int]]) -> str:
-    """A button for each stretch of a clip, as long as it lasts, that goes to where it begins."""
+def _timeline(stretches: Sequence[tuple[float, float, int]], shape: float) -> str:
+    """A button for each stretch of a clip, as long as it lasts, that goes to where it begins; as wide as the
+    film of that shape, which is its width over its height."""
     if not stretches or stretches[-1][1] <= 0:
         return ""
     whole = stretches[-1][1]
@@ -425,7 +426,8 @@ def _timeline(stretches: Sequence[tuple[float, float, int]]) -> str:
             f'style="flex:{max(end - start, whole / 400):.3f}" title="{told}" aria-label="{told}"></button>'
         )
     legend = "".join(f'<span><i class="s{i}"></i>{STATES[i]}</span>' for i in (2, 1, 0))
-    line = f'<div class="timeline" role="group" aria-label="Where faces are">{"".join(buttons)}</div>'
+    named = f'role="group" aria-label="Where faces are" style="--shape:{shape:.5f}"'
+    line = f'<div class="timeline" {named}>{"".join(buttons)}</div>'
     return f'{line}<div class="legend">{legend}</div>'
 
 

@@ -271,3 +271,8 @@ def test_the_map_has_all_points_and_their_numbers():
         point for members in scheme.GROUPS.values() for point in members
     ]
     assert told.count("<circle") == 68
+    dots = np.array(re.findall(r'<circle cx="(\d+)" cy="(\d+)"', told), float)
+    numbers = np.array(re.findall(r'<text x="(\d+)" y="(\d+)"', told), float)
+    for one, others in ((numbers, numbers), (numbers, dots)):
+        apart = np.linalg.norm(one[:, None] - others, axis=2) + 99 * np.eye(68)
+        assert apart.min() > 9, "a number stands on another, or on another's point"
