@@ -293,3 +293,4 @@ def test_there_is_room_and_text_stands_out(tab, clip):
     assert tab.evaluate(CONTRASTS) == []
     assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     expect(tab.locator("#clip-answer p")).to_be_in_viewport()
+    expect(tab.locator("#clip-answer .timeline")).to_be_in_viewport(ratio=1)
