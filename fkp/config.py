@@ -24,11 +24,11 @@ class KeypointConfig:
     """Side of the crop as a multiple of the longer side of the tight face box."""
     mean: tuple[float, ...] = (124.0, 116.0, 104.0)
     std: tuple[float, ...] = (59.0, 57.0, 57.0)
-    widths: tuple[int, ...] = (16, 32, 64, 160)
+    widths: tuple[int, ...] = (16, 32, 64, 96)
     """Channels of the stem (at half size) and of each stage (at a quarter, an eighth, …)."""
-    depths: tuple[int, ...] = (1, 2, 2)
+    depths: tuple[int, ...] = (2, 4, 2)
     """Residual blocks of each stage."""
-    top_down_width: int = 48
+    top_down_width: int = 64
     temperatures: tuple[float, ...] = (1.0,) * STYLES
     """What spreads are multiplied by to be the expected error, for None and each of `scheme.LABEL_STYLES`;
     fitted on validation data."""

@@ -13,8 +13,11 @@ import torch
 from fkp import data, geometry, metrics
 from fkp.config import DetectorConfig
 from fkp.networks import face_net
+from fkp.networks.face_net import DetectorNetwork
 from fkp.training import face_task
 from fkp.training.face_task import FACE, IGNORE, FaceTask, Photo
+from fkp.training.yunet_teacher import YuNetTeacher
+from tests import synthetic
 
 SMALL = DetectorConfig(widths=(8, 8, 16, 16), depths=(1, 1, 1), neck_width=16, input_size=128)
 
@@ -334,6 +337,25 @@ def test_the_right_answer_costs_nothing(task: FaceTask) -> None:
     assert loss.item() < 1e-3 and parts["taught"] == 0
     nothing, batch = said([40.0, 44, 76, 80], FACE, right=False)
     assert task.loss(nothing, batch)[0].item() > 0.5
+
+
+@pytest.mark.slow
+def test_what_a_teacher_says_is_learnt_and_left_behind(folder: Path, tmp_path: Path) -> None:
+    teacher = YuNetTeacher(synthetic.yunet_graph(tmp_path / "yunet.onnx"))
+    task = FaceTask(folder, batch_size=4, config=SMALL, teacher=teacher, workers=2)
+    batch, network = task.batch(0), task.network.train()
+    optimizer = torch.optim.Adam(network.second_heads.parameters(), lr=0.3)
+    told = []
+    for _ in range(12):
+        loss, parts = task.loss(network, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        told.append(parts["taught"])
+    assert told[-1] < 0.8 * told[0]
+    assert not {id(p) for p in task.hidden_kernels} & {id(p) for p in network.second_heads.parameters()}
+    _, finished = task.finish(network.eval())
+    assert type(finished) is DetectorNetwork and not hasattr(finished, "second_heads")
 
 
 def test_cells_in_a_box_to_ignore_learn_nothing(task: FaceTask) -> None:

@@ -9,59 +9,20 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
 from fkp.config import DetectorConfig
 from fkp.detector import STRIDES
 from fkp.networks import face_net
 from fkp.networks.face_net import DetectorNetwork
 from fkp.training.yunet_teacher import LIMIT, Pupil, YuNetTeacher
+from tests import synthetic
 
 SMALL = DetectorConfig(widths=(4, 4, 4, 4), depths=(0, 0, 0), neck_width=4)
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A graph with YuNet's operators and outputs, for pictures of 64×64, and weights at random."""
-    rng, nodes, constants = np.random.default_rng(0), [], []
-
-    def constant(name: str, values: np.ndarray) -> str:
-        constants.append(numpy_helper.from_array(values, name))
-        return name
-
-    def convolution(given: str, out: str, n_in: int, n_out: int, stride: int = 1, group: int = 1) -> str:
-        kernel = constant(f"{out}.w", rng.normal(0, 0.3, (n_out, n_in // group, 3, 3)).astype(np.float32))
-        bias = constant(f"{out}.b", rng.normal(0, 0.3, n_out).astype(np.float32))
-        nodes.append(helper.make_node("Conv", [given, kernel, bias], [out], kernel_shape=[3, 3],
-                                      pads=[1] * 4, strides=[stride] * 2, group=group))  # fmt: skip
-        return out
-
-    def node(kind: str, given: list[str], out: str, **attributes: object) -> str:
-        nodes.append(helper.make_node(kind, given, [out], **attributes))
-        return out
-
-    x = node("Relu", [convolution("input", "stem", 3, 4, 2)], "stem.r")
-    pools = []
-    for i in range(4):
-        x = node("MaxPool", [x], f"pool{i}", kernel_shape=[2, 2], strides=[2, 2])
-        x = node("Relu", [convolution(x, f"block{i}", 4, 4, group=4)], f"block{i}.r")
-        pools.append(x)
-    scales = constant("scales", np.array([1, 1, 2, 2], np.float32))
-    at16 = node("Add", [pools[2], node("Resize", [pools[3], "", scales], "up32", mode="nearest",
-                                       nearest_mode="floor",
-                                       coordinate_transformation_mode="asymmetric")], "at16")  # fmt: skip
-    outputs = []
-    for stride, features in zip(STRIDES, (pools[1], at16, pools[3]), strict=True):
-        for kind in ("cls", "obj"):
-            told = convolution(features, f"{kind}{stride}", 4, 1)
-            turned = node("Transpose", [told], f"{told}.t", perm=[0, 2, 3, 1])
-            node("Sigmoid", [turned], f"{kind}_{stride}")
-            outputs.append(helper.make_tensor_value_info(f"{kind}_{stride}", TensorProto.FLOAT, None))
-    given = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 64, 64])
-    graph = helper.make_graph(nodes, "yunet", [given], outputs, constants)
-    path = tmp_path_factory.mktemp("yunet") / "yunet.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
-    return path
+    return synthetic.yunet_graph(tmp_path_factory.mktemp("yunet") / "yunet.onnx")
 
 
 def test_it_says_what_onnx_runtime_says(file: Path) -> None:
