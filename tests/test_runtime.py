@@ -28,19 +28,12 @@ def crops(n: int, size: int = 64) -> np.ndarray:
     return np.random.default_rng(n).integers(0, 256, (n, size, size, 3), np.uint8)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
     """Small weights with graphs of both networks, and one that passes for the keypoint network's in int8."""
-    pytest.importorskip("onnxscript", reason="needs the extra fkp[export]")
-    folder = tmp_path_factory.mktemp("weights")
-    hub.save(folder, tiny.weights())
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "copied"))
     shutil.copy(folder / "onnx" / "keypoints.onnx", folder / "onnx" / "keypoints.int8.onnx")
     return folder
-
-
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "copied"))
 
 
 @pytest.fixture(autouse=True)
