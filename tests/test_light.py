@@ -89,6 +89,7 @@ def test_one_picture_costs_little_more_than_the_libraries(root: Path) -> None:
     assert kilobytes <= 250 * 1024
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_torch(root: Path) -> None:
     code = """
 import sys
