@@ -15,9 +15,6 @@ from typing import Any
 
 import numpy as np
 
-MAX_BYTES = 64_000_000
-"""The largest file that is read; those of fkp have one or two million."""
-
 # Type of a tensor by its number, and the one field besides the raw bytes that may hold such numbers.
 _DTYPES = {
     1: ("<f4", 4), 2: ("u1", 5), 3: ("i1", 5), 6: ("<i4", 5), 7: ("<i8", 7), 9: ("?", 5), 10: ("<f2", None),
@@ -68,8 +65,6 @@ def read(content: bytes, symbols: Callable[[str, np.ndarray], Symbols]) -> Graph
     Raises OnnxError for what is no ONNX file, and for what fkp's graphs never have: external data, graphs
     within graphs, functions, sparse tensors.
     """
-    if len(content) > MAX_BYTES:
-        raise OnnxError(f"has {len(content) / 1e6:.0f} MB, more than the {MAX_BYTES / 1e6:.0f} that are read")
     model = _message(memoryview(content))
     graphs = _parts(model, 7)
     if len(graphs) != 1:
