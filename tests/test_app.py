@@ -831,6 +831,18 @@ def test_the_mcp_server_without_its_package_ends_in_one_sentence(monkeypatch, ca
     assert status == 1 and said == "app.py: FKP_MCP needs a package: run 'pip install \"gradio[mcp]\"'\n"
 
 
+@pytest.mark.parametrize(
+    "argument, setting",
+    [(("--port", "70000"), None), (("--port", "-1"), None), (("--host", "no-such-host.invalid"), None),
+     ((), "999999999")],
+)  # fmt: skip
+def test_what_cannot_be_served_ends_in_one_sentence(monkeypatch, capsys, argument, setting):
+    if setting:
+        monkeypatch.setenv("FKP_THREADS", setting)
+    status, said = run_main(monkeypatch, capsys, "--no-browser", *argument)
+    assert status in (1, 2) and (setting or argument[1]) in said.splitlines()[-1] and "Traceback" not in said
+
+
 def test_the_model_is_loaded_as_the_settings_say(monkeypatch):
     counts: list[int] = []
     monkeypatch.setattr(cv2, "setNumThreads", lambda n: counts.append(n))

@@ -173,8 +173,8 @@ def test_what_files_of_strangers_hold_is_a_sentence_or_left_out(tmp_path):
         (converters.from_coco, json.dumps(
             {"images": [image], "annotations": [{"image_id": [7], "keypoints": whole}]}), "odd"),
         (converters.from_coco, json.dumps(
-            {"images": [image | {"file_name": "a\ud800"}], "annotations": [{"image_id": 7, "keypoints": whole}]}),
-            "name"),
+            {"images": [image | {"file_name": "a\ud800"}],
+             "annotations": [{"image_id": 7, "keypoints": whole}]}), "name"),
         (converters.from_label_studio, of_label_studio(parentID=["a"]), 1),
         (converters.from_label_studio, of_label_studio().replace("a.jpg", "http://["), 1),
         (converters.from_label_studio, of_label_studio(original_width=10**400), "odd"),

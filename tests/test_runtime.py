@@ -114,6 +114,9 @@ def test_processors_that_are_fast_in_int8(monkeypatch: pytest.MonkeyPatch) -> No
     "options, reason",
     [
         ({"backend": "tpu"}, "there is no backend 'tpu': choose one of onnxruntime, onnxruntime-int8, torch"),
+        ({"threads": 0}, "threads are 0, where a whole number from 1"),
+        ({"threads": 10**9}, "threads are 1000000000, where"),  # ran on torch, without a word
+        ({"threads": "2"}, "threads are '2', where"),
         ({"device": "tpu"}, "there is no device 'tpu': choose one of cpu, cuda, mps, auto"),
         ({"device": "cuda"}, "torch finds no device 'cuda' here"),
         ({"device": "cuda:1", "backend": "torch"}, "torch finds no device 'cuda:1' here"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -21,6 +22,7 @@ from fkp.demo import origins, uploads
 # files, Gradio's own development, recordings, links to a visitor's state, and a history of runs.
 _CLOSED = re.compile(r"(run|runs|api|dev|proxy=|custom_component|process_recording|deep_link)\b")
 _ADDRESS = re.compile(r"file[=/]\w+:/", re.IGNORECASE)
+_UPLOAD = re.compile(r"/gradio_api/upload/?$")
 _CALL = re.compile(r"call/(?:v2/)?(?P<name>[^/]*)")
 
 BUSY = "The server is busy: as many requests wait as it can bear. Please try again in a moment."
@@ -141,6 +143,7 @@ class RequestGuard:
 
     def __init__(self, app: Any, rules: Rules) -> None:
         self.app, self.rules = app, rules
+        self._uploads: list[_Upload] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -156,7 +159,19 @@ class RequestGuard:
         guarded_request = _GuardedRequest(self.app, self.rules, scope, receive, send)
         if _is_own_function(scope["path"]):
             guarded_request.most = self.rules.small_bytes
-        await guarded_request.go()
+        if self.rules.room is None or scope["method"] != "POST" or not _UPLOAD.search(scope["path"]):
+            return await guarded_request.go()
+        # Many at once must not each find the same room: what was announced counts before it has come.
+        length, clock = headers.get("content-length", ""), asyncio.get_running_loop()
+        upload = _Upload(int(length) if length.isdecimal() else self.rules.max_bytes)
+        self._uploads = [other for other in self._uploads if other.counts_until > clock.time()]
+        if sum(other.bytes for other in [*self._uploads, upload]) > self.rules.room():
+            return await _say(send, 507, uploads.FULL)
+        self._uploads.append(upload)
+        try:
+            await guarded_request.go()
+        finally:
+            upload.counts_until = clock.time() + 2 * uploads.LOOK_SECONDS
 
     def _refusal(self, scope: Any, headers: dict[str, str]) -> tuple[int, str] | None:
         foreign = origins.refusal(headers, self.rules.hosts, self.rules.at_home)
@@ -175,9 +190,15 @@ class RequestGuard:
         # Gradio would put files that come with a call of its page's own functions on the disk.
         if (length.isdecimal() and int(length) > most) or (small and kind.lower().startswith("multipart/")):
             return 413, _too_large(most)
-        if api and route.startswith("upload") and self.rules.room is not None and self.rules.room() <= 0:
-            return 507, uploads.FULL
         return None
+
+
+@dataclass(eq=False)
+class _Upload:
+    """So many bytes that were announced, from when they begin to come until they are seen in the folder."""
+
+    bytes: int
+    counts_until: float = math.inf
 
 
 class _GuardedRequest:

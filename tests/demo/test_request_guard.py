@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fkp.demo import request_guard
+from fkp.demo import request_guard, uploads
 
 RULES = request_guard.Rules({"detect", "annotate"}, max_bytes=1000)
 PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -44,9 +44,8 @@ def visit(app, path="/", headers=(), body=(b"",), kind="http", rules=RULES):
         sent.append(message)
 
     raw = [(name.encode(), value.encode()) for name, value in dict(headers).items()]
-    asyncio.run(
-        request_guard.RequestGuard(app, rules)({"type": kind, "path": path, "headers": raw}, receive, send)
-    )
+    scope = {"type": kind, "method": "POST", "path": path, "headers": raw}
+    asyncio.run(request_guard.RequestGuard(app, rules)(scope, receive, send))
     if kind == "websocket":
         return sent[0]["type"]
     assert [message["type"] for message in sent].count("http.response.start") == 1
@@ -159,7 +158,7 @@ def test_a_body_that_comes_too_slowly_is_told(monkeypatch):
         async def send(message):
             sent.append(message)
 
-        scope = {"type": "http", "path": "/gradio_api/upload", "headers": []}
+        scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": []}
         await request_guard.RequestGuard(answering(), RULES)(scope, receive, send)
         return sent
 
@@ -172,6 +171,45 @@ def test_uploads_end_where_the_disk_is_full():
     assert visit(answering(), "/gradio_api/upload", rules=rules)[0] == 200
     assert sentence(answering(), "/gradio_api/upload", rules=rules)[0] == 507
     assert visit(answering(), "/", rules=rules)[0] == 200
+
+
+def test_uploads_at_once_share_the_room_that_is_left(monkeypatch):
+    """Eight that began together wrote eight times what the disk was to hold."""
+    monkeypatch.setattr(uploads, "LOOK_SECONDS", 0.02)
+    rules = request_guard.Rules(set(), max_bytes=1000, room=lambda: 1000)
+
+    async def several():
+        gate = asyncio.Event()
+
+        async def app(scope, receive, send):
+            await gate.wait()
+            await answering()(scope, receive, send)
+
+        guard = request_guard.RequestGuard(app, rules)
+
+        async def begin(length: int | None) -> int:
+            sent = []
+
+            async def receive():
+                return {"type": "http.request", "body": b""}
+
+            async def send(message):
+                sent.append(message)
+
+            headers = [] if length is None else [(b"content-length", str(length).encode())]
+            scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}
+            await guard(scope, receive, send)
+            return sent[0]["status"]
+
+        begun = [asyncio.create_task(begin(length)) for length in (400, 400, 400, None, 200)]
+        await asyncio.sleep(0.01)
+        gate.set()
+        statuses = await asyncio.gather(*begun)
+        at_once = await begin(400)  # of those that have just come nobody has looked yet
+        await asyncio.sleep(0.05)
+        return statuses, at_once, await begin(400)
+
+    assert asyncio.run(several()) == ([200, 200, 507, 507, 200], 507, 200)
 
 
 def test_every_answer_says_what_browsers_may_do():
