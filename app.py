@@ -41,6 +41,7 @@ from fkp.demo import (  # noqa: E402
     clip_jobs,
     components,
     data_retention,
+    heap,
     live,
     mcp_answers,
     meta_tags,
@@ -139,7 +140,7 @@ def ask_once(address: str) -> None:
 
 def main() -> None:
     began = time.perf_counter()
-    data_retention.keep_memory_together()
+    heap.keep_together()
     show_any_name()
     parser = argparse.ArgumentParser(
         description="Open the face keypoints page in the browser.",
