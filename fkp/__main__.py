@@ -37,6 +37,10 @@ DETECTORS = ("fkp", "yunet", "whole")
 """As in `pipeline`, which would bring in torch."""
 
 
+_ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals by which a person ends a program; Windows has not all of them."""
+
+
 class _Stop(Exception):
     """The command cannot go on; the message is the sentence for the user."""
 
@@ -68,16 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _termination() -> Iterator[None]:
-    """A polite kill is as Ctrl-C: what is done is kept, and nothing half-written stays."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not in the main thread
-        before = None
+    """A polite kill, or a closed terminal, is as Ctrl-C: what is done is kept, nothing half-written stays."""
+    before: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for number in _ENDINGS:
+            if signal.getsignal(number) == signal.SIG_DFL:  # and not ignored, as nohup has it
+                before[number] = signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _tell(sentence: str) -> None:
@@ -417,7 +422,7 @@ def _video(args: argparse.Namespace) -> int:
 
 
 class _Interruption:
-    """Ctrl-C or a polite kill, noted to be obeyed between two frames; a second one is obeyed at once."""
+    """Ctrl-C, or what `_termination` takes for it, noted to be obeyed between two frames; a second at once."""
 
     def __init__(self) -> None:
         self.noted = False
@@ -425,7 +430,8 @@ class _Interruption:
 
     def __enter__(self) -> Self:
         with contextlib.suppress(ValueError):  # not in the main thread
-            self._before = {int(s): signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            asked = [s for s in _ENDINGS if signal.getsignal(s) == signal.default_int_handler]
+            self._before = {int(s): signal.signal(s, self._note) for s in asked}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -20,7 +20,7 @@ import re
 import shutil
 import stat
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -222,8 +222,10 @@ def save(
         "dtype": "float16",
         "onnx": _write_graphs(folder, weights, graphs),
     }
-    for name, values in ((CONFIG, config), (METRICS, metrics)):
-        (folder / name).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with _as_fkp_writes_them():
+        for name, values in ((CONFIG, config), (METRICS, metrics)):
+            text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+            (folder / name).write_text(text, encoding="utf-8")
     for name in _PICTURES:
         _write_or_remove(folder / name, (pictures or {}).get(name))
     parameters = {
@@ -231,13 +233,20 @@ def save(
         model_card.NETWORKS["faces"]: _count(weights.detector_tensors),
     }
     sizes = {name: size for name, size in files(folder).items() if name == WEIGHTS or name in _GRAPHS}
+    with _as_fkp_writes_them():
+        held = model_card.Weights(config, metrics, parameters, sizes)
+        (folder / CARD).write_text(model_card.text(held, repo_id, files(folder)), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _as_fkp_writes_them() -> Iterator[None]:
+    """Metrics of somebody else may hold anything that JSON can, at any depth: errors of theirs are told."""
     try:
-        text = model_card.text(model_card.Weights(config, metrics, parameters, sizes), repo_id, files(folder))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{METRICS} of these weights is not of the form that fkp writes ({error!r})"
         ) from error
-    (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def _with_sorted_header(content: bytes) -> bytes:
@@ -357,7 +366,9 @@ def load(folder: str | Path) -> Weights:
             raise WeightsError(f"{folder / WEIGHTS}: tensor {name} belongs to neither network")
         of[network][rest] = tensor
     metrics = _read_json(folder / METRICS) if (folder / METRICS).exists() else {}
-    if (trained := metadata.get("training_sha256")) and (told := training_hash(metrics)) and trained != told:
+    with _as_fkp_writes_them():
+        told = training_hash(metrics)
+    if (trained := metadata.get("training_sha256")) and told and trained != told:
         raise WeightsError(
             f"{folder / METRICS} tells of another training than that of {WEIGHTS}: get both files anew"
         )

@@ -363,6 +363,23 @@ def test_what_figures_say_is_text() -> None:
     assert "<img src=x" not in about.text(metrics, [evil], None)
 
 
+@pytest.mark.parametrize(
+    "wrong", ['{"x": ' + "[" * 900 + "]" * 900 + "}", '{"accuracy": NaN}', '{"accuracy": {"figures": [1]}}',
+              '{"accuracy": 1' + "0" * 4000 + "}", '{"training": {"faces": {"command": "\\ud800"}}}'],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_metrics_of_any_form_are_a_sentence_where_they_are_written(
+    folder: Path, tmp_path: Path, wrong: str
+) -> None:
+    with safetensors.safe_open(folder / weights.WEIGHTS, "numpy") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    del metadata["training_sha256"]
+    (folder / weights.WEIGHTS).write_bytes(safetensors.numpy.save(tensors, metadata))
+    (folder / weights.METRICS).write_text(wrong)
+    with pytest.raises(WeightsError, match="metrics.json"):
+        weights.save(tmp_path / "again", weights.load(folder), graphs=False)
+
+
 def test_a_command_does_not_break_out_of_the_cards_code() -> None:
     evil = "x\n```\n</details>\n<img src=x onerror=alert(1)>\n```sh\n"
     told = model_card._as_text({"training": {"keypoints": {"command": evil}}, "title": evil, "n": 5})
