@@ -422,7 +422,7 @@ def _video(args: argparse.Namespace) -> int:
 
 
 class _Interruption:
-    """Ctrl-C, or what `_termination` takes for it, noted to be obeyed between two frames; a second at once."""
+    """Ctrl-C, or what `_termination` takes for it, noted to be obeyed between frames; a second at once."""
 
     def __init__(self) -> None:
         self.noted = False

@@ -166,50 +166,71 @@ def test_a_body_that_comes_too_slowly_is_told(monkeypatch):
 
 
 def test_uploads_end_where_the_disk_is_full():
-    left = [1000, 0]
-    rules = request_guard.Rules(set(), max_bytes=1000, room=lambda: left.pop(0))
-    assert visit(answering(), "/gradio_api/upload", rules=rules)[0] == 200
-    assert sentence(answering(), "/gradio_api/upload", rules=rules)[0] == 507
+    left = [1000]
+    rules = request_guard.Rules(set(), max_bytes=1000, room=lambda: left[0])
+    some = {"content-length": "5"}
+    assert visit(answering(), "/gradio_api/upload", some, rules=rules)[0] == 200
+    left[0] = 0
+    assert sentence(answering(), "/gradio_api/upload", some, rules=rules)[0] == 507
     assert visit(answering(), "/", rules=rules)[0] == 200
 
 
 def test_uploads_at_once_share_the_room_that_is_left(monkeypatch):
     """Eight that began together wrote eight times what the disk was to hold."""
     monkeypatch.setattr(uploads, "LOOK_SECONDS", 0.02)
-    rules = request_guard.Rules(set(), max_bytes=1000, room=lambda: 1000)
+    assert at_once("/gradio_api/upload") == ([200, 200, 200, 507, 507], 507, 200)
+
+
+def test_calls_at_once_share_the_memory_there_is(monkeypatch):
+    """Forty with a picture of 65 MB each within them took four gigabytes."""
+    monkeypatch.setattr(request_guard, "BODIES_AT_ONCE", 1000)
+    monkeypatch.setattr(request_guard, "BODY_KEPT", 0.04)
+    assert at_once("/gradio_api/call/detect") == ([200, 200, 200, 503, 503], 503, 200)
+
+
+def at_once(path):
+    """Statuses of requests that come together, of one right after them, and of one later.
+
+    There is room for 1000 bytes: they bring 400, 400, 400, 300 that are not announced, 150; 400; 400. One
+    that was announced before all of them, and never came, keeps nobody out.
+    """
+    rules = request_guard.Rules({"detect"}, max_bytes=1000, small_bytes=10, room=lambda: 1000)
 
     async def several():
         gate = asyncio.Event()
+        guard = request_guard.RequestGuard(answering(), rules)
 
-        async def app(scope, receive, send):
-            await gate.wait()
-            await answering()(scope, receive, send)
-
-        guard = request_guard.RequestGuard(app, rules)
-
-        async def begin(length: int | None) -> int:
-            sent = []
+        async def begin(length: int, chunked: bool = False, comes: bool = True) -> int:
+            sent, parts = [], [bytes(length // 2)] * 2
 
             async def receive():
-                return {"type": "http.request", "body": b""}
+                part = parts.pop()
+                if not parts:
+                    await (gate if comes else asyncio.Event()).wait()
+                return {"type": "http.request", "body": part if comes else b"", "more_body": bool(parts)}
 
             async def send(message):
                 sent.append(message)
 
-            headers = [] if length is None else [(b"content-length", str(length).encode())]
-            scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}
+            known = [(b"content-length", str(length).encode())]
+            headers = [(b"transfer-encoding", b"chunked")] if chunked else known
+            scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
             await guard(scope, receive, send)
             return sent[0]["status"]
 
-        begun = [asyncio.create_task(begin(length)) for length in (400, 400, 400, None, 200)]
+        slow = asyncio.create_task(begin(1000, comes=False))
+        await asyncio.sleep(0)
+        begun = [asyncio.create_task(begin(*how)) for how in ((400,), (400,), (400,), (300, True), (150,))]
         await asyncio.sleep(0.01)
         gate.set()
         statuses = await asyncio.gather(*begun)
-        at_once = await begin(400)  # of those that have just come nobody has looked yet
+        soon = await begin(400)
         await asyncio.sleep(0.05)
-        return statuses, at_once, await begin(400)
+        later = await begin(400)
+        slow.cancel()
+        return sorted(statuses), soon, later
 
-    assert asyncio.run(several()) == ([200, 200, 507, 507, 200], 507, 200)
+    return asyncio.run(several())
 
 
 def test_every_answer_says_what_browsers_may_do():
