@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
 from fkp import outputs, scheme
+from fkp.detectors import DETECTORS
 from fkp.outputs import STDOUT, printable
 
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 T = TypeVar("T", int, float)
-
-DETECTORS = ("fkp", "yunet", "whole")
-"""As in `pipeline`, which would bring in torch."""
-
 
 _ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals by which a person ends a program; Windows has not all of them."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from fkp import geometry, hub, images, runtime, scheme
 from fkp.detector import Detector
-from fkp.detectors import single_face, yunet
+from fkp.detectors import DETECTORS, single_face, yunet
 from fkp.faces import UNSURE, FaceDetector, Faces, check_limits
 from fkp.hub import model_card
 
@@ -42,10 +42,6 @@ that is found only so has to score as much."""
 
 FAR = 100.0
 """Boxes may reach so many of the picture's longer sides from its corner."""
-
-DETECTORS = ("fkp", "yunet", "whole")
-"""Face detectors by name: the weights' own, OpenCV's YuNet (`yunet`), and one for pictures that are one face
-(`whole`)."""
 
 
 @dataclass(frozen=True)
