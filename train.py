@@ -39,12 +39,14 @@ import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 # Spinning OpenMP threads made a step up to 50 times slower on shared cores; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import cv2
 import numpy as np
 
 try:
@@ -78,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = True  # sizes repeat
     if args.threads:
         torch.set_num_threads(args.threads)
     if world > 1:
@@ -113,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     model = task.network.to(device).to(memory_format=torch.channels_last)
-    average = AveragedModel(model, avg_fn=exponential(args.ema), use_buffers=True)
+    average = AveragedModel(model, multi_avg_fn=exponential(args.ema), use_buffers=True)
     optimizers = make_optimizers(args, model, task.hidden_kernels)
     step, last = 0, args.epochs * task.steps_per_epoch
     history: list[dict[str, float]] = []
@@ -158,12 +161,12 @@ def main(arguments: list[str] | None = None) -> int:
     trained = torch.compile(trained) if args.compile else trained
 
     # --- The loop ------------------------------------------------------------------------------------------
-    # One loader for the whole run: item k is the batch of step k, drawn from (seed, k) alone.
-    # Mosaics for the detector are made on the GPU, where there is one.
-    workers = 0 if args.what == "faces" and device.type == "cuda" else args.workers
+    # One loader for the whole run: item k is the batch of step k, drawn from (seed, k) alone. A process makes
+    # the batches of two steps in turn, for those of the detector have much in common.
     loader = DataLoader(
-        Steps(task, rank, world), batch_size=None, sampler=range(step, last), num_workers=workers,
-        prefetch_factor=4 if workers else None, worker_init_fn=leave_signals_to_the_trainer,
+        Steps(task, rank, world), batch_size=2, collate_fn=list, sampler=range(step, last),
+        num_workers=args.workers, prefetch_factor=4 if args.workers else None,
+        pin_memory=device.type == "cuda", worker_init_fn=begin_to_load,
     )  # fmt: skip
     interruption = Interruption(device)
     bar = tqdm(total=last, initial=step, unit="step", disable=rank > 0, dynamic_ncols=True)
@@ -171,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     model.train()
     broken = False
     with interruption:
-        for batch in loader:
+        for batch in chain.from_iterable(loader):
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
             torch.manual_seed(args.seed + 1 + step * world + rank)  # dropout
             lr = learning_rate(step, last, args.warmup)
@@ -192,11 +195,13 @@ def main(arguments: list[str] | None = None) -> int:
             if step % 10 == 0:
                 bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{lr * args.lr:.1e}")
 
+            validated = False
             if step % task.steps_per_epoch == 0:
                 row = {"epoch": step // task.steps_per_epoch, "lr": lr * args.lr}
                 row |= {name: total / task.steps_per_epoch for name, total in sums.items()}
                 sums = {}
-                if rank == 0 and (row["epoch"] % args.validate_every == 0 or step == last):
+                validated = row["epoch"] % args.validate_every == 0 or step == last
+                if rank == 0 and validated:
                     average.module.eval()
                     with autocast():
                         validation = task.validate(average.module)
@@ -210,7 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
                         run.write_preview(task.preview(average.module))
             stop = interruption.asked
             overdue = time.monotonic() - saved > 60 * args.save_minutes
-            if stop or overdue or step % task.steps_per_epoch == 0:
+            if stop or overdue or validated:
                 save()
                 saved = time.monotonic()
             if stop:
@@ -292,12 +297,17 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
         miner = None if args.mine is None else face_detector(hub.load(hub.find(args.mine)))
+        teacher = None
+        if args.yunet is not None:
+            from fkp.training.yunet_teacher import YuNetTeacher  # needs the onnx package, of fkp[export]
+
+            teacher = YuNetTeacher(args.yunet)
         return face_task.FaceTask(
             args.data, DetectorConfig(), batch_size=args.batch_size, seed=args.seed, device=device,
-            miner=miner, portraits=args.portraits,
+            miner=miner, portraits=args.portraits, workers=args.workers, teacher=teacher,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
-    augmentation = keypoint_task.Augmentation().scaled(turn, framing, photometry)
+    augmentation = replace(keypoint_task.Augmentation(), taught=args.taught).scaled(turn, framing, photometry)
     config = BASELINE if args.architecture == "baseline" else KEYPOINTNET
     if args.widths:
         config = replace(config, widths=tuple(args.widths))
@@ -322,7 +332,12 @@ def fitted(stored: hub.Weights, task: Task) -> torch.nn.Module:
     """The network of stored weights, a keypoint network with as many channels as the one to be trained."""
     if isinstance(task, keypoint_task.KeypointTask):
         return keypoint_net.resized(stored.module("keypoints"), task.config)
-    return stored.module("detector")
+    network = stored.module("detector")
+    if isinstance(task, face_task.FaceTask) and task.teacher is not None:
+        from fkp.training.yunet_teacher import Pupil
+
+        return Pupil.of(network, stored.detector)
+    return network
 
 
 def face_detector(stored: hub.Weights) -> detector.Detector:
@@ -339,7 +354,8 @@ def teach(
     if args.resume and written.is_file():
         earlier = distillation.PseudoLabels.load(written)
     teacher = hub.load(hub.find(args.teacher)).module("keypoints").to(memory_format=torch.channels_last)
-    said = task.learn_from(teacher.to(args.device), args.data, face_detector(other), earlier)
+    find = face_detector(other)
+    said = task.learn_from(teacher.to(args.device), args.data, find, earlier, args.each_view)
     if earlier is None and int(os.environ.get("RANK", 0)) == 0:
         said.save(written)
 
@@ -385,9 +401,13 @@ class Interruption:
         return votes.item() > 0
 
 
-def leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C reaches loader processes too, which must live until the trainer has saved."""
+def begin_to_load(worker: int) -> None:
+    """Ctrl-C reaches loader processes too, which must live until the trainer has saved.
+
+    OpenCV's threads are not there in a forked process, and there are as many processes as wanted anyway.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
 
 
 def learning_rate(step: int, last: int, warmup: float) -> float:
@@ -402,9 +422,12 @@ def learning_rate(step: int, last: int, warmup: float) -> float:
 def exponential(decay: float):
     """An exponential moving average whose memory grows with the number of steps taken, up to `decay`."""
 
-    def blend(averaged: torch.Tensor, current: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    def blend(averaged: Any, current: Any, count: torch.Tensor | int) -> None:
         weight = min(decay, (1 + int(count)) / (10 + int(count)))
-        return torch.lerp(current, averaged, weight) if current.is_floating_point() else current
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - weight)
+        else:
+            torch._foreach_copy_(averaged, current)
 
     return blend
 
@@ -480,7 +503,8 @@ def command(args: argparse.Namespace, world: int) -> str:
         if name in places | {"device"} or value == usual[name]:
             continue
         values = value if isinstance(value, list | tuple) else [] if value is True else [value]
-        place = {"start": "MODEL", "mine": "MODEL", "teacher": "MODEL", "portraits": "CSV"}.get(name)
+        place = {"start": "MODEL", "mine": "MODEL", "teacher": "MODEL", "portraits": "CSV",
+                 "yunet": "FILE"}.get(name)
         words = [place if place and Path(v).exists() else str(v) for v in values]
         parts.append(" ".join([f"--{name.replace('_', '-')}", *words]))
     return " ".join(parts)
@@ -539,8 +563,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                             f"{' '.join(map(str, KEYPOINTNET.widths))}); of a wider --start "
                             "those stay that matter most")  # fmt: skip
     model.add_argument("--teacher", metavar="MODEL",
-                       help="keypoints: two faces in five are learnt from what this model says, and faces "
-                            "without labels too (distillation)")  # fmt: skip
+                       help="keypoints: faces are learnt from what this model says, those without labels "
+                            "too (distillation)")  # fmt: skip
+    model.add_argument("--taught", type=share, default=0.4, metavar="SHARE",
+                       help="keypoints: share of the labelled faces learnt from the teacher")  # fmt: skip
+    model.add_argument("--each-view", action="store_true",
+                       help="keypoints: the teacher is asked about each view that is learnt from, and "
+                            "not once about each face; for GPUs")  # fmt: skip
     model.add_argument("--blocks", type=int, nargs=3, metavar=("AT4", "AT8", "AT16"),
                        help="keypoints: residual blocks at 1/4, 1/8 and 1/16 (default: "
                             f"{' '.join(map(str, KEYPOINTNET.depths))})")  # fmt: skip
@@ -550,6 +579,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
     model.add_argument("--mine", metavar="MODEL",
                        help="faces: its detector's false alarms become hard negatives")  # fmt: skip
+    model.add_argument("--yunet", metavar="FILE", type=Path,
+                       help="faces: YuNet's ONNX file, whose scores a second head learns")  # fmt: skip
     model.add_argument("--portraits", metavar="CSV", type=Path,
                        help="faces: what 'fkp predict DATA/faces/* --csv CSV --max-faces 1 --passes 2' has "
                             "written, to learn from these portraits too")  # fmt: skip

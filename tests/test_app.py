@@ -407,10 +407,12 @@ class Viewer(Visitor):
     def follow(self) -> Viewer:
         return self("follow", *CLIP_LOOKS, self.now)
 
-    def restyle(self, shown: list[str], size: float) -> dict:
-        changed = self.functions["restyle"](self.kept, shown, size)
-        (start,) = [value for component, value in changed.items() if isinstance(component, gr.Button)]
-        return start
+    def redraw(self, shown: list[str], size: float) -> Iterator[dict]:
+        return self.steps("redraw", shown, size, self.now)
+
+    def settle(self, *wanted: float) -> Viewer:
+        self.see(self.functions["settle"](self.kept, *wanted))
+        return self
 
     def fetch(self, button: str) -> Path:
         (event,) = [
@@ -451,13 +453,9 @@ def test_a_clip_is_told_and_comes_back_with_its_faces(viewer, clip, uploads, mod
     assert not viewer.shown["Find faces"]["interactive"], "the same work is not offered again"
     assert "data-seek" in viewer.told
 
-    calls, numbers = model.calls, made["Save JSON"].read_text()
-    restyled = viewer.restyle(["mesh"], 2)
-    assert restyled["value"] == "Draw again" and restyled["interactive"]
-    viewer("follow", ["mesh"], 2, *WANTED, viewer.now)
-    assert model.calls == calls and viewer.fetch("Save JSON").read_text() == numbers
-    assert not made["Save clip"].exists() and viewer.fetch("Save clip").is_file()
-    assert "Found 2 faces</b> in holiday.mov." in viewer.told
+    assert not viewer.settle(*WANTED).shown["Find faces"]["interactive"]
+    assert viewer.settle(80, 1).shown["Find faces"]["interactive"], "other faces can be looked for"
+    calls = model.calls
     viewer("follow", ["mesh"], 2, 80, 1, viewer.now)
     assert model.calls > calls and "Found 1 face</b>" in viewer.told
     viewer("stop", "Clear", viewer.now)
@@ -465,6 +463,42 @@ def test_a_clip_is_told_and_comes_back_with_its_faces(viewer, clip, uploads, mod
     with pytest.raises(gr.Error, match="The clip is no longer here. Please choose it again."):
         viewer.fetch("Save clip")
     assert "Choose a clip" in viewer.told and not viewer.shown["Clear"]["interactive"]
+
+
+def test_a_clip_that_is_done_is_drawn_anew_from_the_numbers_that_are_kept(viewer, clip, model):
+    assert not [*viewer.redraw(["mesh"], 2)][:-1], "there is none"
+    viewer.take(clip).follow()
+    shown, size, *_ = CLIP_LOOKS
+    assert not [*viewer.redraw(shown, size)][:-1], "it is drawn so already"
+    made, calls, numbers = viewer.fetch("Save clip"), model.calls, viewer.fetch("Save JSON").read_text()
+
+    steps = viewer.redraw(["mesh"], 2)
+    first = next(steps)
+    viewer.see(first)
+    assert "Drawing it anew" in viewer.told and f'src="gradio_api/file={made}"' in viewer.told
+    steps.close()  # as when another style is asked for while this one is drawn
+    assert viewer.kept.value.job.wait(20) and made.is_file()
+    for step in viewer.redraw(["boxes"], 1):
+        viewer.see(step)
+    assert model.calls == calls and viewer.fetch("Save JSON").read_text() == numbers
+    assert viewer.kept.value.found.spec.style == options.style(["boxes"], 1)
+    assert not made.exists() and viewer.fetch("Save clip").is_file()
+    assert (
+        "Found 2 faces</b> in holiday.mov." in viewer.told and not viewer.shown["Find faces"]["interactive"]
+    )
+
+
+def test_cancelling_what_is_drawn_anew_gives_what_was_there(viewer, clip, uploads):
+    viewer.take(clip).follow()
+    told, made = viewer.told, viewer.fetch("Save clip")
+    steps = viewer.redraw(["mesh"], 2)
+    viewer.see(next(steps))
+    job = viewer.kept.value.job
+    job.done = False  # however quick it was
+    viewer("stop", "Cancel", viewer.now)
+    steps.close()
+    assert viewer.told == told and viewer.fetch("Save clip") == made and made.is_file()
+    assert job.wait(20) and not job.spec.folder.exists()
 
 
 def test_what_is_no_clip_is_told_and_deleted(viewer, uploads):
@@ -639,8 +673,9 @@ def test_the_parameters_of_detect_count(client, photo):
         ({"max_faces": 0}, "max_faces is 0, where a whole number from 1 to 100 is needed."),
         ({"max_faces": 2.5}, "max_faces is 2.5, where a whole number"),
         ({"min_score": "high"}, "min_score is 'high', where a number"),
-        ({"passes": "7"}, "7"),
-        ({"label_style": "auto"}, "auto"),
+        ({"passes": "7"}, "passes is '7', where one of auto, 1, 2 is needed."),
+        ({"passes": None}, "passes is None, where one of"),
+        ({"label_style": ["300w"]}, "label_style is ['300w'], where one of none, 300w"),
     ],
 )
 def test_wrong_parameters_are_told_in_a_sentence(client, photo, wrong, told):
@@ -653,8 +688,22 @@ def test_annotate_draws_what_is_asked_for(client, photo):
     usual = client.predict(handle_file(photo), api_name="/annotate")
     other = client.predict(handle_file(photo), show=["mesh", "boxes"], point_size=2, api_name="/annotate")
     assert (images.read(usual) != images.read(other)).any()
-    with pytest.raises(AppError, match="point_size is 9"):
-        client.predict(handle_file(photo), point_size=9, api_name="/annotate")
+    for wrong, told in (
+        ({"point_size": 9}, "point_size is 9, where a number"),
+        ({"show": ["hair"]}, "show is 'hair', where one of points, contours"),
+        ({"show": "mesh"}, "show is 'mesh', where a list is needed"),
+    ):
+        with pytest.raises(AppError, match=told):
+            client.predict(handle_file(photo), **wrong, api_name="/annotate")
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [({}, "picture is needed."), ({"picture": None, "depth": 3}, "There is no parameter depth.")],
+)
+def test_callers_are_told_which_parameter_is_missing_or_unknown(served, given, told):
+    answer = httpx.post(f"{served.address}gradio_api/call/v2/detect", json=given, trust_env=False)
+    assert (answer.status_code, answer.json()["detail"]) == (400, told)
 
 
 def test_track_gives_the_faces_of_every_frame(served, client, tmp_path):

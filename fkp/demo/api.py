@@ -125,11 +125,13 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
             components.Range(1, limits.max_faces, limits.max_faces, whole=True, label="max_faces"),
         ]
         how = [
-            gr.Dropdown(["auto", "1", "2"], value="auto", label="passes"),
-            gr.Dropdown([NO_STYLE, *scheme.LABEL_STYLES], value=NO_STYLE, label="label_style"),
+            components.Choice(["auto", "1", "2"], value="auto", label="passes"),
+            components.Choice([NO_STYLE, *scheme.LABEL_STYLES], value=NO_STYLE, label="label_style"),
         ]
         style = [
-            gr.CheckboxGroup([name for _, name in options.SHOW], value=options.SHOWN_AT_FIRST, label="show"),
+            components.Choices(
+                [name for _, name in options.SHOW], value=options.SHOWN_AT_FIRST, label="show"
+            ),
             components.Range(0.5, 3, 1, label="point_size"),
         ]
         found, frames = gr.JSON(label="Faces"), gr.JSON(label="Frames")

@@ -331,22 +331,25 @@ def close_all() -> None:
 
 @dataclass(frozen=True, eq=False)
 class ClipSession:
-    """A visitor's clip, if any, and the job that it was given to, if any."""
+    """A visitor's clip, if any, and the job that it was given to, if any; `found` is the last that is done,
+    whose numbers other jobs draw anew."""
 
     info: ClipInfo | None = None
     job: Job | None = None
+    found: Job | None = None
 
     @property
     def path(self) -> Path | None:
         return self.info.path if self.info else None
 
-    def forget(self, folder: Path, but: Path | None = None) -> None:
-        """Stop the job and delete all files, but not an upload that was given again.
+    def forget(self, folder: Path, but: Path | None = None, but_job: Job | None = None) -> None:
+        """Stop the jobs and delete all files, but not an upload that was given again, nor those of `but_job`.
 
         What lies elsewhere than in the folder of uploads, the example, stays.
         """
-        if self.job is not None:
-            self.job.forget()
+        for job in {self.job, self.found}:
+            if job is not None and job is not but_job:
+                job.forget()
         if self.path and self.path != but:
             uploads.forget([self.path], folder)
 

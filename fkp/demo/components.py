@@ -313,6 +313,37 @@ class Range(gr.Number, metaclass=_WithoutStub):
         return float(payload)
 
 
+class Choice(gr.Dropdown, metaclass=_WithoutStub):
+    """One of several names for the API; what is none of them gets a sentence, where Gradio's own lets null
+    through and writes the rest to the log."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> str:  # type: ignore[override]
+        """The name."""
+        return _one_of(payload, self)
+
+
+class Choices(gr.CheckboxGroup, metaclass=_WithoutStub):
+    """Any of several names for the API."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> list[str]:  # type: ignore[override]
+        """The names."""
+        if not isinstance(payload, list):
+            raise gr.Error(f"{self.label} is {payload!r}, where a list is needed.", print_exception=False)
+        return [_one_of(each, self) for each in payload]
+
+
+def _one_of(name: Any, block: Choice | Choices) -> str:
+    names = [value for _, value in block.choices]
+    if name not in names:
+        sentence = f"{block.label} is {name!r}, where one of {', '.join(map(str, names))} is needed."
+        raise gr.Error(sentence, print_exception=False)
+    return str(name)
+
+
 def error(reason: images.ImageError) -> gr.Error:
     """What callers of the API are told; nothing is printed."""
     return gr.Error(str(reason), print_exception=False)

@@ -41,13 +41,30 @@ def ending_with(kept: gr.State) -> Callable[[Callable[..., Shown]], Callable[...
 # For the last input: when the button was pressed.
 NOW = """(...given) => [...given.slice(0, -1), performance.now()]"""
 
+AT_REST = """(...given) => new Promise((done) => {
+  clearTimeout(window.fkpAtRest);
+  window.fkpAtRest = setTimeout(() => done([...given.slice(0, -1), performance.now()]), 400);
+})"""
+"""The same, once nothing has been changed for a while; what was changed before that is not sent."""
+
 # On a phone the result stands below the photo.
-SCROLL = """() => document.querySelector("#answer").scrollIntoView({behavior: "smooth", block: "nearest"})"""
-TO_FACE = """() => document.querySelector("#face")?.scrollIntoView({behavior: "smooth", block: "nearest"})"""
+SCROLL = """() => {
+  const block = matchMedia("(max-width: 800px)").matches ? "start" : "nearest";
+  document.querySelector("#answer").scrollIntoView({behavior: "smooth", block});
+}"""
+TO_FACE = """() => {
+  const chosen = document.querySelector("#face .strip [aria-pressed=true]"), row = chosen?.parentElement;
+  if (row) row.scrollTop = chosen.offsetTop - 3;
+  document.querySelector("#face .loupe")?.scrollIntoView({behavior: "smooth", block: "nearest"});
+}"""
 SCROLL_TO_CLIP = """() => {
   const answer = document.querySelector("#clip-answer");
   const {top} = answer.getBoundingClientRect();
   if (top < 0 || top > window.innerHeight - 120) answer.scrollIntoView({behavior: "smooth", block: "start"});
+}"""
+TO_FILM = """() => {
+  const find = (what) => document.querySelector(`#clip-answer ${what}`);
+  (find(".timeline") ?? find(".film"))?.scrollIntoView({behavior: "smooth", block: "nearest"});
 }"""
 NOW_AND_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return ({NOW})(...given) }}"
 JUST_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return given }}"

@@ -45,10 +45,14 @@ def build(site: Site) -> None:
                     save_csv = gr.Button("Save CSV", interactive=False, size="md", min_width=140)
                     clear = gr.Button("Clear", interactive=False, size="md", min_width=140)
                     to_save = gr.DownloadButton(visible=False)
-        with gr.Column(scale=7, min_width=320):
+        with gr.Column(scale=10, min_width=320):
             answer = gr.HTML(view.answer(Album()), elem_id="answer")
-            picture = components.picture(elem_id="result")
-            one_face = components.chooser(elem_id="face")
+            with gr.Row(elem_id="looking"):
+                with gr.Column(scale=2, min_width=320):
+                    picture = components.picture(elem_id="result")
+                with gr.Column(scale=1, min_width=240):
+                    one_face = components.chooser(elem_id="face")
+            points = gr.HTML("", elem_id="points", apply_default_css=False)
 
     def everything(album: Album, shown: list[str], size: float, left_out: int = 0) -> dict[Any, Any]:
         """All that is shown of an album."""
@@ -59,7 +63,7 @@ def build(site: Site) -> None:
             answer: view.answer(album, left_out),
             picture: gr.HTML(**view.picture(album, overlay)),
             strip: view.strip(album),
-            one_face: face_panel(album, style),
+            **face(album, style),
             save_picture: gr.update(interactive=bool(overlay)),
             save_jpeg: gr.update(interactive=bool(overlay)),
             save_all: gr.update(visible=len(album.photos) > 1),
@@ -69,10 +73,12 @@ def build(site: Site) -> None:
             clear: gr.update(interactive=photo is not None),
         }
 
-    def face_panel(album: Album, style: draw.Style) -> str:
+    def face(album: Album, style: draw.Style) -> dict[Any, Any]:
+        """The face that was chosen, and its points."""
         if album.photo is None or album.face is None:
-            return ""
-        return view.face_panel(album, photos.enlarged(album.photo.enlarged[album.face], style), style)
+            return {one_face: "", points: ""}
+        enlarged = photos.enlarged(album.photo.enlarged[album.face], style)
+        return {one_face: view.face_panel(album, enlarged), points: view.points_table(album, style)}
 
     @ending_with(kept)
     def find(
@@ -172,8 +178,7 @@ def build(site: Site) -> None:
         with album.sending():
             album.value = album.value.choose(event.index)
             faces = gr.HTML(value=view.picture(album.value, b"")["value"])
-            enlarged = face_panel(album.value, options.style(shown, size))
-            yield {picture: faces, one_face: enlarged}
+            yield {picture: faces} | face(album.value, options.style(shown, size))
 
     @ending_with(kept)
     def remove(album: LatestAction[Album], shown: list[str], size: float, event: gr.EventData) -> Shown:
@@ -187,10 +192,7 @@ def build(site: Site) -> None:
         style = options.style(shown, size)
         with album.sending():
             photo = album.value.photo
-            changed: dict[Any, Any] = {
-                legend: view.legend(style),
-                one_face: face_panel(album.value, style),
-            }
+            changed: dict[Any, Any] = {legend: view.legend(style)} | face(album.value, style)
             if photo and len(photo.faces):
                 overlay = photos.overlay(photo, style)
                 changed[picture] = gr.HTML(overlay=view.data_uri(overlay, "image/png"))
@@ -218,7 +220,7 @@ def build(site: Site) -> None:
         save_csv: lambda album, style: photos.save_csv(album, site.uploads),
     }
     state, wanted = [kept, shown, size], [least, most]
-    all_shown = [kept, answer, picture, strip, one_face, *saves, clear]
+    all_shown = [kept, answer, picture, strip, one_face, points, *saves, clear]
     working = QUICK | {"concurrency_id": "faces"}
 
     newest: dict[str, Any] = {"trigger_mode": "multiple"}  # none waits for the one before it to end
@@ -231,11 +233,12 @@ def build(site: Site) -> None:
     clear.click(start_again, [*state, moment], all_shown, js=NOW, **newest, **QUICK)
     strip.select(go_to, state, all_shown, **QUICK)
     for chooser in (picture, one_face):
-        chooser.select(choose, state, [kept, picture, one_face], **QUICK).then(js=TO_FACE, **PRIVATE)
+        chosen = chooser.select(choose, state, [kept, picture, one_face, points], **QUICK)
+        chosen.then(js=TO_FACE, **PRIVATE)
         chooser.delete(remove, state, all_shown, **QUICK)
     for option in (shown, size):
         option.change(
-            draw_again, state, [kept, legend, one_face, picture], trigger_mode="always_last", **QUICK
+            draw_again, state, [kept, legend, one_face, points, picture], trigger_mode="always_last", **QUICK
         )
     for button, write in saves.items():
         saved = button.click(saving(write), state, to_save, show_progress_on=button, **PRIVATE)

@@ -258,8 +258,10 @@ class _GuardedRequest:
                 await _say(self._send, 408, TOO_SLOW)
         except Exception as error:
             # Raised further, it would only close the connection.
-            traceback.print_exc()
             self.failed = self.failed or not self.status
+            if self.failed and (sentence := _misfit(error)):
+                return await _say(self._send, 400, sentence)
+            traceback.print_exc()
             if self.failed and isinstance(error, (LookupError, TypeError, ValueError)):
                 return await _say(self._send, 400, NOT_UNDERSTOOD)
         if self.failed:
@@ -329,6 +331,20 @@ def _in_one_session(body: bytes) -> bytes:
     except (ValueError, RecursionError):
         return body  # Gradio will say so
     return json.dumps(call | {"session_hash": "live"}).encode() if isinstance(call, dict) else body
+
+
+_MISFITS = {
+    re.compile(r"No value provided for required argument: (\w{1,40})"): "{} is needed.",
+    re.compile(r"Parameter `(\w{1,40})` is not a valid"): "There is no parameter {}.",
+}
+"""What Gradio raises when a caller's parameters are not those of the endpoint, and what is told of it."""
+
+
+def _misfit(error: Exception) -> str | None:
+    for raised, told in _MISFITS.items():
+        if isinstance(error, TypeError) and (found := raised.match(str(error))):
+            return told.format(found[1])
+    return None
 
 
 class _Refused(Exception):

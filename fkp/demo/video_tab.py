@@ -14,10 +14,20 @@ import gradio as gr
 from fkp import images
 from fkp.demo import clip_jobs, components, data_retention, options, photos, uploads, view, visitors
 from fkp.demo.clip_jobs import ClipInfo, ClipSession
-from fkp.demo.events import DOWNLOAD, JUST_SCROLL, NOW, NOW_AND_SCROLL, PRIVATE, QUICK, Shown, ending_with
+from fkp.demo.events import (
+    AT_REST,
+    DOWNLOAD,
+    JUST_SCROLL,
+    NOW,
+    NOW_AND_SCROLL,
+    PRIVATE,
+    QUICK,
+    TO_FILM,
+    Shown,
+    ending_with,
+)
 from fkp.demo.latest_action import LatestAction
 from fkp.demo.site import Site
-from fkp.video import Progress
 
 TELL_SECONDS = 0.5
 """How often it is told how far the work on a clip is."""
@@ -41,7 +51,7 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
             with gr.Column(elem_id="clip-options"):
                 shown, size, legend = options.drawing("clip-", [*options.SHOWN_AT_FIRST, "face_numbers"])
                 least, most = options.finding(model, limits.max_faces, "clip-")
-        with gr.Column(scale=7, min_width=320):
+        with gr.Column(scale=10, min_width=320):
             answer = gr.HTML(view.clip_answer(None), elem_id="clip-answer")
             with gr.Row(elem_id="clip-save"):
                 save_film = gr.Button("Save clip", interactive=False, size="md", min_width=120)
@@ -53,13 +63,26 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
         told: str, *, ready: bool = False, busy: bool = False, done: bool = False
     ) -> dict[Any, Any]:
         """All that is shown: what there is to say, and which buttons can be pressed."""
-        shown = {answer: told, start: gr.update(value="Find faces", interactive=ready)}
         ending = gr.update(value="Cancel" if busy else "Clear", interactive=busy or ready or done)
-        return shown | {clear: ending} | {button: gr.update(interactive=done) for button in saves}
+        shown = {answer: told, start: gr.update(interactive=ready), clear: ending}
+        return shown | {button: gr.update(interactive=done) for button in saves}
 
     def preview(clip: ClipInfo) -> str:
         uploaded = clip.path.resolve().is_relative_to(site.uploads.resolve())
         return view.preview(clip, address_of(clip.path) if uploaded else "", clip_jobs.poster(clip.path, 480))
+
+    def before(clip: ClipInfo) -> dict[Any, Any]:
+        return everything(view.clip_shown(view.clip_answer(clip), preview(clip)), ready=True)
+
+    def after(clip: ClipInfo, found: clip_jobs.Job) -> dict[Any, Any]:
+        assert found.progress is not None
+        progress = found.progress
+        if found.spec.recorded:  # then nobody has counted
+            progress = replace(progress, faces=clip_jobs.faces_seen(found.spec))
+        return everything(view.clip_shown(view.clip_found(clip, progress), film(clip, found)), done=True)
+
+    def film(clip: ClipInfo, found: clip_jobs.Job) -> str:
+        return view.film(address_of(found.spec.film), clip, clip_jobs.timeline(found.spec))
 
     @ending_with(kept)
     def take(session: LatestAction[ClipSession], sent: Any) -> Shown:
@@ -81,7 +104,7 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
                 session.value = ClipSession()
                 yield everything(view.clip_answer(clip))
             else:
-                yield everything(view.clip_answer(clip, preview(clip)), ready=True)
+                yield before(clip)
 
     @ending_with(kept)
     def try_clip(
@@ -92,7 +115,7 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
             raise gr.Error("There is no such example.", print_exception=False)
         clip = clip_jobs.probe(site.clips[event.index], limits)
         moment = getattr(event, "moment", None)
-        yield from work_on(session, clip, shown, size, least, most, moment, visitors.name(request))
+        yield from work_on(session, clip, shown, size, asked(least, most), moment, visitors.name(request))
 
     @ending_with(kept)
     def follow(
@@ -100,11 +123,25 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
         moment: float, request: gr.Request,
     ) -> Shown:  # fmt: skip
         clip = session.value.info
-        yield from work_on(session, clip, shown, size, least, most, moment, visitors.name(request))
+        yield from work_on(session, clip, shown, size, asked(least, most), moment, visitors.name(request))
+
+    @ending_with(kept)
+    def redraw(
+        session: LatestAction[ClipSession], shown: list[str], size: float, moment: float, request: gr.Request
+    ) -> Shown:
+        """Where a clip is done and another style is asked for, draw it so: no network runs."""
+        job, found = session.value.job, session.value.found
+        if job is None or found is None:
+            return
+        if job.spec.style == options.style(shown, size) and (job.done or not job.ended):
+            return
+        wanted = {"max_faces": found.spec.max_faces, "min_score": found.spec.min_score}
+        clip = session.value.info
+        yield from work_on(session, clip, shown, size, wanted, moment, visitors.name(request))
 
     def work_on(
         session: LatestAction[ClipSession], clip: ClipInfo | None, shown: list[str], size: float,
-        least: float, most: float, moment: Any, visitor: str,
+        wanted: dict[str, Any], moment: Any, visitor: str,
     ) -> Shown:  # fmt: skip
         """Annotate a clip, and tell how far it is until it is done, or something else was begun.
 
@@ -114,60 +151,67 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
         with session.sending(moment) as goes_on:
             if not goes_on or clip is None:
                 return
-            job, style = session.value.job, options.style(shown, size)
-            wanted = asked(least, most)
-            known = job.spec if job and job.done and is_same(job.spec, clip, wanted) else None
+            found = session.value.found
+            if found and not is_same(found.spec, clip, wanted):
+                found = None
+            meanwhile = film(clip, found) if found else preview(clip)
+            looking = view.say("Drawing it anew …" if found else "Looking for faces …")
+            over: dict[str, Any] = {"done": True} if found else {"ready": True}
             if uploads.room(site.uploads, limits.max_disk) <= 0:
-                yield everything(view.say(uploads.FULL, "problem"), ready=True)
+                full = view.say(uploads.FULL, "problem")
+                yield everything(view.clip_shown(full, meanwhile), **over)
                 return
             try:
-                numbers = "face_numbers" in shown
                 spec = clip_jobs.job_spec(
-                    clip.path, style, numbers, limits, site.uploads, recorded=known, **wanted
-                )
-                session.value.forget(site.uploads, but=clip.path)
-                session.value = ClipSession(clip)
-                before = preview(clip)
+                    clip.path, options.style(shown, size), "face_numbers" in shown, limits, site.uploads,
+                    recorded=found.spec if found else None, **wanted,
+                )  # fmt: skip
+                session.value.forget(site.uploads, but=clip.path, but_job=found)
+                session.value = ClipSession(clip, found, found)
                 job = job_queue.begin(spec, visitor)
             except clip_jobs.BusyError as error:
-                yield everything(view.say(str(error), "problem") + before, ready=True)
+                busy = view.say(str(error), "problem")
+                yield everything(view.clip_shown(busy, meanwhile), **over)
                 return
-            session.value = ClipSession(clip, job)
+            session.value = ClipSession(clip, job, found)
         try:
-            outputs = everything(view.going_on(None, before), busy=True)
+            outputs = everything(view.clip_shown(looking, meanwhile, view.going_on(None)), busy=True)
             while True:
                 ended = job.ended
                 with session.sending(moment) as goes_on:  # as long as it does, its files are there
                     if not goes_on:
                         return
                     if ended and job.done and job.progress:
-                        outputs = everything(result(clip, spec, job.progress), done=True)
+                        session.value = ClipSession(clip, job, job)
+                        if found:
+                            found.forget()
+                        outputs = after(clip, job)
                     elif ended:
+                        session.value = ClipSession(clip, found, found)
                         problem = view.say(html.escape(job.problem), "problem")
-                        outputs = everything(problem + before, ready=True)
+                        outputs = everything(view.clip_shown(problem, meanwhile), **over)
                     yield outputs
                 if ended:
                     return
                 job.wait(TELL_SECONDS)
                 ahead = job_queue.ahead_of(job)
-                outputs = {answer: view.waiting(ahead) if ahead else view.going_on(job.progress, before)}
+                told = view.say(view.waiting(ahead)) if ahead else looking
+                outputs = {answer: view.clip_shown(told, meanwhile, view.going_on(job.progress))}
         finally:
             if not job.ended:  # the visitor has gone, or has begun something else
                 job.stop()
-
-    def result(clip: ClipInfo, spec: clip_jobs.JobSpec, progress: Progress) -> str:
-        if spec.recorded:  # then nobody has counted
-            progress = replace(progress, faces=clip_jobs.faces_seen(spec))
-        return view.film(address_of(spec.film), clip, progress, clip_jobs.timeline(spec))
 
     def is_same(spec: clip_jobs.JobSpec, clip: ClipInfo, wanted: dict[str, Any]) -> bool:
         most = min(wanted["max_faces"], limits.max_faces)
         return (spec.clip, spec.max_faces, spec.min_score) == (clip.path, most, wanted["min_score"])
 
+    def asked(least: float, most: float) -> dict[str, Any]:
+        return {"max_faces": round(most), "min_score": options.least_score(model, least)}
+
     @ending_with(kept)
     def stop(session: LatestAction[ClipSession], pressed: str, moment: float) -> Shown:
-        """Cancel: the work ends and the clip is ready as before; Clear: it goes."""
-        job, clip = session.value.job, session.value.info
+        """Cancel: the work ends and what was there before is as it was; Clear: it goes."""
+        job, clip, found = session.value.job, session.value.info, session.value.found
         if pressed == "Cancel" and job is not None and job.done:
             return  # it was done just before
         session.begin(moment)
@@ -177,43 +221,29 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
             if pressed == "Cancel" and clip is not None:
                 if job is not None:
                     job.forget()
-                session.value = ClipSession(clip)
-                yield everything(view.clip_answer(clip, preview(clip)), ready=True)
+                session.value = ClipSession(clip, found, found)
+                yield after(clip, found) if found else before(clip)
             else:
                 session.value.forget(site.uploads)
                 session.value = ClipSession()
                 yield everything(view.clip_answer(None))
 
-    def restyle(session: LatestAction[ClipSession], shown: list[str], size: float) -> dict[Any, Any]:
-        """Another legend; and where a clip is done, it can be drawn again."""
-        job = session.value.job
-        changed: dict[Any, Any] = {legend: view.legend(options.style(shown, size))}
-        if job is not None and job.done:
-            changed[start] = gr.update(value="Draw again", interactive=True)
-        return changed
-
-    def look_again(session: LatestAction[ClipSession], least: float, most: float) -> dict[str, Any]:
-        """Where a clip is done, other faces of it can be looked for."""
-        job, clip = session.value.job, session.value.info
-        if job is None or not job.done or clip is None or is_same(job.spec, clip, asked(least, most)):
-            return gr.update()
-        return gr.update(value="Find faces", interactive=True)
-
-    def asked(least: float, most: float) -> dict[str, Any]:
-        return {"max_faces": round(most), "min_score": options.least_score(model, least)}
-
-    def settle(session: LatestAction[ClipSession]) -> dict[str, Any]:
-        """What the button says, once more: the last word of work that was ended may come after this."""
-        job, clip = session.value.job, session.value.info
+    def settle(session: LatestAction[ClipSession], least: float, most: float) -> dict[Any, Any]:
+        """What the buttons offer now: to look for faces only where that has not been done."""
+        job, clip, found = session.value.job, session.value.info, session.value.found
         busy = job is not None and not job.ended
-        return gr.update(value="Cancel" if busy else "Clear", interactive=busy or clip is not None)
+        known = found is not None and clip is not None and is_same(found.spec, clip, asked(least, most))
+        return {
+            start: gr.update(interactive=clip is not None and not busy and not known),
+            clear: gr.update(value="Cancel" if busy else "Clear", interactive=clip is not None),
+        }
 
     def saving(which: Callable[[clip_jobs.JobSpec], Path]) -> Callable[..., str]:
         def fetch(session: LatestAction[ClipSession]) -> str:
-            job = session.value.job
-            if job is None or not job.done or not which(job.spec).is_file():
+            found = session.value.found
+            if found is None or not which(found.spec).is_file():
                 raise gr.Error("The clip is no longer here. Please choose it again.", print_exception=False)
-            return str(which(job.spec))
+            return str(which(found.spec))
 
         return fetch
 
@@ -227,16 +257,24 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
     # They only wait for the queue of clips, which has a line of its own.
     telling = quick | {"concurrency_id": "clips", "concurrency_limit": job_queue.room + 1}
 
-    given.upload(take, [kept, given], all_shown, **quick)
+    taken = given.upload(take, [kept, given], all_shown, **quick)
     wanted = [shown, size, least, most]
-    given.select(try_clip, [kept, *wanted], all_shown, js=JUST_SCROLL, **telling)
-    start.click(follow, [kept, *wanted, moment], all_shown, js=NOW_AND_SCROLL, **telling)
+    tried = given.select(try_clip, [kept, *wanted], all_shown, js=JUST_SCROLL, **telling)
+    followed = start.click(follow, [kept, *wanted, moment], all_shown, js=NOW_AND_SCROLL, **telling)
     stopped = clear.click(stop, [kept, clear, moment], all_shown, js=NOW, **quick)
-    stopped.then(settle, kept, clear, **quick)
+    for done in (taken, tried, followed):
+        done.then(js=TO_FILM, **PRIVATE)
+    redrawing = redraw, [kept, shown, size, moment], all_shown
+    # What was changed while faces were looked for counts, too.
+    drawn = [done.then(*redrawing, js=NOW, **telling) for done in (tried, followed)]
     for option in (shown, size):
-        option.change(restyle, [kept, shown, size], [legend, start], **PRIVATE, show_progress="hidden")
+        option.change(lambda *looks: view.legend(options.style(*looks)), [shown, size], legend, **quick)
+        drawn.append(option.change(*redrawing, js=AT_REST, **telling))
+    settling = settle, [kept, least, most], [start, clear]
+    for ended in (stopped, *drawn):  # the last word of work that was ended may come after this
+        ended.then(*settling, **quick)
     for slider in (least, most):
-        slider.release(look_again, [kept, least, most], start, **PRIVATE, show_progress="hidden")
+        slider.release(*settling, **quick)
     for button, which in saves.items():
         saved = button.click(saving(which), kept, to_save, show_progress_on=button, **PRIVATE)
         saved.success(None, to_save, js=DOWNLOAD, **PRIVATE)

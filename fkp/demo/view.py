@@ -98,21 +98,29 @@ def guess_reason(face: Faces) -> str:
 
 def welcome() -> str:
     """What is there before any photo: what can be done here, and the map of the 68 points."""
-    return f"""<div class="welcome">
-{say("Choose a photo, and its keypoints appear here.")} <ul> <li>Give one or many photos: choose, drop or
-paste them, take one, or try an example.</li> <li>Click a face to see it large, with its 68 points, where it
-looks, and how sure each point is.</li> <li>Save the picture, or the numbers as JSON or CSV. Live and Video do
-the same with a camera and with clips.</li> </ul> {point_map()} </div>"""
+    return _welcome(
+        "Choose a photo, and its keypoints appear here.",
+        "Give one or many photos: choose, drop or paste them, take one, or try an example.",
+        "Click a face to see it large, with its 68 points, where it looks, and how sure each point is.",
+        "Save the picture, or the numbers as JSON or CSV. Live and Video do the same with a camera and with "
+        "clips.",
+    )
+
+
+def _welcome(sentence: str, *lines: str) -> str:
+    listed = "".join(f"<li>{line}</li>" for line in lines)
+    return f'<div class="welcome">{say(sentence)}<ul>{listed}</ul>{point_map()}</div>'
 
 
 def point_map() -> str:
     """The 68 points on the mean face, each with its number, as SVG."""
     points = np.array(scheme.MEAN_FACE, np.float64)
     points[48:, 1] += 45  # apart from the nose, and a little open
-    points[[*range(55, 60), *range(65, 68)], 1] += 75
+    points[[*range(55, 60), *range(65, 68)], 1] += 95
     points[8] += (0, 20)
     points = (points - points.min(axis=0)) / np.ptp(points[:, 0]) * 400 + (30, 30)
     outward = draw.outward(points) * 13
+    outward[61:64], outward[65:68] = (0, 11), (0, -11)  # between the lips there is room
     lines, marks = [], []
     for name, members in scheme.GROUPS.items():
         path = " ".join(f"{x:.0f},{y:.0f}" for x, y in points[list(members)])
@@ -179,7 +187,7 @@ def _face_buttons(photo: Photo, chosen: int | None) -> str:
             f'style="left:{left:.2f}%;top:{top:.2f}%;width:{wide:.2f}%;height:{high:.2f}%"></button>'
         )
         if number == chosen:
-            corner = f"left:{min(left + wide, 100):.2f}%;top:{max(top, 0):.2f}%"
+            corner = f"--left:{left + wide:.2f}%;--top:{top:.2f}%"
             remove = (
                 f'<button type="button" class="remove" data-remove="{number}" style="{corner}" tabindex="-1" '
             )
@@ -222,8 +230,8 @@ def strip(album: Album, of: int = 0) -> str:
     return f'<div class="strip" role="group" aria-label="Your photos">{"".join(buttons)}{told}</div>'
 
 
-def face_panel(album: Album, enlarged: bytes, style: draw.Style) -> str:
-    """The face that was chosen: all faces to choose from, itself enlarged, and its 68 points as a table."""
+def face_panel(album: Album, enlarged: bytes) -> str:
+    """The face that was chosen: all faces to choose from, itself enlarged, and its measures."""
     photo = album.photo
     if photo is None or album.face is None:
         return ""
@@ -235,15 +243,22 @@ def face_panel(album: Album, enlarged: bytes, style: draw.Style) -> str:
     guess = f"<p class='guess'>Its points are guesses: it is {guess_reason(face)}.</p>"
     return f"""<section class="one-face" aria-label="The chosen face">
 <div class="title"><h2>{title}</h2> <button type="button" class="way" data-remove="{number}" title="Leave this
-face out of the picture and of the numbers" >× Remove this face</button></div> {
+face out of the picture and of the numbers">× Remove</button></div> {
         several if len(faces) > 1 else ""
-    } <div class="beside"> <figure> <div class="loupe"><img class="enlarged" src="{data_uri(enlarged)}"
+    } <figure> <div class="loupe"><img class="enlarged" src="{data_uri(enlarged)}"
 alt="Face {number + 1}, upright and large, with its points">
 {_point_marks(photo.enlarged[number].faces)}</div> {guess if face.guesses[0] else ""}{
         _measures(face)
-    } </figure> <div class="points"
-tabindex="0" role="region" aria-label="Table of the 68 points"> {_table(face, style)} </div> </div>
-</section>"""
+    } </figure> </section>"""
+
+
+def points_table(album: Album, style: draw.Style) -> str:
+    """The 68 points of the face that was chosen."""
+    if album.photo is None or album.face is None:
+        return ""
+    table = _table(album.photo.faces[album.face], style)
+    label = f"Table of the 68 points of face {album.face + 1}"
+    return f'<div class="points" tabindex="0" role="region" aria-label="{label}">{table}</div>'
 
 
 def _face_choice(photo: Photo, number: int, chosen: bool) -> str:
@@ -286,7 +301,8 @@ def _measures(face: Faces) -> str:
             )
     facts.append(("eyes open", f"right {right:.2f}, left {left:.2f}"))
     facts.append(("mouth open", f"{face.mouth_openness[0]:.2f}"))
-    facts.append(("points", f"confidence {percent(scores.mean())} on average, least {percent(scores.min())}"))
+    sure = f"{percent(scores.mean())} on average, {percent(scores.min())} at least"
+    facts.append(("confidence of points", sure))
     if np.isfinite(face.visibility).all():
         hidden = int((face.visibility[0] < draw.HIDDEN).sum())
         facts.append(("hidden", count(hidden, "point")))
@@ -317,10 +333,23 @@ def _table(face: Faces, style: draw.Style) -> str:
 # --- Clips ----------------------------------------------------------------------------------------------
 
 
-def clip_answer(clip: ClipInfo | None, preview: str = "") -> str:
-    """What there is to say about a clip before the work, over the clip itself."""
+def clip_shown(told: str, film: str = "", progress: str = "") -> str:
+    """What is told, the clip, and how far the work on it is. The clip comes second whatever is told, so that
+    Gradio, which compares element by element, leaves it alone while it plays; page.css puts it last."""
+    return f'<div class="clip">{told}{film}{progress}</div>'
+
+
+def clip_answer(clip: ClipInfo | None) -> str:
+    """What there is to say about a clip before the work."""
     if clip is None:
-        return say("Choose a clip, and it appears here with its keypoints.")
+        return _welcome(
+            "Choose a clip, and it appears here with its keypoints.",
+            "Give one clip: choose, drop or paste it, or try the example.",
+            "It comes back with the points of every face, calm, and a number that each face keeps. A line "
+            "under it shows where faces were lost or unsure.",
+            "Draw it otherwise without looking at it again; save the clip, or the numbers of every frame as "
+            "JSON or CSV.",
+        )
     if clip.problem:
         return say(html.escape(clip.problem), "problem")
     facts = [f"{clip.size_wh[0]}×{clip.size_wh[1]} pixels"]
@@ -328,7 +357,7 @@ def clip_answer(clip: ClipInfo | None, preview: str = "") -> str:
         facts.append(duration(clip.seconds))
     facts.append("with sound" if clip.sound else "no sound")
     told = f"<b>{html.escape(clip.path.name)}</b> is ready: choose what to show, then press Find faces."
-    return say(f"{told} <small>{', '.join(facts)}.</small>") + preview
+    return say(f"{told} <small>{', '.join(facts)}.</small>")
 
 
 def preview(clip: ClipInfo, address: str, poster: bytes) -> str:
@@ -346,41 +375,46 @@ def preview(clip: ClipInfo, address: str, poster: bytes) -> str:
 def waiting(ahead: int) -> str:
     """For one whose clip is not yet worked on."""
     are = "is" if ahead == 1 else "are"
-    return say(f"Waiting: {count(ahead, 'clip')} of others {are} before yours.")
+    return f"Waiting: {count(ahead, 'clip')} of others {are} before yours."
 
 
-def going_on(progress: Progress | None, preview: str = "") -> str:
+def going_on(progress: Progress | None) -> str:
     """How far the work is; screen readers read it when they come to it, and are not told every step."""
     if progress is None:
-        return f"{say('Looking for faces …')}<progress aria-label='Progress'></progress>{preview}"
+        return "<progress aria-label='Progress'></progress><p class='far'>&nbsp;</p>"
     share = "" if progress.share is None else f' value="{progress.share:.3f}" max="1"'
     facts = [f"frame {progress.frames}" + (f" of {progress.total}" if progress.total else "")]
     if progress.left is not None and progress.elapsed > 1:
         facts.append(f"about {duration(progress.left)} left")
     told = ", ".join(facts)
-    return f"""{say("Looking for faces …")}<progress aria-label="Progress"{share}></progress>
-<p class="far">{told[0].upper()}{told[1:]}.</p>{preview}"""
+    return (
+        f'<progress aria-label="Progress"{share}></progress><p class="far">{told[0].upper()}{told[1:]}.</p>'
+    )
 
 
-def film(
-    address: str, clip: ClipInfo, progress: Progress, stretches: Sequence[tuple[float, float, int]] = ()
-) -> str:
-    """The clip with its keypoints, to be played, over a line that shows where faces were lost or unsure."""
+def clip_found(clip: ClipInfo, progress: Progress) -> str:
+    """What was found in a clip that is done."""
     found = f"<b>Found {count(progress.faces, 'face')}</b>" if progress.faces else "<b>No face found</b>"
-    name, shape = html.escape(clip.path.name), clip.size_wh[0] / clip.size_wh[1]
     more = f" <small>{count(progress.frames, 'frame')}, {duration(progress.time)}.</small>"
     help = "" if progress.faces else f" {NO_FACE}"
-    return f"""{say(f"{found} in {name}.{help}{more}", "fine" if progress.faces else "problem")}
-<video class="film" controls playsinline loop preload="auto" src="{html.escape(address)}"
-style="--shape:{shape:.5f}" aria-label="{name} with its keypoints"></video>{_timeline(stretches)}"""
+    told = f"{found} in {html.escape(clip.path.name)}.{help}{more}"
+    return say(told, "fine" if progress.faces else "problem")
+
+
+def film(address: str, clip: ClipInfo, stretches: Sequence[tuple[float, float, int]] = ()) -> str:
+    """The clip with its keypoints, to be played, over a line that shows where faces were lost or unsure."""
+    name, shape = html.escape(clip.path.name), clip.size_wh[0] / clip.size_wh[1]
+    return f"""<video class="film" controls playsinline loop preload="auto" src="{html.escape(address)}"
+style="--shape:{shape:.5f}" aria-label="{name} with its keypoints"></video>{_timeline(stretches, shape)}"""
 
 
 STATES = ("no face", "points are guesses", "faces")
 """What stretches of a clip show, by `clip_jobs.NONE`, `GUESS` and `SURE`."""
 
 
-def _timeline(stretches: Sequence[tuple[float, float, int]]) -> str:
-    """A button for each stretch of a clip, as long as it lasts, that goes to where it begins."""
+def _timeline(stretches: Sequence[tuple[float, float, int]], shape: float) -> str:
+    """A button for each stretch of a clip, as long as it lasts, that goes to where it begins; as wide as the
+    film of that shape, which is its width over its height."""
     if not stretches or stretches[-1][1] <= 0:
         return ""
     whole = stretches[-1][1]
@@ -392,7 +426,8 @@ def _timeline(stretches: Sequence[tuple[float, float, int]]) -> str:
             f'style="flex:{max(end - start, whole / 400):.3f}" title="{told}" aria-label="{told}"></button>'
         )
     legend = "".join(f'<span><i class="s{i}"></i>{STATES[i]}</span>' for i in (2, 1, 0))
-    line = f'<div class="timeline" role="group" aria-label="Where faces are">{"".join(buttons)}</div>'
+    named = f'role="group" aria-label="Where faces are" style="--shape:{shape:.5f}"'
+    line = f'<div class="timeline" {named}>{"".join(buttons)}</div>'
     return f'{line}<div class="legend">{legend}</div>'
 
 

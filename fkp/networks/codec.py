@@ -61,6 +61,12 @@ class HeatmapCodec:
         return (cells + 0.5) * self._stride - 0.5
 
 
+def divergence(logits: Tensor, others: Tensor) -> Tensor:
+    """Kullback-Leibler divergence (n,68) of heat maps from others, both as logits (n,68,h,h)."""
+    said, wanted = (torch.log_softmax(heatmaps.flatten(2), dim=-1) for heatmaps in (logits, others))
+    return (wanted.exp() * (wanted - said)).sum(dim=-1)
+
+
 @dataclass(frozen=True)
 class CoordinateCodec:
     """Coordinates as they are, on a scale on which a face spans about −1..1."""

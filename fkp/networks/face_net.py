@@ -127,6 +127,10 @@ class DetectorNetwork(nn.Module):
 
     def forward(self, pictures: Tensor) -> Grids:
         """Grids for pictures (n,3,h,w), RGB 0..255 of any dtype, h and w multiples of 32."""
+        return self.read(self.features(pictures))
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """What the heads read: a tensor (n,neck_width,h/stride,w/stride) for each of `STRIDES`."""
         blocks = space_to_depth(pictures, BLOCK)
         x = self.stem(blocks.to(next(self.parameters()).dtype) - GREY)  # normalised after the convolution
         levels = []
@@ -140,6 +144,10 @@ class DetectorNetwork(nn.Module):
             if necks:
                 y = y + F.interpolate(necks[-1], scale_factor=2.0)
             necks.append(F.relu(smooth(F.relu(y))))
-        cells = [head(x).flatten(2) for head, x in zip(self.heads, necks[::-1], strict=True)]
+        return necks[::-1]
+
+    def read(self, features: list[Tensor]) -> Grids:
+        """The grids that the heads read from features."""
+        cells = [head(x).flatten(2) for head, x in zip(self.heads, features, strict=True)]
         told = torch.cat(cells, 2).float()
         return Grids(told[:, 0], told[:, 1:].transpose(1, 2))

@@ -8,6 +8,7 @@ https://arxiv.org/abs/1503.02531, and Radosavovic et al., https://arxiv.org/abs/
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -75,9 +76,9 @@ class PseudoLabels:
             return cls(**stored)
 
 
-def unlabelled_faces(folder: Path, find: Find) -> list[Face]:
+def unlabelled_faces(folder: Path, find: Find, workers: int = 0) -> list[Face]:
     """The faces below a data folder that may be trained on and have no labels: those with a box, and those of
-    the pictures in `faces/`, whose boxes `find` tells."""
+    the pictures in `faces/`, whose boxes `find` tells, to as many threads as there are `workers`."""
     sources = {source.folder: source for source in data.TRAINING_SOURCES}
     boxes, faces = data.FaceBoxes(folder), []
     for kind in ("detected", "wider", "people"):
@@ -90,10 +91,13 @@ def unlabelled_faces(folder: Path, find: Find) -> list[Face]:
                 known = not data.is_held_out(source.key(name))
             if known and max(box[2:] - box[:2]) >= LEAST_SIDE:
                 faces.append(Face(folder / image, box))
-    for path in tqdm(sorted((folder / "faces").glob("*.*")), "finding faces", leave=False, unit="picture"):
-        found, scores = find(images.read(path))
-        if len(found) and scores[0] >= LEAST_SCORE:
-            faces.append(Face(path, found[0]))
+    paths = sorted((folder / "faces").glob("*.*"))
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        answers = pool.map(lambda path: find(images.read(path)), paths)
+        bar = tqdm(answers, "finding faces", len(paths), leave=False, unit="picture")
+        for path, (found, scores) in zip(paths, bar, strict=True):
+            if len(found) and scores[0] >= LEAST_SCORE:
+                faces.append(Face(path, found[0]))
     return faces
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from concurrent.futures import ThreadPoolExecutor
 from csv import DictReader, reader
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,6 +31,9 @@ from fkp.detector import STRIDES, Detector
 from fkp.networks import export, face_net
 from fkp.networks.face_net import DetectorNetwork
 from fkp.training import augmentation
+
+if TYPE_CHECKING:
+    from fkp.training.yunet_teacher import YuNetTeacher
 
 LABELLED = {source.folder: source for source in facial_keypoints.TRAINING_SOURCES}
 """Folders of labelled photos that may be trained on."""
@@ -105,6 +109,9 @@ OCCLUSION = 0.15
 
 SIDES = ((0.0, 56.0), (40.0, 112.0), (80.0, math.inf))
 """Faces whose longer side (pixels) lies in the range of a grid are learnt by it; ranges overlap."""
+
+TAUGHT_WEIGHT = 0.5
+"""What the loss of the second head, which learns what a teacher says, is multiplied by."""
 
 UNSURE = 1.5
 """Cells up to this many times too far from a face, in place or size, neither gain nor lose by their score."""
@@ -259,8 +266,8 @@ def random_transform(
 
 def recolour(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Another exposure, contrast, white balance; sometimes grey."""
-    gain = math.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.06, 3))
-    gamma, lift = math.exp(rng.normal(0, 0.25)), rng.normal(0, 12)
+    gain = math.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.08, 3))
+    gamma, lift = math.exp(rng.normal(0, 0.3)), rng.normal(0, 15)
     levels = np.linspace(0, 1, 256)[:, None] ** gamma * gain * 255 + lift
     table = levels.clip(0, 255).astype(np.uint8)
     image = cv2.LUT(image, table[None])
@@ -271,9 +278,9 @@ def recolour(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def degrade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """What lenses, sensors and files do: blur, few pixels, noise, JPEG; each now and then."""
-    if rng.random() < 0.12:
+    if rng.random() < 0.2:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.0))
-    if rng.random() < 0.12:
+    if rng.random() < 0.2:
         height, width = image.shape[:2]
         factor = rng.uniform(0.35, 0.9)
         size_wh = (round(width * factor), round(height * factor))
@@ -282,7 +289,7 @@ def degrade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.12:
         noise = rng.uniform(2, 14) * rng.standard_normal(image.shape, np.float32)
         image = (image + noise).clip(0, 255).astype(np.uint8)
-    if rng.random() < 0.25:
+    if rng.random() < 0.35:
         _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
         image = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
     return image
@@ -341,17 +348,22 @@ class FaceTask:
     def __init__(
         self, folder: Path, config: DetectorConfig | None = None, *,
         batch_size: int = 64, seed: int = 0, device: torch.device | None = None,
-        miner: Detector | None = None, portraits: Path | None = None,
+        miner: Detector | None = None, portraits: Path | None = None, workers: int = 0,
+        teacher: YuNetTeacher | None = None,
     ) -> None:  # fmt: skip
         """`miner` is a detector whose false alarms on the training photos become hard negatives.
 
-        `portraits`: see `read_photos`.
+        `portraits`: see `read_photos`. With `workers` all photos are read now, for processes to share. A
+        `teacher` is asked about every picture that is learnt from.
         """
         self.config = config or DetectorConfig()
-        self.batch_size, self.seed = batch_size, seed
-        # Batches are made on the CPU; pinned, they travel to a GPU beside the computation.
-        self.pin = device is not None and device.type == "cuda"
+        self.batch_size, self.seed, self.teacher = batch_size, seed, teacher
         self.network = DetectorNetwork(self.config)
+        if teacher is not None:
+            from fkp.training.yunet_teacher import Pupil  # needs the onnx package, of fkp[export]
+
+            self.network = Pupil.of(self.network, self.config)
+            self.teacher = teacher.to(device or "cpu")
         photos = read_photos(folder, portraits)
         training = {s: [p for p in photos if p.source == s and not p.held_out] for s in SHARES}
         self.training = {source: some for source, some in training.items() if some}
@@ -362,14 +374,19 @@ class FaceTask:
         self.validation = [p for p in photos if p.held_out]
         self._pair: tuple[Any, dict[str, Tensor]] = (None, {})
         self._loaded: dict[Path, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        self.hard_negatives = {source: self._mined(source, miner) for source in MINED if miner is not None}
+        if workers:
+            every = [photo for some in self.training.values() for photo in some]
+            with ThreadPoolExecutor(workers) as pool:
+                for _ in tqdm(pool.map(self._load, every), "reading", len(every), leave=False, unit="photo"):
+                    pass
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            self.hard_negatives = {s: self._mined(s, miner, pool) for s in MINED if miner is not None}
 
     @property
     def hidden_kernels(self) -> list[nn.Parameter]:
         """What Muon trains: kernels that mix channels, but for the first and for those that put out boxes."""
-        mixing = [p for p in self.network.parameters() if p.ndim == 4]
-        heads = {id(head.weight) for head in self.network.heads}
-        return [p for p in mixing[1:] if id(p) not in heads]
+        named = [(name, p) for name, p in self.network.named_parameters() if p.ndim == 4]
+        return [p for name, p in named[1:] if not name.startswith(("heads", "second_heads"))]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -396,12 +413,11 @@ class FaceTask:
         kinds = np.full((len(found), most), NOTHING)
         for i, (some_boxes, some_kinds) in enumerate(found):
             boxes[i, : len(some_kinds)], kinds[i, : len(some_kinds)] = some_boxes, some_kinds
-        batch = {
+        return {
             "pictures": torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2),  # channels last in memory
             "boxes": torch.from_numpy(boxes),
             "kinds": torch.from_numpy(kinds),
         }
-        return {name: tensor.pin_memory() for name, tensor in batch.items()} if self.pin else batch
 
     def mosaic(
         self, rng: np.random.Generator, size: int
@@ -464,9 +480,13 @@ class FaceTask:
         """Mean loss per learning cell, and its parts.
 
         The score learns the overlap of the cell's own box with the truth (Li et al.,
-        https://arxiv.org/abs/2006.04388), the box by complete IoU (https://arxiv.org/abs/1911.08287).
+        https://arxiv.org/abs/2006.04388), the box by complete IoU (https://arxiv.org/abs/1911.08287). The
+        second head, where there is a teacher, learns its logits.
         """
-        grids = model(batch["pictures"])
+        grids, taught = model(batch["pictures"]), torch.zeros((), device=batch["pictures"].device)
+        if self.teacher is not None:
+            grids, told = grids
+            taught = F.smooth_l1_loss(told, self.teacher(batch["pictures"]))
         height, width = batch["pictures"].shape[2:]
         at = face_net.cells(height, width, grids.logits.device)
         box, middle, counts = targets(batch["boxes"], batch["kinds"], at)
@@ -483,7 +503,8 @@ class FaceTask:
         errors = F.binary_cross_entropy_with_logits(grids.logits, wanted, reduction="none")
         score = (errors * weights).sum() / (weight * middle[picture, cell]).sum().clamp_min(1)
         box = (complete_box_iou_loss(told, truth) * weight).sum() / weight.sum().clamp_min(1)
-        return score + 2 * box, {"score": score.item(), "box": box.item()}
+        total = score + 2 * box + TAUGHT_WEIGHT * taught
+        return total, {"score": score.item(), "box": box.item(), "taught": taught.item()}
 
     def validate(self, model: DetectorNetwork) -> dict[str, float]:
         """How good it is on people and photos held out of training; see `measure`."""
@@ -495,6 +516,9 @@ class FaceTask:
         That are the bias of its boxes, the calibration of its scores and its operating threshold. Training
         photos give the ranges of its activations, where they can be had (`fkp[export]`).
         """
+        plain = DetectorNetwork(self.config).to(next(model.parameters()).device)
+        plain.load_state_dict({name: model.state_dict()[name] for name in plain.state_dict()})
+        model = plain.eval()  # without what a teacher has made of it
         found = self._found(running(self.config, model))
         off = bias(found)
         unbiased = [(photo, detector.corrected(boxes, off), scores) for photo, boxes, scores in found]
@@ -543,12 +567,15 @@ class FaceTask:
             self._loaded[photo.path] = photo.load(LARGEST_PHOTO)
         return self._loaded[photo.path]
 
-    def _mined(self, source: str, miner: Detector) -> list[tuple[Photo, np.ndarray]]:
+    def _mined(
+        self, source: str, miner: Detector, pool: ThreadPoolExecutor
+    ) -> list[tuple[Photo, np.ndarray]]:
         """Training photos of a source where the miner takes for faces what is none, and where (n,68,2)."""
-        found = []
-        for photo in tqdm(self.training.get(source, []), f"mining {source}", leave=False, unit="photo"):
-            image, outlines, ignore = self._load(photo)
-            boxes, _ = miner(image, min_score=BAIT_SCORE)
+        found, photos = [], self.training.get(source, [])
+        answers = pool.map(lambda photo: miner(self._load(photo)[0], min_score=BAIT_SCORE), photos)
+        bar = tqdm(answers, f"mining {source}", len(photos), leave=False, unit="photo")
+        for photo, (boxes, _) in zip(photos, bar, strict=True):
+            _, outlines, ignore = self._load(photo)
             known = np.concatenate([geometry.tight_boxes(outlines).reshape(-1, 4), ignore])
             boxes = boxes[geometry.iou(boxes, known).max(axis=1, initial=0) < 0.1]
             if len(boxes):

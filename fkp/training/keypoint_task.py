@@ -52,7 +52,7 @@ class Augmentation:
     shift: float = 0.08
     mirror: float = 0.5
     photometry: Photometry = Photometry()
-    pseudo_labels: float = 0.4
+    taught: float = 0.4
     """Where there is a teacher: share of labelled faces that are learnt from its answers all the same."""
 
     def scaled(self, turn: float = 1.0, framing: float = 1.0, photometry: float = 1.0) -> Augmentation:
@@ -94,7 +94,7 @@ class KeypointTask:
         repeats: Sequence[int] = REPEATS,
         all_faces: bool = False, sources: Sequence[data.Source] = (*data.TRAINING_SOURCES, data.MERL),
     ) -> None:  # fmt: skip
-        self.config, self.batch_size, self.seed = config, batch_size, seed
+        self.config, self.batch_size, self.seed, self.workers = config, batch_size, seed, workers
         self.augmentation, self.weights = augmentation or Augmentation(), weights or LossWeights()
         self.network = keypoint_net.build(config)
         self.crop = FaceCrop(
@@ -132,6 +132,8 @@ class KeypointTask:
         self.training = np.repeat(kept, np.array([1, *repeats])[self.styles[kept]])
         self.pseudo: distillation.PseudoLabels | None = None
         """What a teacher says of every face, if there is one; see `learn_from`."""
+        self.teacher: keypoint_net.KeypointNetwork | None = None
+        """A teacher that is asked about each view that is learnt from, if there is one."""
 
     def _pack_reflected(self, sample: data.Sample) -> data.Sample:
         """A tight crop, continued beyond its edges, as a crop to keep."""
@@ -141,14 +143,22 @@ class KeypointTask:
 
     def learn_from(
         self, teacher: keypoint_net.KeypointNetwork, folder: Path, find: distillation.Find,
-        said: distillation.PseudoLabels | None = None,
+        said: distillation.PseudoLabels | None = None, each_view: bool = False,
     ) -> distillation.PseudoLabels:  # fmt: skip
         """Have a teacher tell the points of every face, those without labels in the data folder included.
 
         `find` is a face detector, for pictures whose faces nobody has marked. Returns what the teacher said;
         with this as `said`, it need not be asked again. The faces without labels are trained on from now on.
+        With `each_view` the teacher is also asked about each view of a face that is learnt from, and its
+        heat maps are learnt: patience makes a student as good as it can be (Beyer et al.,
+        https://arxiv.org/abs/2106.05237), and takes a GPU. Raises ValueError where it sees other crops.
         """
-        faces = distillation.unlabelled_faces(folder, find)
+        if each_view:
+            theirs, ours = ((c.crop_size, c.margin) for c in (teacher.config, self.config))
+            if theirs != ours or not isinstance(teacher.codec, codec.HeatmapCodec):
+                raise ValueError(f"the teacher sees crops of {theirs} (size, margin), the student of {ours}")
+            self.teacher = teacher.eval().requires_grad_(False)
+        faces = distillation.unlabelled_faces(folder, find, self.workers)
         transforms = [self.pack.draw(face.box) for face in faces]
         crops = [t.crop(images.read(f.path)) for t, f in zip(transforms, faces, strict=True)]
         corners = [t.to_crop(f.box.reshape(2, 2)) for t, f in zip(transforms, faces, strict=True)]
@@ -225,7 +235,7 @@ class KeypointTask:
         visible = np.where(flags < 0, np.nan, flags == 1)
         if self.pseudo is None:
             return truth, visible.astype(np.float32), styles, known
-        labelled = known & (draws.random(len(chosen)) >= self.augmentation.pseudo_labels)
+        labelled = known & (draws.random(len(chosen)) >= self.augmentation.taught)
         styles = np.where(labelled, styles, np.where(default, 0, own))
         said = self.pseudo.keypoints[chosen, (styles > 0).astype(int)]
         truth = np.where(labelled[:, None, None], truth, said)
@@ -238,10 +248,14 @@ class KeypointTask:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch, and its parts by name; see `loss_of`."""
-        raw = model(batch["crops"], batch["styles"])
+        raw, taught = model(batch["crops"], batch["styles"]), None
+        if self.teacher is not None:
+            with torch.no_grad():
+                taught = self.teacher(batch["crops"], batch["styles"]).outputs
         return loss_of(
-            self.network.codec, raw, batch["keypoints"], batch["visible"], batch["labelled"], self.weights
-        )
+            self.network.codec, raw, batch["keypoints"], batch["visible"], batch["labelled"], self.weights,
+            taught,
+        )  # fmt: skip
 
     @torch.inference_mode()
     def validate(self, model: keypoint_net.KeypointNetwork) -> dict[str, float]:
@@ -356,6 +370,7 @@ def loss_of(
     visible: Tensor | None = None,
     labelled: Tensor | None = None,
     weights: LossWeights = LossWeights(),  # noqa: B008  (frozen)
+    taught: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of raw output against keypoints (n,68,2), pixels of the crop, NaN where unknown; its parts.
 
@@ -364,8 +379,10 @@ def loss_of(
     `spread` the negative log-likelihood of the errors under a radial Laplace density, which teaches the
     spreads and nothing else, `visible` the cross-entropy against whether points can be seen, (n,68) from 0 to
     1 or NaN, by default unknown. How far off it is, a network learns from the faces alone that are `labelled`
-    (n,), by default all.
+    (n,), by default all. The others learn the heat maps `taught` (n,68,h,h), logits, where there are any.
     """
+    if taught is not None and labelled is not None:
+        keypoints = torch.where(labelled[:, None, None], keypoints, reader.decode(taught))
     visible = torch.full_like(raw.visibility, torch.nan) if visible is None else visible
     known = keypoints.isfinite().all(dim=-1)
     corners = [keypoints.masked_fill(~known[..., None], far) for far in (torch.inf, -torch.inf)]
@@ -373,7 +390,10 @@ def loss_of(
     truth = keypoints.masked_fill(~known[..., None], 0)
     distances = (reader.decode(raw.outputs) - truth).square().sum(-1).add(1e-4).sqrt()
     nme = _mean_of(distances / size[:, None], known)
-    target = _mean_of(reader.loss(raw.outputs, truth), known)
+    differences = reader.loss(raw.outputs, truth)
+    if taught is not None and labelled is not None:
+        differences = torch.where(labelled[:, None], differences, codec.divergence(raw.outputs, taught))
+    target = _mean_of(differences, known)
     # The density is exp(−r/b) / (2πb²) with a mean of 2b.
     density = 2 * distances.detach() / raw.log_spreads.exp() + 2 * raw.log_spreads
     spread = _mean_of(density, known if labelled is None else known & labelled[:, None])

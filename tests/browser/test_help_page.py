@@ -29,16 +29,47 @@ def four_faces(page: Page) -> None:
     expect(page.locator("#answer")).to_contain_text("Found 4 faces", timeout=PATIENCE_MS)
 
 
+def assert_all_is_seen(page: Page, *selectors: str) -> None:
+    width, height = page.viewport_size["width"], page.viewport_size["height"]
+    for selector in selectors:
+        box = page.locator(selector).first.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width, f"{selector}: {box}"
+        assert box["y"] >= 0 and box["y"] + box["height"] <= height, f"{selector}: {box}"
+
+
+@pytest.mark.parametrize("page", [LAPTOP], indirect=True)
+def test_the_first_face_is_seen_beside_the_picture_without_scrolling(page):
+    for example, faces in ((1, "1 face"), (2, "4 faces")):
+        page.locator("#photo [data-example]").nth(example).click()
+        expect(page.locator("#answer")).to_contain_text(f"Found {faces}", timeout=PATIENCE_MS)
+        page.wait_for_timeout(1000)
+        assert page.evaluate("scrollY") == 0
+        assert_all_is_seen(page, "#answer", "#result .sheet", "#face h2", "#face .loupe")
+        sheet, loupe = (
+            page.locator("#result .sheet").bounding_box(),
+            page.locator("#face .loupe").bounding_box(),
+        )
+        assert loupe["x"] > sheet["x"] + sheet["width"]
+
+
+@pytest.mark.parametrize("page", [PHONE], indirect=True)
+def test_a_phone_shows_the_picture_when_it_is_done(page):
+    four_faces(page)
+    page.wait_for_timeout(1500)
+    assert_all_is_seen(page, "#answer", "#result .sheet", "#face h2")
+
+
 @pytest.mark.parametrize("page", [LAPTOP, PHONE], indirect=True, ids=["laptop", "phone"])
 def test_a_chosen_face_comes_into_view_and_its_points_are_found_in_the_table(page):
     four_faces(page)
     page.locator("#result .faces [data-face='1']").dispatch_event("click")
     expect(page.locator("#face h2")).to_have_text("Face 2 of 4")
-    expect(page.locator("#face .loupe")).to_be_in_viewport(timeout=PATIENCE_MS)
+    expect(page.locator("#face .loupe")).to_be_in_viewport(ratio=1, timeout=PATIENCE_MS)
     page.wait_for_timeout(2500)  # until it has scrolled, which moves things below the pointer
+    assert_all_is_seen(page, "#face .loupe")
     page.locator("#face .marks [data-point='30']").hover(force=True)
-    expect(page.locator("#face tr.marked th")).to_have_text("30")
-    page.locator("#face tr[data-point='8'] td").first.hover()
+    expect(page.locator("#points tr.marked th")).to_have_text("30")
+    page.locator("#points tr[data-point='8'] td").first.hover()
     expect(page.locator("#face .marks i.marked")).to_have_attribute("data-point", "8")
     expect(page.locator("#face .measures")).to_contain_text("turned")
 
@@ -64,6 +95,10 @@ def test_many_faces_are_one_stop_for_the_keyboard_and_can_be_enlarged(page):
     assert page.evaluate("document.activeElement.dataset.face") == "1"
     page.keyboard.press("End")
     assert page.evaluate("document.activeElement.dataset.face") == "3"
+    page.keyboard.press("Enter")
+    expect(page.locator("#face h2")).to_have_text("Face 4 of 4")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.activeElement.dataset.face") == "2", "the focus stays in the group"
     sheet = page.locator("#result .sheet")
     before = page.locator("#result .faces [data-face='0']").bounding_box()
     box = sheet.bounding_box()
@@ -109,6 +144,44 @@ def test_files_are_taken_wherever_they_are_dropped(page):
     page.get_by_role("button", name="Take it to Video").click()
     expect(page.get_by_role("tab", name="Video")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#clip-answer")).to_contain_text("film.mp4", timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize("page", [LAPTOP], indirect=True)
+def test_sending_tells_how_much_is_sent(page, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)  # 1.5 MB
+    cv2.imwrite(str(tmp_path / "noise.png"), picture)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 500_000}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    page.locator("#photo input[type=file]").set_input_files(tmp_path / "noise.png")
+    expect(page.locator("#photo .told")).to_have_text(re.compile(r"Sending the photo … \d+ %"))
+    expect(page.locator("#answer")).to_contain_text("noise.png", timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize("page", [LAPTOP], indirect=True)
+def test_a_slider_whose_box_is_given_too_much_takes_its_limit(page):
+    four_faces(page)
+    for slider, given, most in (("#size", "99", "3"), ("#least", "999", "95"), ("#most", "0", "1")):
+        page.locator(f"{slider} input[type=number]").fill(given)
+        page.keyboard.press("Tab")
+        expect(page.locator(f"{slider} input[type=number]")).to_have_value(most)
+    expect(page.locator("#answer")).not_to_contain_text("Found 4 faces")
+    assert page.locator(".toast-body").count() == 0
+
+
+def test_a_browser_that_fills_no_screen_is_offered_none(browser, address):
+    """As those of iPhones."""
+    context = browser.new_context(**PHONE)
+    context.add_init_script(
+        "Object.defineProperty(Document.prototype, 'fullscreenEnabled', { get: () => false })"
+    )
+    page = context.new_page()
+    page.goto(address)
+    four_faces(page)
+    expect(page.get_by_role("button", name="Full screen")).to_have_count(0)
+    page.get_by_role("tab", name="Live").click()
+    expect(page.get_by_role("button", name="Start the camera")).to_be_visible()
+    expect(page.get_by_role("button", name="Full screen")).to_have_count(0)
+    context.close()
 
 
 @pytest.mark.parametrize("page", [LAPTOP], indirect=True)

@@ -277,7 +277,7 @@ def test_a_face_is_chosen_in_the_picture_in_the_row_and_by_keyboard(page, four_f
     choose(page, four_faces)
     heading = page.locator("#face h2")
     expect(heading).to_have_text("Face 1 of 4")
-    expect(page.locator("#face tbody tr")).to_have_count(68)
+    expect(page.locator("#points tbody tr")).to_have_count(68)
     enlarged = page.locator("#face .enlarged").get_attribute("src")
 
     page.locator("#result .faces button").nth(2).click()

@@ -211,6 +211,49 @@ def test_what_to_show_is_chosen_before(tab, clip):
     assert np.abs(frames[5].astype(int) - before[5]).mean() < 6
 
 
+def test_a_clip_that_is_done_is_drawn_anew_by_itself(tab, clip):
+    """Several changes in a row are drawn once, from the same numbers, and the film stays where it is."""
+    choose(tab, clip)
+    expect_answer(tab, "is ready")
+    find(tab)
+    expect_answer(tab, "Found 1 face")
+    first, numbers = tab.locator(".film").get_attribute("src"), save(tab, "Save JSON").read_text()
+    before = watched(save(tab, "Save clip"))[0][5].astype(int)
+    tab.wait_for_function("document.querySelector('.film').readyState >= 1")
+    tab.evaluate("() => { document.querySelector('.film').currentTime = 0.5 }")
+    tab.wait_for_timeout(500)
+    tab.evaluate("window.films = new Set()")
+    tab.evaluate(
+        """() => new MutationObserver(() => window.films.add(document.querySelector(".film")?.src)).observe(
+        document.querySelector("#clip-answer"), { subtree: true, childList: true, attributes: true })"""
+    )
+    for name in ("Mesh", "Boxes", "Numbers of points"):
+        tab.locator("#clip-view").get_by_label(name, exact=True).check()
+    expect(tab.locator(".film")).not_to_have_attribute("src", first, timeout=PATIENCE_MS)
+    expect_answer(tab, "Found 1 face")
+    assert len(tab.evaluate("[...window.films]")) <= 2, "the film before, and the one after"
+    after = watched(save(tab, "Save clip"))[0][5].astype(int)
+    assert (np.abs(after - before).max(axis=2) > 60).mean() > 0.01
+    assert save(tab, "Save JSON").read_text() == numbers
+    expect(tab.get_by_role("button", name="Find faces")).to_be_disabled()
+    tab.wait_for_function("document.querySelector('.film').readyState >= 1")
+    assert tab.evaluate("document.querySelector('.film').currentTime") == pytest.approx(0.5, abs=0.1)
+
+
+def test_what_is_changed_while_faces_are_looked_for_is_drawn_afterwards(tab, clip, portrait, tmp_path):
+    path = film(tmp_path / "party.mp4", [portrait] * 150, times=(np.arange(150) / 25).tolist())
+    choose(tab, path)
+    expect_answer(tab, "is ready")
+    find(tab)
+    expect(tab.get_by_role("button", name="Cancel", exact=True)).to_be_visible(timeout=PATIENCE_MS)
+    for name in ("Points", "Contours", "Numbers of faces"):
+        tab.locator("#clip-view").get_by_label(name, exact=True).uncheck()
+    expect_answer(tab, "Drawing it anew")
+    expect_answer(tab, "Found 1 face")
+    frames, before = watched(save(tab, "Save clip"))[0], watched(path)[0]
+    assert np.abs(frames[5].astype(int) - before[5]).mean() < 6
+
+
 def test_everything_is_done_with_the_keyboard(tab, clip):
     def go_to(name: str) -> None:
         for _ in range(60):
@@ -250,3 +293,4 @@ def test_there_is_room_and_text_stands_out(tab, clip):
     assert tab.evaluate(CONTRASTS) == []
     assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     expect(tab.locator("#clip-answer p")).to_be_in_viewport()
+    expect(tab.locator("#clip-answer .timeline")).to_be_in_viewport(ratio=1)

@@ -210,3 +210,20 @@ def test_what_a_function_says_is_told():
     ask, _ = served_events(refuse, 7)
     with pytest.raises(gr.Error, match="Not seven."):
         asyncio.run(ask)
+
+
+@pytest.mark.parametrize(
+    "block, given, told",
+    [
+        (components.Choice(["a", "b"], label="passes"), "7", "passes is '7', where one of a, b is needed."),
+        (components.Choice(["a", "b"], label="passes"), None, "passes is None, where one of a, b is needed."),
+        (components.Choices(["a", "b"], label="show"), "ab", "show is 'ab', where a list is needed."),
+        (components.Choices(["a", "b"], label="show"), ["a", 3], "show is 3, where one of a, b is needed."),
+    ],
+)
+def test_what_is_no_choice_is_told_and_not_printed(block, given, told):
+    with pytest.raises(gr.Error) as caught:
+        block.preprocess(given)
+    assert caught.value.message == told and not caught.value.print_exception
+    assert components.Choice(["a", "b"]).preprocess("b") == "b"
+    assert components.Choices(["a", "b"]).preprocess(["b", "a"]) == ["b", "a"]

@@ -261,6 +261,18 @@ def test_a_full_queue_is_a_sentence():
 
 
 @pytest.mark.parametrize(
+    "raised, told",
+    [
+        ("No value provided for required argument: picture", "picture is needed."),
+        ("Parameter `depth` is not a valid key-word argument.", "There is no parameter depth."),
+    ],
+)
+def test_parameters_that_do_not_fit_are_told_by_name_and_not_printed(capsys, raised, told):
+    assert sentence(answering(500, body=b"Internal Server Error", error=TypeError(raised))) == (400, told)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
     "error, status, told",
     [
         (KeyError("/nothing"), 400, request_guard.NOT_UNDERSTOOD),

@@ -83,7 +83,8 @@ def test_what_visitors_give_is_escaped_everywhere():
         view.answer(evil),
         view.answer(evil.go_to(1)),
         view.strip(evil),
-        view.face_panel(evil, b"", draw.Style()),
+        view.face_panel(evil, b""),
+        view.points_table(evil, draw.Style()),
     ]
     texts += [str(value) for value in view.picture(evil, b"").values()]
     for text in texts:
@@ -137,7 +138,7 @@ def test_while_photos_are_worked_on_the_strip_tells_how_many_are_done():
 
 def test_the_panel_has_the_face_and_its_68_points():
     two = album().choose(1)
-    told = view.face_panel(two, b"enlarged", draw.Style(confidence=True))
+    told = view.face_panel(two, b"enlarged")
     tags = Tags(told)
     assert "<h2>Face 2 of 2</h2>" in told and "eyes open" in told and "sure that this" not in told
     choices = [button for button in tags.all("button") if "data-face" in button]
@@ -148,7 +149,7 @@ def test_the_panel_has_the_face_and_its_68_points():
     rows = re.findall(
         r"<tr data-point='\d+'><th scope='row'>(\d+)</th><td><i style=\"background:(.*?)\"></i>(.*?)</td>"
         r"<td>([\d.]+)</td><td>([\d.]+)</td><td><i style=\".*?\"></i>(\d+) %</td></tr>",
-        told,
+        view.points_table(two, draw.Style(confidence=True)),
     )
     assert [int(row[0]) for row in rows] == list(range(68))
     keypoints, scores = two.photo.faces.keypoints[1], two.photo.faces.keypoint_scores[1]
@@ -161,10 +162,10 @@ def test_the_panel_has_the_face_and_its_68_points():
 
 
 def test_one_face_needs_no_choice_and_none_no_panel():
-    told = view.face_panel(album(faces=TWO[0]), b"enlarged", draw.Style())
+    told = view.face_panel(album(faces=TWO[0]), b"enlarged")
     assert "<h2>The face</h2>" in told and "data-face" not in told and told.count("data-remove") == 1
     for none in (Album(), album(faces=NO_FACES)):
-        assert view.face_panel(none, b"", draw.Style()) == ""
+        assert view.face_panel(none, b"") == view.points_table(none, draw.Style()) == ""
 
 
 @pytest.mark.parametrize(
@@ -234,22 +235,26 @@ def test_progress_is_told_with_the_time_left():
 
 
 def test_the_film_is_shown_with_what_was_found():
-    told = view.film("gradio_api/file=/tmp/a%22b.mp4", CLIP, Progress(310, 310, 12.4, 12.4, 20.0, 2, 31))
-    assert "Found 2 faces</b> in a&lt;b&gt;.mp4." in told and "310 frames, 12 s." in told
-    assert 'src="gradio_api/file=/tmp/a%22b.mp4"' in told and "controls" in told and "fine" in told
-    told = view.film("x", CLIP, Progress(1, 1, 0.0, None, 0.1, 0, 1))
-    assert (
-        "data-seek" not in told
-        and "No face found" in told
-        and view.NO_FACE in told
-        and "problem" in told
-        and "1 frame, 0 s." in told
-    )
+    told = view.clip_found(CLIP, Progress(310, 310, 12.4, 12.4, 20.0, 2, 31))
+    assert "Found 2 faces</b> in a&lt;b&gt;.mp4." in told and "310 frames, 12 s." in told and "fine" in told
+    told = view.clip_found(CLIP, Progress(1, 1, 0.0, None, 0.1, 0, 1))
+    assert "No face found" in told and view.NO_FACE in told and "problem" in told and "1 frame, 0 s." in told
+    film = view.film("gradio_api/file=/tmp/a%22b.mp4", CLIP)
+    assert 'src="gradio_api/file=/tmp/a%22b.mp4"' in film and "controls" in film and "data-seek" not in film
+
+
+def test_the_film_stays_where_it_is_whatever_is_told_of_it():
+    """Gradio compares element by element: in another place it would be another film, from its beginning."""
+    film = view.film("x", CLIP, [(0.0, 12.0, 2)])
+    for progress in (None, Progress(75, 300, 3.0, 12.0, 10.0, 1, 5)):
+        busy = view.clip_shown(view.say("Drawing …"), film, view.going_on(progress))
+        assert [tag for tag in re.findall(r"<(\w+)", busy)][:3] == ["div", "p", "video"]
+        assert busy.startswith(view.clip_shown(view.say("Drawing …"), film).removesuffix("</div>"))
 
 
 def test_a_line_shows_where_faces_were_lost_or_unsure():
     stretches = [(0.0, 4.0, 2), (4.0, 5.0, 0), (5.0, 12.0, 1)]
-    told = view.film("x", CLIP, Progress(310, 310, 12.4, 12.4, 20.0, 2, 31), stretches)
+    told = view.film("x", CLIP, stretches)
     buttons = Tags(told).all("button")
     assert [(b["data-seek"], b["class"]) for b in buttons] == [
         ("0.000", "s2"),
@@ -266,3 +271,8 @@ def test_the_map_has_all_points_and_their_numbers():
         point for members in scheme.GROUPS.values() for point in members
     ]
     assert told.count("<circle") == 68
+    dots = np.array(re.findall(r'<circle cx="(\d+)" cy="(\d+)"', told), float)
+    numbers = np.array(re.findall(r'<text x="(\d+)" y="(\d+)"', told), float)
+    for one, others in ((numbers, numbers), (numbers, dots)):
+        apart = np.linalg.norm(one[:, None] - others, axis=2) + 99 * np.eye(68)
+        assert apart.min() > 9, "a number stands on another, or on another's point"

@@ -76,7 +76,7 @@ def test_augmentation_by_factors():
     assert some.scale == pytest.approx((full.scale[0] ** 0.5, full.scale[1] ** 0.5))
     assert some.photometry.blur == full.photometry.blur / 4
     assert some.photometry.least_resolution == full.photometry.least_resolution
-    assert (some.mirror, some.pseudo_labels) == (full.mirror, full.pseudo_labels)
+    assert (some.mirror, some.taught) == (full.mirror, full.taught)
     none = full.scaled(0, 0, 0)
     image = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
     assert none.photometry.change(image, np.random.default_rng(1)) is image
@@ -253,6 +253,25 @@ def test_a_teacher_tells_of_faces_without_labels(tmp_path):
     again = keypoint_task.KeypointTask(folder, KEYPOINTNET, batch_size=16)
     again.learn_from(teacher, folder, nobody, said)
     assert same(again.batch(4), task.batch(4))
+
+
+@pytest.mark.slow
+def test_each_view_is_learnt_as_the_teacher_sees_it(tmp_path):
+    folder = synthetic.data_folder(tmp_path)
+    augmentation = keypoint_task.Augmentation(taught=1.0)
+    task = keypoint_task.KeypointTask(folder, KEYPOINTNET, batch_size=16, augmentation=augmentation)
+    torch.manual_seed(0)
+    teacher = keypoint_net.build(dataclasses.replace(KEYPOINTNET, widths=(4, 8, 8, 8))).eval()
+    task.learn_from(teacher, folder, nobody, each_view=True)
+    _, itself = task.loss(teacher, batch := task.batch(0))
+    other = keypoint_net.build(teacher.config).eval()
+    torch.nn.init.normal_(other.heatmaps.weight)
+    _, differs = task.loss(other, batch)
+    assert itself["target"] < 1e-4 and differs["target"] > 0.01
+    assert differs["nme"] > 2 * itself["nme"]
+    other = keypoint_net.build(dataclasses.replace(KEYPOINTNET, crop_size=128)).eval()
+    with pytest.raises(ValueError, match="128"):
+        task.learn_from(other, folder, nobody, each_view=True)
 
 
 def nobody(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

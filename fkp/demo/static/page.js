@@ -61,14 +61,13 @@ document.addEventListener("keydown", (event) => {
 // --- Points: a row of the table marks its place in the enlarged face, and the other way round --------------
 
 document.addEventListener("pointerover", (event) => {
-  const panel = event.target.closest?.(".one-face");
-  if (!panel) return;
+  if (!event.target.closest?.("#face, #points")) return;
   const point = event.target.closest("[data-point]")?.dataset.point;
-  for (const marked of panel.querySelectorAll("[data-point].marked")) marked.classList.remove("marked");
+  for (const marked of document.querySelectorAll("[data-point].marked")) marked.classList.remove("marked");
   if (point === undefined) return;
-  for (const each of panel.querySelectorAll(`[data-point="${point}"]`)) each.classList.add("marked");
+  for (const each of document.querySelectorAll(`[data-point="${point}"]`)) each.classList.add("marked");
   if (event.target.closest(".marks")) {
-    const box = panel.querySelector(".points"), row = panel.querySelector(`tr[data-point="${point}"]`);
+    const box = document.querySelector("#points .points"), row = box.querySelector(`tr[data-point="${point}"]`);
     box.scrollTop = row.offsetTop - box.clientHeight / 2;
   }
 });
@@ -81,6 +80,20 @@ document.addEventListener("click", (event) => {
   const film = event.target.closest("#clip-answer").querySelector("video");
   film.currentTime = Number(seek);
 });
+
+// A clip that is drawn anew is shown where it was.
+const seen = {};
+for (const name of ["timeupdate", "play", "pause"]) {
+  document.addEventListener(name, ({ target }) => {
+    if (!target.matches(".film") || !target.readyState) return;
+    Object.assign(seen, { film: target.ariaLabel, time: target.currentTime, playing: !target.paused });
+  }, true);
+}
+document.addEventListener("loadedmetadata", ({ target }) => {
+  if (!target.matches(".film") || target.ariaLabel !== seen.film) return;
+  target.currentTime = seen.time;
+  if (seen.playing) target.play();
+}, true);
 
 // --- Files: taken wherever they are dropped ------------------------------------------------------------------
 
