@@ -118,12 +118,12 @@ def _known_to(gradio_function: Callable[..., Any], **options: Any) -> dict[str, 
 
 
 def load(limits: Settings) -> FaceKeypoints:
-    """The model, warmed up, its network shared by all requests. Raises hub.WeightsError."""
-    if limits.threads:
-        cv2.setNumThreads(limits.threads)
+    """The model, warmed up, its network shared by all. Raises hub.WeightsError, runtime.BackendError."""
     model = FaceKeypoints.from_pretrained(
         limits.model, revision=limits.revision, detector=limits.detector, threads=limits.threads or None
     ).with_runner(batching.Shared)
+    if limits.threads:  # not more than a model takes: OpenCV would begin any number of them
+        cv2.setNumThreads(limits.threads)
     photos.warm_up(model)
     return model
 
