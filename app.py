@@ -13,6 +13,7 @@ import argparse
 import inspect
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -34,12 +35,13 @@ import cv2  # noqa: E402
 import httpx  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
-from fkp import hub  # noqa: E402
+from fkp import hub, runtime  # noqa: E402
 from fkp.demo import (  # noqa: E402
     batching,
     clip_jobs,
     components,
     data_retention,
+    heap,
     live,
     mcp_answers,
     meta_tags,
@@ -116,12 +118,12 @@ def _known_to(gradio_function: Callable[..., Any], **options: Any) -> dict[str, 
 
 
 def load(limits: Settings) -> FaceKeypoints:
-    """The model, warmed up, its network shared by all requests. Raises hub.WeightsError."""
-    if limits.threads:
-        cv2.setNumThreads(limits.threads)
+    """The model, warmed up, its network shared by all. Raises hub.WeightsError, runtime.BackendError."""
     model = FaceKeypoints.from_pretrained(
         limits.model, revision=limits.revision, detector=limits.detector, threads=limits.threads or None
     ).with_runner(batching.Shared)
+    if limits.threads:  # not more than a model takes: OpenCV would begin any number of them
+        cv2.setNumThreads(limits.threads)
     photos.warm_up(model)
     return model
 
@@ -138,7 +140,7 @@ def ask_once(address: str) -> None:
 
 def main() -> None:
     began = time.perf_counter()
-    data_retention.keep_memory_together()
+    heap.keep_together()
     show_any_name()
     parser = argparse.ArgumentParser(
         description="Open the face keypoints page in the browser.",
@@ -150,13 +152,18 @@ def main() -> None:
     parser.add_argument("--model", help="weights: a folder or a Hub repository OWNER/NAME, before FKP_MODEL")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     args = parser.parse_args()
+    if args.port is not None and not 0 < args.port < 65536:
+        parser.error(f"--port is {args.port}, where a number from 1 to 65535 is needed")
 
     try:
+        socket.getaddrinfo(args.host or "127.0.0.1", None)  # Gradio would try for ever
         limits = settings.from_environment(os.environ | ({"FKP_MODEL": args.model} if args.model else {}))
         if limits.mcp and find_spec("mcp") is None:
             raise settings.SettingsError("FKP_MCP needs a package: run 'pip install \"gradio[mcp]\"'")
         model = load(limits)
-    except (settings.SettingsError, hub.WeightsError) as error:
+    except socket.gaierror as error:
+        parser.exit(1, f"{parser.prog}: {printable(args.host)}: {error.strerror}\n")
+    except (settings.SettingsError, hub.WeightsError, runtime.BackendError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     # A folder of its own, so that everything in it can go: after a while, and in the end all at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())

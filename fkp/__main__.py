@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
 from fkp import outputs, scheme
+from fkp.detectors import DETECTORS
 from fkp.outputs import STDOUT, printable
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 T = TypeVar("T", int, float)
 
-DETECTORS = ("fkp", "yunet", "whole")
-"""As in `pipeline`, which would bring in torch."""
+_ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals by which a person ends a program; Windows has not all of them."""
 
 
 class _Stop(Exception):
@@ -68,16 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _termination() -> Iterator[None]:
-    """A polite kill is as Ctrl-C: what is done is kept, and nothing half-written stays."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not in the main thread
-        before = None
+    """A polite kill, or a closed terminal, is as Ctrl-C: what is done is kept, nothing half-written stays."""
+    before: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for number in _ENDINGS:
+            if signal.getsignal(number) == signal.SIG_DFL:  # and not ignored, as nohup has it
+                before[number] = signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _tell(sentence: str) -> None:
@@ -417,7 +419,7 @@ def _video(args: argparse.Namespace) -> int:
 
 
 class _Interruption:
-    """Ctrl-C or a polite kill, noted to be obeyed between two frames; a second one is obeyed at once."""
+    """Ctrl-C, or what `_termination` takes for it, noted to be obeyed between frames; a second at once."""
 
     def __init__(self) -> None:
         self.noted = False
@@ -425,7 +427,8 @@ class _Interruption:
 
     def __enter__(self) -> Self:
         with contextlib.suppress(ValueError):  # not in the main thread
-            self._before = {int(s): signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            asked = [s for s in _ENDINGS if signal.getsignal(s) == signal.default_int_handler]
+            self._before = {int(s): signal.signal(s, self._note) for s in asked}
         return self
 
     def __exit__(self, *_: object) -> None:

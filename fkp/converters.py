@@ -73,6 +73,8 @@ def _pts(path: Path, root: Path) -> Row | str:
         points = np.array([[float(number) for number in line.split()] for line in _lines(within[1])])
     except ValueError:
         return f"{path}: has what is no number between {{ and }}"
+    if np.isinf(points).any():
+        return f"{path}: has what is no number between {{ and }}"
     if points.shape != (scheme.COUNT, 2):
         return f"{path}: {len(points)} points, where {scheme.COUNT} with x and y are needed"
     beside = sorted(p for p in path.parent.glob(f"{_escaped(path.stem)}.*") if p.suffix.lower() in _PICTURES)
@@ -96,7 +98,7 @@ def from_coco(source: str | Path) -> list[Row]:
     `v` 0 is a point without a label; whole numbers are pixel centres there as here. Raises ConversionError.
     """
     labels = _json(source, dict)
-    names = {image.get("id"): image.get("file_name") for image in _dicts(labels.get("images"))}
+    names = {_key(image.get("id")): image.get("file_name") for image in _dicts(labels.get("images"))}
     return _all(_coco(source, names, annotation) for annotation in _dicts(labels.get("annotations")))
 
 
@@ -104,7 +106,7 @@ def _coco(source: str | Path, names: dict[Any, Any], annotation: dict[str, Any])
     where = f"{source}, annotation {annotation.get('id')}"
     if not annotation.get("keypoints"):
         return None  # a box or an outline
-    name = names.get(annotation.get("image_id"))
+    name = names.get(_key(annotation.get("image_id")))
     if not isinstance(name, str):
         return f"{where}: there is no image {annotation.get('image_id')}"
     points = _numbers(annotation["keypoints"])
@@ -139,11 +141,13 @@ def _label_studio(source: str | Path, task: dict[str, Any]) -> Iterator[Row | _N
                 value, sides = result["value"], (result["original_width"], result["original_height"])
                 xy = [value[axis] / 100 * side - 0.5 for axis, side in zip("xy", sides, strict=True)]
                 label = str(value["keypointlabels"][0])
-            except (TypeError, ValueError, KeyError, IndexError):
+                if not np.isfinite(xy).all():
+                    raise ValueError
+            except (TypeError, ValueError, KeyError, IndexError, OverflowError):
                 what = f"the point {result.get('id')} lacks x, y, a label or the picture's size"
                 yield f"{where} ({name}): {what}"
                 continue
-            labels, points = faces.setdefault(result.get("parentID"), ([], []))
+            labels, points = faces.setdefault(_key(result.get("parentID")), ([], []))
             labels.append(label)
             points.append(xy)
         for labels, points in faces.values():
@@ -152,7 +156,10 @@ def _label_studio(source: str | Path, task: dict[str, Any]) -> Iterator[Row | _N
 
 def _file_name(address: str) -> str:
     """The picture's file name out of the address that Label Studio gives it."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # as with half of an IPv6 address
+        return address
     path = parse_qs(parts.query).get("d", [parts.path])[0]  # files of the server are …/local-files/?d=path
     name = PurePosixPath(path).name
     # What was uploaded got eight letters before its name.
@@ -180,7 +187,8 @@ def _cvat(source: str | Path, image: ElementTree.Element) -> Iterator[Row | _Nam
             pairs = [pair.split(",") for pair in (shape.get("points") or "").split(";")]
             points = _numbers(pairs)
             if points is None or points.shape != (scheme.COUNT, 2):
-                yield f"{where} ({name}): a shape of {len(pairs)} points, where {scheme.COUNT} are needed"
+                what = f"a shape of {len(pairs)} points, where {scheme.COUNT} with x and y are needed"
+                yield f"{where} ({name}): {what}"
             else:
                 yield (name, points - 0.5) if name else f"{where}: has no name"
         elif shape.tag == "skeleton":
@@ -280,6 +288,8 @@ def _all(found: Iterable[Row | _Named | str | None]) -> list[Row]:
     rows, problems = [], []
     for each in found:
         each = each.row(first) if isinstance(each, _Named) else each
+        if isinstance(each, tuple) and not each[0].isprintable():
+            each = f"{each[0]!r} is no picture's name"
         if isinstance(each, str):
             problems.append(each)
         elif each is not None and np.isfinite(each[1]).any():
@@ -308,6 +318,11 @@ def _json(path: str | Path, kind: type) -> Any:
     if not isinstance(value, kind):
         raise ConversionError(f"{path}: is JSON of another kind, a {kind.__name__} is needed at its top")
     return value
+
+
+def _key(value: Any) -> Any:
+    """What a file calls something by, for a dictionary: it may be anything."""
+    return value if isinstance(value, str | int | float | None) else json.dumps(value)
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

@@ -134,6 +134,14 @@ class Faces:
         return measures.aligned(image, self.keypoints, size)
 
 
+def check_limits(min_score: Any, max_faces: Any) -> None:
+    """Raises ValueError with a sentence where these are not what `FaceKeypoints.__call__` takes."""
+    if max_faces is not None and not (isinstance(max_faces, int | np.integer) and max_faces >= 0):
+        raise ValueError(f"max_faces is {max_faces!r}, where a whole number from 0 is needed")
+    if min_score is not None and not (isinstance(min_score, int | float | np.number) and 0 <= min_score <= 1):
+        raise ValueError(f"min_score is {min_score!r}, where a number from 0 to 1 is needed")
+
+
 SHOWN, SHOWN_SIZE = 12, 160
 """Faces that a notebook shows, and pixels of a side of each."""
 

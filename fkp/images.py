@@ -163,7 +163,7 @@ def _path(image: object) -> str:
     if not isinstance(image, (str, os.PathLike)):
         raise ImageError(_wrong_kind(image))
     name = os.fsdecode(image)
-    if re.match(r"(https?|ftp|s3|gs|data|file):", name):
+    if re.match(r"(https?|ftp|s3|gs|data|file):", name, re.IGNORECASE):
         address = name if len(name) < 100 else f"{name[:97]}..."
         raise ImageError(f"{address}: is an address, not a file; download it first, and give the file's path")
     return name

@@ -17,11 +17,14 @@ STDOUT = Path("-")
 MARK = b"fkp keypoints"
 """What pictures and clips of ours have in their metadata."""
 
-# How results begin that have no metadata, and what graphs and pictures hold.
-_BEGINNINGS = (
-    b'[{"image": ', b"[]\n", b'{"video": ', b'{"n": ',
-    b"image,width,height,face,", b"frame,time,face,", b"image,x0,y0,x1,y1,",
-)  # fmt: skip
+# How results begin that are text: so far that labels of somebody's own, or notes, do not begin so.
+_STRING = rb'"(?:[^"\\]|\\.)*"'
+_TEXT = re.compile(
+    rb'\[\]\s*\Z|\[?\{"(image|video)": ' + _STRING + rb', "width": \d+, "height": \d+, '
+    rb'|\{\s*"n": \d+,\s*"missed": |(image,width,height|frame,time),face,score,box_x1,'
+)
+# How graphs and pictures begin, where text does not, and what they hold somewhere.
+_BINARY = re.compile(rb"\x08|.{,63}\0", re.DOTALL)
 _MARKS = (MARK, b"weights_sha256")
 
 
@@ -33,7 +36,7 @@ def check(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (),
     """Raise OutputError, before the work, for what must not or cannot be written; `outputs` by what they are.
 
     Never over an input, nor twice to one file. Without `force` not over a file either that is there already,
-    unless fkp wrote it.
+    unless fkp wrote it. The same goes for the file beside it that it is written to (`part`).
     """
     files = {what: path for what, path in outputs.items() if path is not None and path != STDOUT}
     taken: dict[Path, str] = {}
@@ -41,16 +44,17 @@ def check(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (),
     for what, path in files.items():
         if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise OutputError(f"{path}: no file can be written there")
-        real = path.resolve()
-        if real in taken:
-            raise OutputError(f"{path}: is to be both {taken[real]} and {what}")
-        taken[real] = what
-        if not path.is_file():
-            continue  # new, or a device or pipe, where nothing can be lost
-        if _identity(path) in read:
-            raise OutputError(f"{path}: is read, so it cannot be {what} as well")
-        if not force and not is_result(path):
-            raise OutputError(f"{path}: is there already and not of fkp's making; --force overwrites it")
+        for file in (path, part(path)):
+            real = file.resolve()
+            if real in taken:
+                raise OutputError(f"{file}: is to be both {taken[real]} and {what}")
+            taken[real] = what
+            if not file.is_file():
+                continue  # new, or a device or pipe, where nothing can be lost
+            if _identity(file) in read:
+                raise OutputError(f"{file}: is read, so it cannot be {what} as well")
+            if not force and not is_result(file):
+                raise OutputError(f"{file}: is there already and not of fkp's making; --force overwrites it")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
@@ -65,9 +69,11 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
 def is_result(path: Path) -> bool:
     """Whether fkp has written a file, as far as can be told; an empty one counts, for nothing can be lost."""
     with path.open("rb") as file:
-        head = file.read(64)
-        if not head or head.startswith(_BEGINNINGS):
+        head = file.read(10_000)
+        if not head or _TEXT.match(head):
             return True
+        if not _BINARY.match(head):
+            return False
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return any(content.find(mark) >= 0 for mark in _MARKS)
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from fkp import geometry, hub, images, runtime, scheme
 from fkp.detector import Detector
-from fkp.detectors import single_face, yunet
-from fkp.faces import UNSURE, FaceDetector, Faces
+from fkp.detectors import DETECTORS, single_face, yunet
+from fkp.faces import UNSURE, FaceDetector, Faces, check_limits
 from fkp.hub import model_card
 
 if TYPE_CHECKING:
@@ -42,10 +42,6 @@ that is found only so has to score as much."""
 
 FAR = 100.0
 """Boxes may reach so many of the picture's longer sides from its corner."""
-
-DETECTORS = ("fkp", "yunet", "whole")
-"""Face detectors by name: the weights' own, OpenCV's YuNet (`yunet`), and one for pictures that are one face
-(`whole`)."""
 
 
 @dataclass(frozen=True)
@@ -272,10 +268,7 @@ class FaceKeypoints:
         self, image: np.ndarray, min_score: float | None, max_faces: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes (n,4), scores (n,) and, in quarter turns counter-clockwise, what puts each upright (n,)."""
-        if max_faces is not None and max_faces < 0:
-            raise ValueError(f"max_faces is {max_faces}, where 0 or more is needed")
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise ValueError(f"min_score is {min_score}, where a number from 0 to 1 is needed")
+        check_limits(min_score, max_faces)
         boxes, scores = self._found(image, min_score)
         turns = np.zeros(len(boxes), int)
         if self.passes == "auto" and scores.max(initial=0) < SURE_FACE:

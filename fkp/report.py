@@ -149,7 +149,7 @@ def harmless(text: str) -> str:
 
     https://owasp.org/www-community/attacks/CSV_Injection
     """
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    return f"'{text}" if text.startswith((*"=+-@＝＋－＠\t\r\n",)) else text
 
 
 def write_csv(file: IO[str], records: Iterable[dict[str, Any]]) -> None:

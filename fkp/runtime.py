@@ -34,6 +34,9 @@ DEVICES = ("cpu", "cuda", "mps", "auto")
 WEIGHTS_SHA256 = "weights_sha256"
 """The key in a graph's metadata under which it says which weights it was made from; see `digest`."""
 
+MOST_BYTES = 64_000_000
+"""Bytes that a graph may have; those of fkp have one or two million."""
+
 MOST_THREADS = 4
 """Threads of a network unless a call says otherwise; these networks are too small for more."""
 
@@ -87,6 +90,8 @@ class Runner:
         """`threads` are those of the processor, by default as many as it has, `MOST_THREADS` at most."""
         if backend is not None and backend not in BACKENDS:
             raise BackendError(f"there is no backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+        if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
+            raise BackendError(f"threads are {threads!r}, where a whole number from 1 to 1024 is needed")
         self.files, self.asked, self.device = files, backend, device_named(device)
         if self.device != "cpu" and backend is not None and not backend.startswith("torch"):
             raise BackendError(f"{backend} runs on the CPU, not on {device}: choose torch, or no backend")
@@ -175,6 +180,8 @@ class OnnxRuntime:
         # Threads that spin while they wait make each other slow where cores are shared.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # what is wrong is raised; nothing is to be printed
+        if graph.stat().st_size > MOST_BYTES:
+            raise BackendError(f"{graph} has more than the {MOST_BYTES / 1e6:g} MB that are read: {again}")
         content = graph.read_bytes()
         try:
             if files.check is not None:
@@ -278,7 +285,7 @@ def device_named(name: str) -> str:
 
     Raises BackendError for a device that does not exist or is not here.
     """
-    kind = name.split(":")[0]
+    kind = str(name).split(":")[0]
     if kind not in DEVICES:
         raise BackendError(f"there is no device {name!r}: choose one of {', '.join(DEVICES)}")
     if kind == "cpu":

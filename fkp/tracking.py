@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from fkp import geometry, images, smoothing
-from fkp.faces import Faces
+from fkp.faces import Faces, check_limits
 
 if TYPE_CHECKING:
     from fkp.pipeline import FaceKeypoints
@@ -133,7 +133,9 @@ class Tracker:
         detect_every: int = DETECT_EVERY,
     ) -> None:
         """`min_score` is the least confidence of a new face (0..1, by default the detector's own),
-        `max_faces` how many are followed at a time: those that are there already, then the largest."""
+        `max_faces` how many are followed at a time: those that are there already, then the largest.
+        Raises ValueError where they are none of these."""
+        check_limits(min_score, max_faces)
         self.model, self.min_score, self.max_faces = model, min_score, max_faces
         self.smoothing, self.detect_every = smoothing, detect_every
         self.frames = self.looks = 0

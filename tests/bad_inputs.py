@@ -415,7 +415,7 @@ def _requests() -> Iterator[Case]:
         "Request",
         "an input of another name",
         _call({"photo": None}, "call/v2/detect"),
-        "^The request could not be answered",
+        "^There is no parameter photo",
     )
     for name in ("nothing", "find", "save", "predict", "%2e%2e", "detect%00"):
         yield Case(

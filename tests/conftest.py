@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from fkp import hub
+from tests import tiny
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -31,6 +34,15 @@ def seeded() -> None:
 def root() -> Path:
     """The project's top folder."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small untrained weights with graphs of both networks, which take seconds: to be copied, not changed."""
+    pytest.importorskip("onnxscript", reason="needs the extra fkp[export]")
+    folder = tmp_path_factory.mktemp("tiny")
+    hub.save(folder, tiny.weights())
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -131,7 +131,8 @@ class LoopbackHub:
         self.storage = f"http://localhost:{self._server.server_port}"
 
     def __enter__(self) -> LoopbackHub:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        # It looks so often whether it is to end.
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -56,24 +56,36 @@ def built(model, limits: Settings | None = None) -> gr.Blocks:
     return asyncio.run(build())
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Iterator[SimpleNamespace]:
+    """A page, which takes long to build, its model, and its folder of uploads."""
+    folder, model = tmp_path_factory.mktemp("page") / "uploads", FacesInColour(*TWO_FACES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        page = built(model, Settings(max_file_size=1_000_000))
+        yield SimpleNamespace(page=page, model=model, folder=folder)
+
+
 @pytest.fixture
-def uploads(tmp_path, monkeypatch) -> Path:
-    """Where an upload lies within the folder of uploads, with a picture."""
-    folder = tmp_path / "uploads" / ("a" * 64)  # a digest, as Gradio has it
+def uploads(shared) -> Path:
+    """Where an upload lies within the folder of uploads, with a picture and nothing else."""
+    shutil.rmtree(shared.folder, ignore_errors=True)
+    folder = shared.folder / ("a" * 64)  # a digest, as Gradio has it
     folder.mkdir(parents=True)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder.parent))
     Image.new("RGB", (160, 120), (200, 90, 40)).save(folder / "holiday.jpg")
     return folder
 
 
 @pytest.fixture
-def model() -> FacesInColour:
-    return FacesInColour(*TWO_FACES)
+def model(shared) -> FacesInColour:
+    """As if nobody had used it."""
+    shared.model.__dict__ = FacesInColour(*TWO_FACES).__dict__
+    return shared.model
 
 
 @pytest.fixture
-def page(uploads, model):
-    return built(model, Settings(max_file_size=1_000_000))
+def page(shared, uploads, model):
+    return shared.page
 
 
 class Visitor:
@@ -846,6 +858,7 @@ def test_what_cannot_be_used_ends_in_one_sentence(monkeypatch, capsys, name, val
     assert status == 1 and said.startswith("app.py: ") and told in said and said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_told_with_another(root):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -865,6 +878,18 @@ def test_the_mcp_server_without_its_package_ends_in_one_sentence(monkeypatch, ca
     monkeypatch.setattr(app, "find_spec", lambda name: None)
     status, said = run_main(monkeypatch, capsys, "--no-browser")
     assert status == 1 and said == "app.py: FKP_MCP needs a package: run 'pip install \"gradio[mcp]\"'\n"
+
+
+@pytest.mark.parametrize(
+    "argument, setting",
+    [(("--port", "70000"), None), (("--port", "-1"), None), (("--host", "no-such-host.invalid"), None),
+     ((), "999999999")],
+)  # fmt: skip
+def test_what_cannot_be_served_ends_in_one_sentence(monkeypatch, capsys, argument, setting):
+    if setting:
+        monkeypatch.setenv("FKP_THREADS", setting)
+    status, said = run_main(monkeypatch, capsys, "--no-browser", *argument)
+    assert status in (1, 2) and (setting or argument[1]) in said.splitlines()[-1] and "Traceback" not in said
 
 
 def test_the_model_is_loaded_as_the_settings_say(monkeypatch):

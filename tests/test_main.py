@@ -17,7 +17,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fkp import __main__ as command_line
 from fkp import detector, hub, pipeline, report
 from fkp.__main__ import annotated_names, main
 from fkp.faces import Faces
@@ -173,7 +172,6 @@ def test_detectors(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert command_line.DETECTORS == pipeline.DETECTORS
     labels, folder = labelled
     monkeypatch.setenv("FKP_YUNET", str(tmp_path / "no.onnx"))
     for command in (["predict", f"{folder}/two.png"], ["evaluate", "--csv", labels, "--images", folder]):

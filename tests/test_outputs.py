@@ -28,9 +28,17 @@ def test_what_is_ours_is_told_from_what_is_not(tmp_path):
     for content, ours in {
         b"": True,
         b"[]\n": True,
-        b'[{"image": "a.jpg"}]\n': True,
+        b'[{"image": "\\"a\\\\.jpg", "width": 3, "height": 2, "faces": []}]\n': True,
+        b'{"video": "a.mp4", "width": 3, "height": 2, "frames": []}\n': True,
         b"[1, 2]": False,
+        b'[{"image": "a.jpg", "label": "cat"}]\n': False,  # somebody's labels
+        b'[{"image": "a.jpg", "width": 3, "height": 2,': False,
+        b'{"n": 5, "names": []}': False,
+        b"[]\n[1]": False,
         b"image,label\n": False,
+        b"image,x0,y0,x1,y1\n": False,  # labels, as README says how they are written
+        b"frame,time,face,name\n": False,
+        b"notes about fkp keypoints and weights_sha256\n": False,
         b"\x89PNG\r\n": False,
     }.items():
         path.write_bytes(content)
@@ -45,6 +53,19 @@ def test_an_input_is_known_by_any_of_its_names(tmp_path):
     linked.hardlink_to(given)
     with pytest.raises(outputs.OutputError, match=r"linked\.json.*--json"):
         outputs.check({"--json": linked}, [given], force=True)
+
+
+def test_what_a_file_is_written_to_until_it_is_whole_may_be_a_users_own(tmp_path):
+    """As a browser calls what it has not fetched whole."""
+    path = tmp_path / "clip.mp4"
+    outputs.part(path).write_bytes(b"half of a clip")
+    with pytest.raises(outputs.OutputError, match=r"clip\.mp4\.part"):
+        outputs.check({"OUT": path})
+    with pytest.raises(outputs.OutputError, match=r"clip\.mp4\.part.*read"):
+        outputs.check({"OUT": path}, [outputs.part(path)], force=True)
+    with pytest.raises(outputs.OutputError, match=r"both"):
+        outputs.check({"--json": tmp_path / "a", "--csv": tmp_path / "a.part"}, force=True)
+    outputs.check({"OUT": path}, force=True)
 
 
 def test_printable():

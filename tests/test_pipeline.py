@@ -182,6 +182,15 @@ def test_fewer_faces(model: FaceKeypoints) -> None:
     assert model.face_detector.asked == [0.25, None]
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"max_faces": -1}, {"max_faces": 2.5}, {"max_faces": "3"}, {"min_score": "0.5"},
+              {"min_score": float("nan")}, {"min_score": -0.1}],
+)  # fmt: skip
+def test_limits_that_are_none(model: FaceKeypoints, wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        model(dotted(), **wrong)
+
+
 def test_detecting_alone(model: FaceKeypoints, tmp_path: Path) -> None:
     for boxes, scores in (model.detect(dotted()), model.detect(Image.fromarray(dotted()))):
         assert np.array_equal(boxes, BOXES[[1, 0]]) and scores.tolist() == pytest.approx([0.8, 0.9])

@@ -72,6 +72,14 @@ def test_csv(two_faces: Faces) -> None:
     assert float(row["score"]) == face["score"] and (row["width"], row["height"]) == ("640", "480")
 
 
+def test_no_cell_is_a_formula() -> None:
+    """Nor in spreadsheets that take full-width signs for the others."""
+    for sign in "=+-@＝＋－＠\t\r\n":
+        assert report.harmless(f"{sign}cmd()") == f"'{sign}cmd()"
+    for name in ("a=b.jpg", "'=a.jpg", "", "é.jpg"):
+        assert report.harmless(name) == name
+
+
 def test_what_follows_from_the_points() -> None:
     keypoints = np.zeros((1, 68, 2))
     keypoints[0, 17:] = measures.HEAD[:, :2] + 100

@@ -28,19 +28,12 @@ def crops(n: int, size: int = 64) -> np.ndarray:
     return np.random.default_rng(n).integers(0, 256, (n, size, size, 3), np.uint8)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
     """Small weights with graphs of both networks, and one that passes for the keypoint network's in int8."""
-    pytest.importorskip("onnxscript", reason="needs the extra fkp[export]")
-    folder = tmp_path_factory.mktemp("weights")
-    hub.save(folder, tiny.weights())
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "copied"))
     shutil.copy(folder / "onnx" / "keypoints.onnx", folder / "onnx" / "keypoints.int8.onnx")
     return folder
-
-
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "copied"))
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +114,9 @@ def test_processors_that_are_fast_in_int8(monkeypatch: pytest.MonkeyPatch) -> No
     "options, reason",
     [
         ({"backend": "tpu"}, "there is no backend 'tpu': choose one of onnxruntime, onnxruntime-int8, torch"),
+        ({"threads": 0}, "threads are 0, where a whole number from 1"),
+        ({"threads": 10**9}, "threads are 1000000000, where"),  # ran on torch, without a word
+        ({"threads": "2"}, "threads are '2', where"),
         ({"device": "tpu"}, "there is no device 'tpu': choose one of cpu, cuda, mps, auto"),
         ({"device": "cuda"}, "torch finds no device 'cuda' here"),
         ({"device": "cuda:1", "backend": "torch"}, "torch finds no device 'cuda:1' here"),

@@ -265,6 +265,13 @@ def test_a_long_pause_and_another_size_are_a_new_scene(model: PatchModel, tracke
     assert ids(results) == [[2]] and model.looks == [0, 2, 3]
 
 
+@pytest.mark.parametrize("limits", [{"max_faces": -1}, {"max_faces": 1.5}, {"min_score": 2}])
+def test_limits_that_are_none(model: PatchModel, limits: dict) -> None:
+    """-1 followed nobody, silently."""
+    with pytest.raises(ValueError, match=next(iter(limits))):
+        Tracker(model, **limits)  # type: ignore[arg-type]
+
+
 def test_max_faces_and_min_score(model: PatchModel) -> None:
     tracker = Tracker(model, max_faces=1, min_score=0.4, smoothing=False)  # type: ignore[arg-type]
     both = picture((50, 80, 1), (200, 80, 2))

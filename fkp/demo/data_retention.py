@@ -5,72 +5,66 @@ when an upload breaks off, nor what a session holds besides `gr.State`; where ma
 """
 
 import asyncio
-import ctypes
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Set
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from gradio.state_holder import StateHolder
 
-from fkp.demo import uploads
+from fkp.demo import heap, uploads
 
 KEPT_SECONDS = 3600
 """How long, at most, anything of a visitor stays on the server after it came or was last used."""
 SWEEP_SECONDS = 60
-"""How often what has stayed that long is looked for; sessions that hold no state go as soon as that."""
-UNFETCHED_SECONDS = 60
-"""How long the answer to a call waits to be fetched when its session is gone."""
+"""How often what has stayed that long is looked for. As soon as that go sessions that hold no state, and
+answers that nobody fetched before their session went."""
 
 log = logging.getLogger(__name__)
 
 
 def sweeping(folder: Path) -> Callable[[Any], AbstractAsyncContextManager[None]]:
     """A lifespan for the server's app: as long as it runs, whatever is old in a folder and in memory goes."""
-    return partial(_lifespan, folder)
 
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        app.state_holder.__class__ = Sessions
+        task = asyncio.create_task(_sweep(folder, app.state_holder))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
-@asynccontextmanager
-async def _lifespan(folder: Path, app: Any) -> AsyncIterator[None]:
-    app.state_holder.__class__ = Sessions
-    task = asyncio.create_task(_sweep(folder, app.state_holder))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    return lifespan
 
 
 async def _sweep(folder: Path, sessions: Any) -> None:
-    orphans: dict[str, float] = {}
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        # Each by itself: what fails in one must not keep the others.
-        for step in (partial(uploads.forget_old, folder, KEPT_SECONDS), give_memory_back):
-            with logged(step):
-                await asyncio.to_thread(step)
-        with logged(forget_sessions):
-            forget_sessions(sessions, KEPT_SECONDS, SWEEP_SECONDS)
-        with logged(forget_calls):
-            forget_calls(sessions, min(KEPT_SECONDS, UNFETCHED_SECONDS), orphans)
+        await asyncio.to_thread(tried, uploads.forget_old, folder, KEPT_SECONDS)
+        await asyncio.to_thread(tried, heap.give_back)
+        tried(sessions.forget_old, KEPT_SECONDS, SWEEP_SECONDS)
+        tried(sessions.forget_calls)
 
 
-@contextmanager
-def logged(what: Any) -> Iterator[None]:
-    """Errors are logged, and nothing ends."""
+def tried(step: Callable[..., Any], *arguments: Any) -> None:
+    """Do it by itself: what fails in one step is logged, and keeps no other from its turn."""
     try:
-        yield
+        step(*arguments)
     except Exception:
-        log.exception("%s failed, and will be tried again", what)
+        log.exception("%s%s failed, and will be tried again", step.__qualname__, arguments)
 
 
 class Sessions(StateHolder):
     """Gradio's sessions; those without state make room first: calls of the API push out no visitor."""
+
+    missing: Set[str] = frozenset()
+    """Sessions that were gone at the last sweep, while something was noted for them."""
 
     def update(self, session_id: str) -> None:
         with self.lock:
@@ -87,52 +81,27 @@ class Sessions(StateHolder):
             self.session_data.pop(session_id, None)
             self.time_last_used.pop(session_id, None)
 
+    def forget_old(self, seconds: float, stateless_seconds: float) -> None:
+        """Drop those unused for so many seconds; those without state, as of API calls, go sooner."""
+        now = time.time()
+        for name, last_used in list(self.time_last_used.items()):
+            session = self.session_data.get(name)
+            limit = seconds if session is not None and session.state_data else stateless_seconds
+            if now - last_used.timestamp() > limit:
+                tried(self.drop, name)
 
-def forget_sessions(sessions: Any, seconds: float, stateless_seconds: float) -> None:
-    """Drop the `Sessions` unused for so many seconds; those without state, as of API calls, go sooner."""
-    now = time.time()
-    for name, last_used in list(sessions.time_last_used.items()):
-        session = sessions.session_data.get(name)
-        limit = seconds if session is not None and session.state_data else stateless_seconds
-        if now - last_used.timestamp() > limit:
-            with logged(f"forgetting session {name}"):
-                sessions.drop(name)
+    def forget_calls(self) -> None:
+        """Drop what Gradio notes as long as it runs: answers that nobody fetched, names of deleted files.
 
-
-def forget_calls(sessions: Any, seconds: float, orphans: dict[str, float]) -> None:
-    """Drop what Gradio notes as long as it runs: answers that nobody fetched, names of files that are gone.
-
-    `orphans` remembers from call to call when a session was first missed. To be called in the event loop.
-    """
-    queue, now = sessions.blocks._queue, time.monotonic()
-    notes = (queue.pending_messages_per_session, queue.pending_event_ids_session)
-    at_work = {event.session_hash for event in queue.event_ids_to_events.values()}
-    missing = set().union(*notes) - at_work - set(sessions.session_data)
-    for name in orphans.keys() - missing:
-        del orphans[name]
-    for name in missing:
-        if now - orphans.setdefault(name, now) >= seconds:
-            del orphans[name]
+        An answer goes when its session is missing at two sweeps. To be called in the event loop.
+        """
+        queue = self.blocks._queue
+        notes = queue.pending_messages_per_session, queue.pending_event_ids_session
+        at_work = {event.session_hash for event in queue.event_ids_to_events.values()}
+        missing = set().union(*notes) - at_work - set(self.session_data)
+        for name in missing & self.missing:
             for each in notes:
                 each.pop(name, None)
-    for files in sessions.blocks.temp_file_sets:
-        files.difference_update([path for path in list(files) if not os.path.exists(path)])
-
-
-def keep_memory_together() -> bool:
-    """Let all threads take memory from two heaps instead of several a core; whether that could be asked for.
-
-    Each heap keeps what it once had for a large picture. To be called before there are threads.
-    """
-    return _glibc("mallopt", -8, 2)  # M_ARENA_MAX of its malloc.h
-
-
-def give_memory_back() -> bool:
-    """Return memory that is no longer in use to the system; whether any was."""
-    return _glibc("malloc_trim", 0)
-
-
-def _glibc(function: str, *arguments: int) -> bool:
-    with suppress(OSError, AttributeError):  # another C library
-        return getattr(ctypes.CDLL("libc.so.6"), function)(*arguments) == 1
-    return False
+        self.missing = missing - self.missing
+        for files in self.blocks.temp_file_sets:
+            files.difference_update([path for path in list(files) if not os.path.exists(path)])

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from fkp.demo import origins, uploads
 # files, Gradio's own development, recordings, links to a visitor's state, and a history of runs.
 _CLOSED = re.compile(r"(run|runs|api|dev|proxy=|custom_component|process_recording|deep_link)\b")
 _ADDRESS = re.compile(r"file[=/]\w+:/", re.IGNORECASE)
+_UPLOAD = re.compile(r"/gradio_api/upload/?$")
 _CALL = re.compile(r"call/(?:v2/)?(?P<name>[^/]*)")
 
 BUSY = "The server is busy: as many requests wait as it can bear. Please try again in a moment."
@@ -34,6 +36,11 @@ HEADER_SECONDS = 20.0
 BODY_SECONDS = 60.0
 BODY_RATE = 10_000
 """How long a request may take in all, longer by a second for so many bytes that have come."""
+BODIES_AT_ONCE = 300_000_000
+"""Bytes that requests other than uploads may bring along at the same time: they are in memory, some of it
+several times, and so are calls that wait in the queue."""
+BODY_KEPT = 5.0
+"""How many seconds they count after their request: so long they may wait."""
 CONNECTIONS = 1000
 """How many there may be at the same time; more are answered that the server is busy."""
 
@@ -141,6 +148,9 @@ class RequestGuard:
 
     def __init__(self, app: Any, rules: Rules) -> None:
         self.app, self.rules = app, rules
+        at_once = max(BODIES_AT_ONCE, rules.max_bytes)
+        self._disk = _Share(rules.room or (lambda: math.inf), 2 * uploads.LOOK_SECONDS, (507, uploads.FULL))
+        self._memory = _Share(lambda: at_once, BODY_KEPT, (503, BUSY))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -156,7 +166,17 @@ class RequestGuard:
         guarded_request = _GuardedRequest(self.app, self.rules, scope, receive, send)
         if _is_own_function(scope["path"]):
             guarded_request.most = self.rules.small_bytes
-        await guarded_request.go()
+        is_upload = bool(_UPLOAD.search(scope["path"]))
+        length = headers.get("content-length", "" if "transfer-encoding" in headers else "0")
+        announced = int(length) if length.isdecimal() else self.rules.small_bytes + 1
+        if announced <= (0 if is_upload else self.rules.small_bytes):
+            return await guarded_request.go()
+        share = self._disk if is_upload else self._memory
+        if share.held() + announced > share.most():
+            return await _say(send, *share.full)
+        with share.taken() as guarded_request.has_room:
+            guarded_request.full = share.full
+            await guarded_request.go()
 
     def _refusal(self, scope: Any, headers: dict[str, str]) -> tuple[int, str] | None:
         foreign = origins.refusal(headers, self.rules.hosts, self.rules.at_home)
@@ -175,9 +195,40 @@ class RequestGuard:
         # Gradio would put files that come with a call of its page's own functions on the disk.
         if (length.isdecimal() and int(length) > most) or (small and kind.lower().startswith("multipart/")):
             return 413, _too_large(most)
-        if api and route.startswith("upload") and self.rules.room is not None and self.rules.room() <= 0:
-            return 507, uploads.FULL
         return None
+
+
+class _Share:
+    """Bytes that have come, of all requests of a kind, until `seconds` after their end: so long uploads may
+    not have been seen on the disk, and calls may wait in the queue. `most` says how many there may be.
+
+    Only what came counts, for what was announced may take its time; so nobody can keep others out by it.
+    """
+
+    def __init__(self, most: Callable[[], float], seconds: float, full: tuple[int, str]) -> None:
+        self.most, self.seconds, self.full = most, seconds, full
+        self._bytes: dict[object, int] = {}
+
+    def held(self) -> int:
+        return sum(self._bytes.values())
+
+    @contextmanager
+    def taken(self) -> Iterator[Callable[[int], bool]]:
+        """What a request calls with the bytes of each of its parts: whether there is room for them."""
+        request = object()
+        self._bytes[request] = 0
+
+        def came(count: int) -> bool:
+            self._bytes[request] += count
+            fits = self.held() <= self.most()
+            if not fits:
+                self._bytes[request] = 0  # it is given up
+            return fits
+
+        try:
+            yield came
+        finally:
+            asyncio.get_running_loop().call_later(self.seconds, self._bytes.pop, request)
 
 
 class _GuardedRequest:
@@ -192,14 +243,16 @@ class _GuardedRequest:
         self.began = asyncio.get_running_loop().time()
         self.status = 0
         self.replaced = self.failed = self.ended = False
+        self.has_room: Callable[[int], bool] = lambda count: True
+        self.full = self.refusal = (0, "")
 
     async def go(self) -> None:
         try:
             receive = await self._small() if _is_own_function(self.scope["path"]) else self.receive
             await self.app(self.scope, receive, self.send)
-        except _TooLarge:
+        except _Refused:
             if not self.status:
-                await _say(self._send, 413, _too_large(self.most))
+                await _say(self._send, *self.refusal)
         except TimeoutError:
             if not self.status and not self.came_whole:
                 await _say(self._send, 408, TOO_SLOW)
@@ -223,9 +276,14 @@ class _GuardedRequest:
         async with asyncio.timeout_at(ends):
             message = await self._receive()
         self.came_whole = not message.get("more_body", False)
-        self.bytes += len(message.get("body", b""))
+        count = len(message.get("body", b""))
+        self.bytes += count
         if self.bytes > self.most:
-            raise _TooLarge
+            self.refusal = 413, _too_large(self.most)
+        elif not self.has_room(count):
+            self.refusal = self.full
+        if self.refusal[0]:
+            raise _Refused
         return message
 
     async def _small(self) -> Callable[[], Awaitable[Any]]:
@@ -248,9 +306,9 @@ class _GuardedRequest:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message = {**message, "headers": [*message.get("headers", ()), *self.rules.headers()]}
-            if self.bytes > self.most:
+            if self.refusal[0]:
                 self.replaced = True
-                return await _say(self._send, 413, _too_large(self.most))
+                return await _say(self._send, *self.refusal)
             if self.status == 503:
                 self.replaced = True
                 return await _say(self._send, 503, BUSY)
@@ -289,7 +347,7 @@ def _misfit(error: Exception) -> str | None:
     return None
 
 
-class _TooLarge(Exception):
+class _Refused(Exception):
     """More has come than is taken."""
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-DETECTORS = ("fkp", "yunet", "whole")
-"""What may find the faces: `pipeline.DETECTORS`."""
+from fkp.detectors import DETECTORS
 
 
 class SettingsError(ValueError):

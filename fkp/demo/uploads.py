@@ -87,11 +87,15 @@ def new_file(folder: Path, name: str, key: str | None = None) -> Path:
 FULL = "There is no room for more files here at the moment. Please try again in a few minutes."
 
 
+LOOK_SECONDS = 0.5
+"""How often, at most, the folder is looked through to see how full it is."""
+
+
 def room(folder: Path, quota: int) -> int:
-    """Bytes that may still come; the folder is looked through twice a second at most."""
+    """Bytes that may still come."""
     now = time.monotonic()
     at, held = _full_at.get(folder, (-1.0, 0))
-    if now - at > 0.5:
+    if now - at > LOOK_SECONDS:
         held = 0
         seen = set()
         for parent, _, names in os.walk(folder):

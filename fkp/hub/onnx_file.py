@@ -9,18 +9,18 @@ no part of a plain installation.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-MAX_BYTES = 64_000_000
-"""The largest file that is read; those of fkp have one or two million."""
-
-_DTYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8"}
-_TYPED = {4: ("<f4", "I"), 5: ("<i4", "V"), 7: ("<i8", "V"), 10: ("<f8", "Q")}
+# Type of a tensor by its number, and the one field besides the raw bytes that may hold such numbers.
+_DTYPES = {
+    1: ("<f4", 4), 2: ("u1", 5), 3: ("i1", 5), 6: ("<i4", 5), 7: ("<i8", 7), 9: ("?", 5), 10: ("<f2", None),
+    11: ("<f8", 10),
+}  # fmt: skip
+_RAW, _TYPED = 9, {4, 5, 7, 10, 11}
 
 Symbols = frozenset[Any]
 """All that a value may stand for: graphs agree where what they say of a value has one in common."""
@@ -32,7 +32,8 @@ class OnnxError(ValueError):
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph in a form to be compared: `inputs` and `outputs` by name, `nodes` in order.
+    """A graph in a form to be compared: `inputs` and `outputs` by name, `nodes` in order, `opsets` that say
+    what its operators mean.
 
     A node is its operator, its attributes and inputs; an input is ("input", name), ("node", number, output)
     or ("value", the place of its symbols in `values`).
@@ -42,11 +43,12 @@ class Graph:
     outputs: tuple[Any, ...]
     nodes: tuple[Any, ...]
     values: tuple[Symbols, ...]
+    opsets: tuple[Any, ...]
 
     def agrees_with(self, other: Graph) -> bool:
         """Whether both compute the same, each with its own weights and constants."""
-        same = (self.inputs, self.outputs, self.nodes) == (other.inputs, other.outputs, other.nodes)
-        return same and all(bool(a & b) for a, b in zip(self.values, other.values, strict=True))
+        mine, its = ((each.inputs, each.outputs, each.nodes, each.opsets) for each in (self, other))
+        return mine == its and all(bool(a & b) for a, b in zip(self.values, other.values, strict=True))
 
 
 def refuse_external_data(content: bytes) -> None:
@@ -63,16 +65,16 @@ def read(content: bytes, symbols: Callable[[str, np.ndarray], Symbols]) -> Graph
     Raises OnnxError for what is no ONNX file, and for what fkp's graphs never have: external data, graphs
     within graphs, functions, sparse tensors.
     """
-    if len(content) > MAX_BYTES:
-        raise OnnxError(f"has {len(content) / 1e6:.0f} MB, more than the {MAX_BYTES / 1e6:.0f} that are read")
     model = _message(memoryview(content))
-    if len(model.get(7, [])) != 1:
+    graphs = _parts(model, 7)
+    if len(graphs) != 1:
         raise OnnxError("is no ONNX file")
     if model.get(25) or model.get(20):
         raise OnnxError("has functions of its own, which are not run")
-    graph = _message(model[7][0])
+    graph = _message(graphs[0])
     if graph.get(15):
         raise OnnxError("has sparse tensors, which are not run")
+    opsets = [_message(each) for each in _parts(model, 8)]
     values: list[Symbols] = []
 
     def value(tensor: memoryview) -> tuple[str, tuple[str, int]]:
@@ -82,10 +84,11 @@ def read(content: bytes, symbols: Callable[[str, np.ndarray], Symbols]) -> Graph
 
     known: dict[str, Any] = {"": ("none",)}
     # In the order of their use, for a file may store them in any.
-    stored = {_tensor_name(tensor): tensor for tensor in graph.get(5, [])}
-    inputs = tuple(
-        _text(_message(each), 1) for each in graph.get(11, []) if _text(_message(each), 1) not in stored
-    )
+    stored = {_text(_message(tensor), 8): tensor for tensor in _parts(graph, 5)}
+    if len(stored) < len(_parts(graph, 5)):
+        raise OnnxError("gives two tensors one name")
+    names = [_text(_message(each), 1) for each in _parts(graph, 11)]
+    inputs = tuple(name for name in names if name not in stored)
     known |= {name: ("input", name) for name in inputs}
 
     def use(name: str) -> Any:
@@ -96,19 +99,22 @@ def read(content: bytes, symbols: Callable[[str, np.ndarray], Symbols]) -> Graph
         return known[name]
 
     nodes = []
-    for number, raw in enumerate(graph.get(1, [])):
+    for number, raw in enumerate(_parts(graph, 1)):
         node = _message(raw)
         operator = (_text(node, 7), _text(node, 4))
-        attributes = sorted(_attribute(each, value) for each in node.get(5, []))
-        nodes.append(
-            (operator, tuple(attributes), tuple(use(bytes(name).decode()) for name in node.get(1, [])))
-        )
-        for i, name in enumerate(node.get(2, [])):
-            known[bytes(name).decode()] = ("node", number, i)
+        attributes = sorted((_attribute(each, value) for each in _parts(node, 5)), key=lambda each: each[0])
+        nodes.append((operator, tuple(attributes), tuple(use(_decoded(name)) for name in _parts(node, 1))))
+        for i, name in enumerate(map(_decoded, _parts(node, 2))):
+            # Else what comes before might be meant where it is used, or what comes after.
+            if name and (name in known or name in stored):
+                raise OnnxError(f"gives two values the name {name!r}")
+            known[name] = ("node", number, i) if name else known[name]
     for tensor in stored.values():
         _tensor(tensor)  # also of those that nothing uses
-    outputs = tuple((_text(_message(each), 1), use(_text(_message(each), 1))) for each in graph.get(12, []))
-    return Graph(inputs, outputs, tuple(nodes), tuple(values))
+    names = [_text(_message(each), 1) for each in _parts(graph, 12)]
+    outputs = tuple((name, use(name)) for name in names)
+    versions = tuple(sorted((_text(each, 1), str(each.get(2))) for each in opsets))
+    return Graph(inputs, outputs, tuple(nodes), tuple(values), versions)
 
 
 def _attribute(raw: memoryview, value: Callable[[memoryview], Any]) -> tuple[str, Any]:
@@ -118,8 +124,10 @@ def _attribute(raw: memoryview, value: Callable[[memoryview], Any]) -> tuple[str
         raise OnnxError(f"has an attribute {name!r} of a kind that is not run, as a graph within the graph")
     if attribute.get(21):
         raise OnnxError(f"has an attribute {name!r} of a function")
-    if attribute.get(5):
-        return name, value(attribute[5][0])[1]
+    if tensors := _parts(attribute, 5):
+        if len(tensors) > 1:  # what reads the file would take the two for one
+            raise OnnxError(f"has two tensors for the attribute {name!r}")
+        return name, value(tensors[0])[1]
     plain = {k: tuple(bytes(v) if isinstance(v, memoryview) else v for v in attribute[k])
              for k in sorted(attribute) if k not in (1, 13, 20)}  # fmt: skip
     return name, tuple(plain.items())
@@ -196,15 +204,24 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise OnnxError("is no ONNX file")
 
 
+def _parts(message: dict[int, list[Any]], number: int) -> list[memoryview]:
+    """The fields of a number, which are to be bytes."""
+    values = message.get(number, [])
+    if any(isinstance(value, int) for value in values):
+        raise OnnxError("is no ONNX file, or a damaged one")
+    return values
+
+
+def _decoded(text: memoryview) -> str:
+    try:
+        return bytes(text).decode()
+    except UnicodeDecodeError:
+        raise OnnxError("is no ONNX file, or a damaged one") from None
+
+
 def _text(message: dict[int, list[Any]], number: int) -> str:
-    values = message.get(number, [b""])
-    if not isinstance(values[-1], (bytes, memoryview)):
-        raise OnnxError("is no ONNX file")
-    return bytes(values[-1]).decode(errors="replace")
-
-
-def _tensor_name(raw: memoryview) -> str:
-    return _text(_message(raw), 8)
+    values = _parts(message, number)
+    return _decoded(values[-1]) if values else ""
 
 
 def _tensor(raw: memoryview) -> tuple[str, np.ndarray]:
@@ -213,32 +230,34 @@ def _tensor(raw: memoryview) -> tuple[str, np.ndarray]:
     name = _text(tensor, 8)
     if tensor.get(13) or tensor.get(14, [0])[-1]:
         raise OnnxError(f"takes {name!r} from another file, which is never read")
-    dtype = _DTYPES.get(tensor.get(2, [0])[-1])
-    shape = tuple(_numbers(tensor.get(1, []), "<i8", "V").tolist())
+    dtype, typed = _DTYPES.get(tensor.get(2, [0])[-1], (None, None))
+    shape = tuple(_integers(tensor.get(1, [])).tolist())
     if dtype is None or tensor.get(6) or any(side < 0 for side in shape):
         raise OnnxError(f"has {name!r} of a type that is not run")
-    if tensor.get(9):
-        array = np.frombuffer(b"".join(bytes(part) for part in tensor[9]), dtype)
-    else:
-        given = next((number for number in _TYPED if tensor.get(number)), None)
-        array = np.empty(0, dtype) if given is None else _numbers(tensor[given], *_TYPED[given]).astype(dtype)
+    given = tensor.keys() & ({_RAW} | _TYPED)
+    if len(given) > 1 or not given <= {_RAW, typed}:
+        raise OnnxError(f"has numbers for {name!r} of which one cannot tell which count")
     try:
+        if typed in given and typed in (5, 7):
+            array = _integers(tensor[typed]).astype(dtype)
+        else:
+            # Of raw bytes the last ones count, of numbers all.
+            parts = _parts(tensor, typed) if typed in given else _parts(tensor, _RAW)[-1:]
+            array = np.frombuffer(b"".join(parts), dtype)
         return name, array.reshape(shape)
-    except ValueError:
-        raise OnnxError(f"has {name!r} with {array.size} numbers for the shape {shape}") from None
+    except (ValueError, TypeError):
+        raise OnnxError(f"has {name!r} with numbers that do not fill the shape {shape}") from None
 
 
-def _numbers(values: list[Any], dtype: str, kind: str) -> np.ndarray:
-    """Repeated numbers, packed or not."""
+def _integers(values: list[Any]) -> np.ndarray:
+    """Repeated integers (n,) int64, packed or not."""
     numbers: list[int] = []
     for value in values:
         if isinstance(value, int):
             numbers.append(value)
-        elif kind != "V":
-            return np.frombuffer(b"".join(bytes(part) for part in values), dtype)
-        else:
-            at = 0
-            while at < len(value):
-                number, at = _varint(value, at)
-                numbers.append(number)
-    return np.array([struct.unpack("<q", struct.pack("<Q", number))[0] for number in numbers], "<i8")
+            continue
+        at = 0
+        while at < len(value):
+            number, at = _varint(value, at)
+            numbers.append(number)
+    return np.array(numbers, np.uint64).view(np.int64)

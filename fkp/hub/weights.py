@@ -15,11 +15,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 import stat
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -146,17 +147,20 @@ class Weights:
         Raises WeightsError where tensor and config do not fit each other, runtime.BackendError without torch.
         """
         try:
-            import torch  # noqa: F401
+            import torch
         except ImportError:
             raise runtime.BackendError("torch is not installed: run 'pip install \"fkp[torch]\"'") from None
         from fkp.networks import face_net, keypoint_net, state
 
         try:
-            module: Any
             if network == "detector":
-                module, tensors = face_net.DetectorNetwork(self.detector), self.detector_tensors
+                build: Any = partial(face_net.DetectorNetwork, self.detector)
+                tensors = self.detector_tensors
             else:
-                module, tensors = keypoint_net.build(self.keypoints), self.keypoint_tensors
+                build, tensors = partial(keypoint_net.build, self.keypoints), self.keypoint_tensors
+            with torch.device("meta"):  # shapes only: a config may ask for more memory than there is
+                state.check(build(), tensors)
+            module = build()
             state.load(module, tensors)
         except (state.StateError, ValueError, RuntimeError) as error:
             where = self.folder / WEIGHTS if self.folder else "the weights"
@@ -218,8 +222,10 @@ def save(
         "dtype": "float16",
         "onnx": _write_graphs(folder, weights, graphs),
     }
-    for name, values in ((CONFIG, config), (METRICS, metrics)):
-        (folder / name).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with _as_fkp_writes_them():
+        for name, values in ((CONFIG, config), (METRICS, metrics)):
+            text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+            (folder / name).write_text(text, encoding="utf-8")
     for name in _PICTURES:
         _write_or_remove(folder / name, (pictures or {}).get(name))
     parameters = {
@@ -227,13 +233,20 @@ def save(
         model_card.NETWORKS["faces"]: _count(weights.detector_tensors),
     }
     sizes = {name: size for name, size in files(folder).items() if name == WEIGHTS or name in _GRAPHS}
+    with _as_fkp_writes_them():
+        held = model_card.Weights(config, metrics, parameters, sizes)
+        (folder / CARD).write_text(model_card.text(held, repo_id, files(folder)), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _as_fkp_writes_them() -> Iterator[None]:
+    """Metrics of somebody else may hold anything that JSON can, at any depth: errors of theirs are told."""
     try:
-        text = model_card.text(model_card.Weights(config, metrics, parameters, sizes), repo_id, files(folder))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{METRICS} of these weights is not of the form that fkp writes ({error!r})"
         ) from error
-    (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def _with_sorted_header(content: bytes) -> bytes:
@@ -324,6 +337,8 @@ def _make_graphs(folder: Path, weights: Weights, network: str) -> None:
 def _digest_of(graph: Path) -> str | None:
     """The digest of the weights that a graph was made from, as it says itself; None if it is no graph."""
     # Its last entries are the metadata, each a key and a value of 64 letters: no parser is needed to find it.
+    if graph.stat().st_size > runtime.MOST_BYTES:
+        return None
     found = re.findall(rb"weights_sha256\x12\x40([0-9a-f]{64})", graph.read_bytes())
     return found[-1].decode() if found else None
 
@@ -351,7 +366,9 @@ def load(folder: str | Path) -> Weights:
             raise WeightsError(f"{folder / WEIGHTS}: tensor {name} belongs to neither network")
         of[network][rest] = tensor
     metrics = _read_json(folder / METRICS) if (folder / METRICS).exists() else {}
-    if (trained := metadata.get("training_sha256")) and (told := training_hash(metrics)) and trained != told:
+    with _as_fkp_writes_them():
+        told = training_hash(metrics)
+    if (trained := metadata.get("training_sha256")) and told and trained != told:
         raise WeightsError(
             f"{folder / METRICS} tells of another training than that of {WEIGHTS}: get both files anew"
         )
@@ -482,17 +499,20 @@ def find(
         from fkp.hub import download
 
         download.check(hub_options)
-    if source is None or (str(source) and Path(source).is_dir()):
+    if source is not None and not isinstance(source, str | Path):
+        raise WeightsError(f"weights are named by a folder or a Hub id, not by {type(source).__name__}")
+    if source is None or (str(source) and os.path.isdir(source)):
         if revision is not None:
             what = source or "the bundled weights"
             raise WeightsError(f"revision {revision!r} goes with a Hub id, not with {what}")
         return BUNDLED if source is None else Path(source)
-    if Path(source).is_file():
+    if os.path.isfile(source):
         raise WeightsError(f"{source} is a file: name the folder that holds {CONFIG} and {WEIGHTS}")
     from fkp.hub import download  # huggingface_hub takes half a second to import
 
     if isinstance(source, Path) or not download.is_id(source):
-        raise WeightsError(f"{str(source)!r} is neither a folder here nor a Hub id of the form OWNER/NAME")
+        name = str(source) if len(str(source)) <= 200 else f"{str(source)[:200]}…"
+        raise WeightsError(f"{name!r} is neither a folder here nor a Hub id of the form OWNER/NAME")
     return download.snapshot(
         source, revision, (CONFIG, WEIGHTS), (METRICS, *_GRAPHS), is_complete=_is_complete, lacking=_lacking,
         absent="is neither a folder here nor in the local cache", **hub_options,

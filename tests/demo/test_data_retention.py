@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from fkp.demo import data_retention, uploads
+from fkp.demo import data_retention, heap, uploads
 
 
 @pytest.fixture
@@ -78,21 +78,21 @@ def age(holder, seconds):
 
 def test_young_sessions_stay(sessions):
     holder, _ = sessions
-    data_retention.forget_sessions(holder, 3600, 60)
+    holder.forget_old(3600, 60)
     assert set(holder.session_data) == {"visitor", "caller"}
 
 
 def test_sessions_without_state_go_early(sessions):
     holder, deleted = sessions
     age(holder, 100)
-    data_retention.forget_sessions(holder, 3600, 60)
+    holder.forget_old(3600, 60)
     assert set(holder.session_data) == set(holder.time_last_used) == {"visitor"} and deleted == []
 
 
 def test_old_sessions_go_and_what_they_hold_is_disposed_of(sessions):
     holder, deleted = sessions
     age(holder, 4000)
-    data_retention.forget_sessions(holder, 3600, 60)
+    holder.forget_old(3600, 60)
     assert not holder.session_data and not holder.time_last_used and deleted == ["photos"]
 
 
@@ -106,12 +106,11 @@ def test_notes_of_calls_go_with_their_sessions(sessions, tmp_path):
         queue.pending_messages_per_session[name] = name
         queue.pending_event_ids_session[name] = set()
     queue.event_ids_to_events["1"] = SimpleNamespace(session_hash="waits")
-    orphans = {"visitor": 0.0}  # was missing for a while
-    data_retention.forget_calls(holder, 60, orphans)
-    assert orphans.keys() == {"over"} and "over" in queue.pending_messages_per_session
-    orphans["over"] -= 61
-    data_retention.forget_calls(holder, 60, orphans)
-    assert orphans == {}
+    holder.missing = {"visitor"}  # but is there again
+    holder.forget_calls()
+    assert holder.missing == {"over"} and "over" in queue.pending_messages_per_session
+    holder.forget_calls()
+    assert holder.missing == set()
     assert set(queue.pending_messages_per_session) == {"visitor", "waits"}
     assert set(queue.pending_event_ids_session) == {"visitor", "waits"}
     assert page.upload_file_set == {str(tmp_path / "kept.png")}
@@ -156,8 +155,8 @@ def test_sweeping_goes_on_after_anything_that_fails(folder, sessions, monkeypatc
         raise IsADirectoryError("a folder")
 
     monkeypatch.setattr(data_retention.Sessions, "delete_state", delete_state)
-    monkeypatch.setattr(data_retention, "give_memory_back", refuse)
-    monkeypatch.setattr(data_retention, "forget_calls", refuse)
+    monkeypatch.setattr(heap, "give_back", refuse)
+    monkeypatch.setattr(data_retention.Sessions, "forget_calls", refuse)
 
     asyncio.run(until_swept(folder, holder))
     assert list(folder.iterdir()) == [] and not holder.session_data and deleted == ["photos"]
@@ -186,13 +185,13 @@ def test_where_all_hold_state_the_longest_away_goes_with_what_it_holds(sessions)
 def test_memory_that_is_no_longer_in_use_goes_back_to_the_system() -> None:
     code = """
 import ctypes
-from fkp.demo import data_retention
+from fkp.demo import heap
 
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1])
 
-assert data_retention.keep_memory_together()
+assert heap.keep_together()
 malloc, free = ctypes.CDLL("libc.so.6").malloc, ctypes.CDLL("libc.so.6").free
 malloc.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 before = resident()
@@ -203,7 +202,7 @@ full = resident()
 for block in blocks[:-1]:  # what is left at the end keeps the rest from going by itself
     free(block)
 kept = resident()
-assert data_retention.give_memory_back()
+assert heap.give_back()
 after = resident()
 assert full - before > 20_000 and kept - before > 0.9 * (full - before), (before, full, kept)
 assert after - before < 0.2 * (full - before), (before, full, kept, after)

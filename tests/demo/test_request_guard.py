@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fkp.demo import request_guard
+from fkp.demo import request_guard, uploads
 
 RULES = request_guard.Rules({"detect", "annotate"}, max_bytes=1000)
 PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -44,9 +44,8 @@ def visit(app, path="/", headers=(), body=(b"",), kind="http", rules=RULES):
         sent.append(message)
 
     raw = [(name.encode(), value.encode()) for name, value in dict(headers).items()]
-    asyncio.run(
-        request_guard.RequestGuard(app, rules)({"type": kind, "path": path, "headers": raw}, receive, send)
-    )
+    scope = {"type": kind, "method": "POST", "path": path, "headers": raw}
+    asyncio.run(request_guard.RequestGuard(app, rules)(scope, receive, send))
     if kind == "websocket":
         return sent[0]["type"]
     assert [message["type"] for message in sent].count("http.response.start") == 1
@@ -159,7 +158,7 @@ def test_a_body_that_comes_too_slowly_is_told(monkeypatch):
         async def send(message):
             sent.append(message)
 
-        scope = {"type": "http", "path": "/gradio_api/upload", "headers": []}
+        scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": []}
         await request_guard.RequestGuard(answering(), RULES)(scope, receive, send)
         return sent
 
@@ -167,11 +166,71 @@ def test_a_body_that_comes_too_slowly_is_told(monkeypatch):
 
 
 def test_uploads_end_where_the_disk_is_full():
-    left = [1000, 0]
-    rules = request_guard.Rules(set(), max_bytes=1000, room=lambda: left.pop(0))
-    assert visit(answering(), "/gradio_api/upload", rules=rules)[0] == 200
-    assert sentence(answering(), "/gradio_api/upload", rules=rules)[0] == 507
+    left = [1000]
+    rules = request_guard.Rules(set(), max_bytes=1000, room=lambda: left[0])
+    some = {"content-length": "5"}
+    assert visit(answering(), "/gradio_api/upload", some, rules=rules)[0] == 200
+    left[0] = 0
+    assert sentence(answering(), "/gradio_api/upload", some, rules=rules)[0] == 507
     assert visit(answering(), "/", rules=rules)[0] == 200
+
+
+def test_uploads_at_once_share_the_room_that_is_left(monkeypatch):
+    """Eight that began together wrote eight times what the disk was to hold."""
+    monkeypatch.setattr(uploads, "LOOK_SECONDS", 0.02)
+    assert at_once("/gradio_api/upload") == ([200, 200, 200, 507, 507], 507, 200)
+
+
+def test_calls_at_once_share_the_memory_there_is(monkeypatch):
+    """Forty with a picture of 65 MB each within them took four gigabytes."""
+    monkeypatch.setattr(request_guard, "BODIES_AT_ONCE", 1000)
+    monkeypatch.setattr(request_guard, "BODY_KEPT", 0.04)
+    assert at_once("/gradio_api/call/detect") == ([200, 200, 200, 503, 503], 503, 200)
+
+
+def at_once(path):
+    """Statuses of requests that come together, of one right after them, and of one later.
+
+    There is room for 1000 bytes: they bring 400, 400, 400, 300 that are not announced, 150; 400; 400. One
+    that was announced before all of them, and never came, keeps nobody out.
+    """
+    rules = request_guard.Rules({"detect"}, max_bytes=1000, small_bytes=10, room=lambda: 1000)
+
+    async def several():
+        gate = asyncio.Event()
+        guard = request_guard.RequestGuard(answering(), rules)
+
+        async def begin(length: int, chunked: bool = False, comes: bool = True) -> int:
+            sent, parts = [], [bytes(length // 2)] * 2
+
+            async def receive():
+                part = parts.pop()
+                if not parts:
+                    await (gate if comes else asyncio.Event()).wait()
+                return {"type": "http.request", "body": part if comes else b"", "more_body": bool(parts)}
+
+            async def send(message):
+                sent.append(message)
+
+            known = [(b"content-length", str(length).encode())]
+            headers = [(b"transfer-encoding", b"chunked")] if chunked else known
+            scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+            await guard(scope, receive, send)
+            return sent[0]["status"]
+
+        slow = asyncio.create_task(begin(1000, comes=False))
+        await asyncio.sleep(0)
+        begun = [asyncio.create_task(begin(*how)) for how in ((400,), (400,), (400,), (300, True), (150,))]
+        await asyncio.sleep(0.01)
+        gate.set()
+        statuses = await asyncio.gather(*begun)
+        soon = await begin(400)
+        await asyncio.sleep(0.05)
+        later = await begin(400)
+        slow.cancel()
+        return sorted(statuses), soon, later
+
+    return asyncio.run(several())
 
 
 def test_every_answer_says_what_browsers_may_do():

@@ -6,7 +6,6 @@ from dataclasses import fields
 
 import pytest
 
-from fkp import pipeline
 from fkp.demo import settings
 from fkp.demo.settings import Settings, SettingsError, from_environment
 
@@ -116,7 +115,3 @@ def test_help_has_a_line_for_each():
         in_bytes = ("mcp", "max_file_size", "max_clip_size", "max_disk")
         if isinstance(each.default, int) and each.name not in in_bytes:
             assert text.endswith(f"({each.default})")
-
-
-def test_the_detectors_are_those_that_there_are():
-    assert settings.DETECTORS == pipeline.DETECTORS

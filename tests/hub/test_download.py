@@ -84,8 +84,10 @@ def test_without_a_network_the_cache_serves_with_a_warning(
 @pytest.mark.parametrize("kind", ["closed", "silent", "trickling"])
 def test_what_is_not_cached_fails_soon_without_a_network(client: Client, cache: Path, kind: str) -> None:
     """A refused connection, a socket that accepts and never answers, one that answers letter by letter."""
+    client("usual, download.PATIENCE = download.PATIENCE, 0.7")
     with {"closed": closed_port, "silent": silent_port, "trickling": trickling_port}[kind]() as nowhere:
         (said,) = find(client, cache, endpoint=nowhere)
+    client("download.PATIENCE = usual")
     assert NAME in said and "nor in the local cache" in said and "the Hub cannot be reached" in said
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -154,15 +157,82 @@ def another_constant(graph) -> None:
     node.attribute[0].ints[0] += 1
 
 
+def numbers_twice(graph) -> None:
+    """Of one kind for who looks, of another for who runs it."""
+    tensor = next(t for t in graph.initializer if t.data_type == TensorProto.INT64)
+    array = numpy_helper.to_array(tensor)
+    tensor.ClearField("raw_data")
+    tensor.float_data.extend(array.ravel().tolist())
+    tensor.int64_data.extend((array.ravel() + 1).tolist())
+
+
+def a_name_twice(graph) -> None:
+    tensor = graph.initializer.add()
+    tensor.CopyFrom(graph.initializer[0])
+
+
 @pytest.mark.parametrize(
     "change",
-    [fifty_pixels, by_the_mean, not_a_number, endless_loop, wrong_shape, another_weight, another_constant],
-)
+    [
+        fifty_pixels, by_the_mean, not_a_number, endless_loop, wrong_shape, another_weight, another_constant,
+        numbers_twice, a_name_twice,
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("first", [lambda folder: None, halved], ids=["same weights", "other weights"])
 def test_a_graph_that_computes_anything_else_is_refused(folder: Path, change, first) -> None:
     first(folder)
     changed(folder, change)
     assert KEYPOINTS in refused(folder)
+
+
+def test_operators_of_another_version_are_refused(folder: Path) -> None:
+    """They may mean something else."""
+    model = onnx.load(folder / KEYPOINTS)
+    model.opset_import[0].version -= 1
+    (folder / KEYPOINTS).write_bytes(model.SerializeToString())
+    assert KEYPOINTS in refused(folder)
+
+
+def test_a_tensor_given_twice_in_an_attribute_is_refused() -> None:
+    """Protobuf takes both for one, of which the last number counts; the library would not write it so."""
+    tensor = numpy_helper.from_array(np.float32([1]))
+    node = helper.make_node("Constant", [], ["out"], value=tensor)
+    (attribute,) = node.attribute
+    other = onnx.AttributeProto(t=numpy_helper.from_array(np.float32([2])))
+    graph = helper.make_graph([], "g", [], [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1])])
+
+    def field(number: int, content: bytes) -> bytes:
+        assert len(content) < 128
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    def model(*attributes: bytes) -> bytes:
+        del node.attribute[:]
+        raw = node.SerializeToString() + field(5, b"".join(attributes))
+        return field(7, field(1, raw) + graph.SerializeToString())
+
+    mine, its = attribute.SerializeToString(), other.SerializeToString()
+    assert len(onnx_file.read(model(mine), lambda name, array: frozenset()).values) == 1
+    with pytest.raises(onnx_file.OnnxError, match="two tensors"):
+        onnx_file.read(model(mine, its), lambda name, array: frozenset())
+
+
+def test_a_file_of_any_size_is_not_read_whole(folder: Path) -> None:
+    with (folder / KEYPOINTS).open("r+b") as file:
+        file.truncate(2**40)  # which no memory holds
+    assert KEYPOINTS in refused(folder)
+
+
+def test_no_byte_of_a_graph_makes_more_than_a_sentence(folder: Path) -> None:
+    content, generator = (folder / KEYPOINTS).read_bytes(), np.random.default_rng(0)
+    for blob in (b"\x38\x01", b"\x3a\x02\x08\x01", b"\x3a\x02\x28\x01", b"\x3a\x06\x0a\x04\x08\x80\x80\x01"):
+        with pytest.raises(onnx_file.OnnxError):
+            onnx_file.read(blob, lambda name, array: frozenset())
+    for _ in range(100):
+        damaged = bytearray(content)
+        for at in generator.integers(0, 30_000, 3):
+            damaged[at] = generator.integers(256)
+        with contextlib.suppress(onnx_file.OnnxError):
+            onnx_file.read(bytes(damaged), lambda name, array: frozenset())
 
 
 def test_the_detectors_graph_is_looked_at_too(folder: Path) -> None:
@@ -219,6 +289,34 @@ def test_the_usual_configs_are_within() -> None:
     KeypointConfig(), DetectorConfig(), weights.load(weights.BUNDLED)
 
 
+def test_no_field_of_a_config_was_forgotten() -> None:
+    """None takes numbers without end, or what is none."""
+    held = weights.load(weights.BUNDLED)
+    for config in (held.keypoints, held.detector):
+        for field in fields(config):
+            value = getattr(config, field.name)
+            for wrong in (float("nan"), float("inf"), -1e15, 1e15):
+                many = (
+                    [(name, wrong, wrong) for name, *_ in value]
+                    if field.name == "activation_ranges"
+                    else None
+                )
+                changed = many or ((wrong,) * len(value) if isinstance(value, tuple) else wrong)
+                with pytest.raises(ValueError, match=field.name):
+                    replace(config, **{field.name: changed})
+
+
+def test_weights_that_do_not_fit_their_config_are_told_before_memory_is_taken(folder: Path) -> None:
+    """Within every range, and 17 GB."""
+    config = json.loads((folder / weights.CONFIG).read_text())
+    config["keypoints"] |= {"widths": [1024] * 8, "depths": [32] * 7, "top_down_width": 1024}
+    (folder / weights.CONFIG).write_text(json.dumps(config))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsError, match="does not fit"):
+        weights.load(folder).module("keypoints")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kB
+
+
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])
 def test_files_that_are_none(folder: Path, name: str) -> None:
     for content in ("[" * 100_000, "5", '{"format": ', " " * 20_000_001):
@@ -263,6 +361,23 @@ def test_what_figures_say_is_text() -> None:
     assert "<img src=x" not in about.text(metrics, [evil], None)
     figures["n"] = 5  # type: ignore[assignment]
     assert "<img src=x" not in about.text(metrics, [evil], None)
+
+
+@pytest.mark.parametrize(
+    "wrong", ['{"x": ' + "[" * 900 + "]" * 900 + "}", '{"accuracy": NaN}', '{"accuracy": {"figures": [1]}}',
+              '{"accuracy": 1' + "0" * 4000 + "}", '{"training": {"faces": {"command": "\\ud800"}}}'],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_metrics_of_any_form_are_a_sentence_where_they_are_written(
+    folder: Path, tmp_path: Path, wrong: str
+) -> None:
+    with safetensors.safe_open(folder / weights.WEIGHTS, "numpy") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    del metadata["training_sha256"]
+    (folder / weights.WEIGHTS).write_bytes(safetensors.numpy.save(tensors, metadata))
+    (folder / weights.METRICS).write_text(wrong)
+    with pytest.raises(WeightsError, match="metrics.json"):
+        weights.save(tmp_path / "again", weights.load(folder), graphs=False)
 
 
 def test_a_command_does_not_break_out_of_the_cards_code() -> None:

@@ -316,7 +316,8 @@ def test_find(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["", "weights", "./no", "../no", "/no/such", "a/b/c", "a b/c", "-/.", Path("a/b")]
+    "source",
+    ["", "weights", "./no", "../no", "/no/such", "a/b/c", "a b/c", "-/.", Path("a/b"), "a" * 5000, "a\0"],
 )
 def test_neither_folder_nor_id(source: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

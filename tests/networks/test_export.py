@@ -13,6 +13,7 @@ from fkp.networks import export, keypoint_net
 from tests import tiny
 
 pytest.importorskip("onnxscript", reason="needs the extra fkp[export]")
+onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
@@ -49,11 +50,10 @@ def test_keypoint_graph_computes_what_torch_does(config: keypoint_net.KeypointCo
             np.testing.assert_allclose(ours, theirs, atol=0.01)
 
 
-def test_detector_graph_takes_any_size(tmp_path: Path) -> None:
+def test_detector_graph_takes_any_size(tiny_folder: Path) -> None:
     weights = tiny.weights()
     network = weights.module("detector")
-    export.write_detector_onnx(network, asdict(weights.detector), tmp_path / "detector.onnx")
-    graph = session(tmp_path / "detector.onnx")
+    graph = session(tiny_folder / "onnx" / "detector.onnx")
     metadata = graph.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["input_size"]) == weights.detector.input_size
     assert metadata["weights_sha256"] == weights.digest("detector")
@@ -105,9 +105,10 @@ class Wrapped(torch.nn.Module):
         return (self.inner(pictures),)
 
 
-def test_where_no_file_can_be_written(tmp_path: Path) -> None:
+def test_where_no_file_can_be_written(tiny_folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(tiny_folder / "onnx" / "detector.onnx")
     with pytest.raises(export.ExportError, match="cannot be written: Is a directory"):
-        export.write_onnx(tiny.weights(tiny.BASELINE).module("keypoints"), tmp_path)
+        export._write(model, tmp_path)
 
 
 def test_digest_is_that_of_the_runtime() -> None:

@@ -140,7 +140,7 @@ def test_a_narrowed_network_keeps_the_channels_that_matter():
 
 
 @pytest.mark.parametrize(
-    "bigger", [{"widths": (16, 48, 64, 192)}, {"depths": (2, 2, 4)}, {"top_down_width": 64}]
+    "bigger", [{"widths": (16, 48, 64, 192)}, {"depths": (2, 5, 4)}, {"top_down_width": 96}]
 )
 def test_a_widened_network_says_the_same(bigger):
     small = trained_by_chance(dataclasses.replace(CONFIGS["keypointnet"], widths=(8, 32, 40, 96)))

@@ -32,6 +32,12 @@ def network() -> keypoint_net.KeypointNetwork:
     return built
 
 
+@pytest.fixture(scope="module")
+def folded(network) -> onnx.ModelProto:
+    """Its graph with folded normalisations, which takes seconds; nothing changes it."""
+    return export.keypoints_model(network, "digest", folded=True)
+
+
 def crops(count: int, seed: int = 0) -> np.ndarray:
     """Smooth made-up crops (n,3,64,64) uint8."""
     noise = np.random.default_rng(seed).uniform(0, 255, (count, 3, 8, 8))
@@ -60,8 +66,8 @@ def test_ranges_are_called_after_the_weights_and_hold_what_was_seen(network) -> 
     assert 0.6 * max(seen) < ranges["network.smooth.0.Relu"][1] <= max(seen) + 1e-3
 
 
-def test_the_graph_says_about_the_same_on_8_bits(network, tmp_path: Path) -> None:
-    export.write_onnx(network, tmp_path / "float.onnx", "digest")
+def test_the_graph_says_about_the_same_on_8_bits(network, folded, tmp_path: Path) -> None:
+    onnx.save(folded, tmp_path / "float.onnx")
     export.write_int8_onnx(network, tmp_path / "int8.onnx", "digest")
     model = onnx.load(tmp_path / "int8.onnx")
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
@@ -88,14 +94,13 @@ def run_model(model: onnx.ModelProto, **feed: np.ndarray) -> list[np.ndarray]:
     )
 
 
-def test_pictures_less_a_whole_number_give_the_same_points(network) -> None:
+def test_pictures_less_a_whole_number_give_the_same_points(folded) -> None:
     """In float32, where nothing else differs: also at the edges, where the convolution pads."""
-    model = export.keypoints_model(network, "digest", folded=True)
-    rewritten = integer_graph.rewritten(model, integer_graph.BEFORE)
+    rewritten = integer_graph.rewritten(folded, integer_graph.BEFORE)
     assert not [node for node in rewritten.graph.node if node.op_type == "Div"]
     for style in (0, 3):
         feed = {"crops": crops(3, seed=2), "label_style": np.array([style])}
-        for one, other in zip(run_model(model, **feed), run_model(rewritten, **feed), strict=True):
+        for one, other in zip(run_model(folded, **feed), run_model(rewritten, **feed), strict=True):
             np.testing.assert_allclose(one, other, atol=2e-3)
 
 
@@ -103,10 +108,8 @@ def operators(model: onnx.ModelProto) -> set[str]:
     return {node.op_type for node in model.graph.node}
 
 
-def test_quick_operations_give_the_same_points(network) -> None:
-    model = integer_graph.rewritten(
-        export.keypoints_model(network, "digest", folded=True), integer_graph.BEFORE
-    )
+def test_quick_operations_give_the_same_points(network, folded) -> None:
+    model = integer_graph.rewritten(folded, integer_graph.BEFORE)
     ranges = {name: (low, high) for name, low, high in network.config.activation_ranges}
     plain = quantisation.quantised(model, ranges, export.KEYPOINT_HEADS)
     quick = integer_graph.rewritten(plain, integer_graph.AFTER)
@@ -118,6 +121,7 @@ def test_quick_operations_give_the_same_points(network) -> None:
             np.testing.assert_allclose(one, other, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_quick_operations_find_the_same_boxes() -> None:
     """Sizes differ, and heads keep what 8 bits would lose."""
     torch.manual_seed(0)
@@ -138,13 +142,11 @@ def test_quick_operations_find_the_same_boxes() -> None:
             np.testing.assert_allclose(one, other, atol=2e-4 * np.abs(one).max())
 
 
-def test_ranges_of_another_network_are_refused(network, tmp_path: Path) -> None:
-    model = export.keypoints_model(network, "digest", folded=True)
+def test_ranges_of_another_network_are_refused(folded) -> None:
     with pytest.raises(ValueError, match="no activation range for network"):
-        quantisation.quantised(model, {}, export.KEYPOINT_HEADS)
-    none = keypoint_net.build(replace(CONFIG, activation_ranges=()))
+        quantisation.quantised(folded, {}, export.KEYPOINT_HEADS)
     with pytest.raises(export.ExportError, match="no graph of 8-bit integers: no activation range"):
-        export.write_int8_onnx(none.eval(), tmp_path / "x.onnx")
+        export._of_integers(folded, (), export.KEYPOINT_HEADS)
 
 
 def both() -> tuple[FaceKeypoints, FaceKeypoints]:

@@ -299,17 +299,20 @@ def test_command_says_what_is_wrong(tmp_path: Path, clip: Path, capsys: pytest.C
     assert [path.name for path in tmp_path.iterdir()] == ["text.mp4"]
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 @pytest.mark.slow
 def test_command_interrupted(tmp_path: Path, pictures: list[np.ndarray], by: signal.Signals) -> None:
-    """What is done is kept, under a name that can be seen; the exit status is the one that shells know."""
+    """What is done is kept, under a name that can be seen; the exit status is the one that shells know.
+
+    SIGHUP is a terminal that was closed.
+    """
     source = filmed.film(tmp_path / "a.mp4", pictures * 120)
     command = [sys.executable, "-m", "fkp", "video", str(source), str(tmp_path / "b.mp4")]
     files = ["--json", str(tmp_path / "b.json")]
     process = subprocess.Popen(
         [*command, *files], cwd=EXAMPLES.parent, stderr=subprocess.PIPE, text=True,
         # What a shell starts in the background ignores Ctrl-C, and so does all that is started from there.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: by != signal.SIGKILL and signal.signal(by, signal.SIG_DFL),
     )  # fmt: skip
     unfinished = tmp_path / "b.json.part"
     deadline = time.monotonic() + 120
