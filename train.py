@@ -292,8 +292,10 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         miner = None if args.mine is None else face_detector(hub.load(hub.find(args.mine)))
         teacher = None
         if args.yunet is not None:
-            from fkp.training.yunet_teacher import YuNetTeacher  # needs the onnx package, of fkp[export]
-
+            try:
+                from fkp.training.yunet_teacher import YuNetTeacher
+            except ImportError as error:
+                raise ValueError(f"--yunet needs {error.name}: run 'pip install \"fkp[export]\"'") from error
             teacher = YuNetTeacher(args.yunet)
         return face_task.FaceTask(
             args.data, DetectorConfig(), batch_size=args.batch_size, seed=args.seed, device=device,

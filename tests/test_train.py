@@ -395,3 +395,11 @@ def test_average_follows_early_and_remembers_late():
         blend([zero], [torch.ones(())], torch.tensor(steps))
         blend([count], [torch.tensor(7)], torch.tensor(steps))
         assert zero.item() == pytest.approx(expected, rel=1e-3) and count.item() == 7
+
+
+def test_a_file_that_is_no_yunet_is_told(folder, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("no graph")
+    options = ("--yunet", str(tmp_path / "notes.txt"), "--epochs", "1")
+    assert train.main(command(folder, tmp_path, *options, what="faces")) == 1
+    said = capsys.readouterr().err
+    assert "notes.txt" in said and "Traceback" not in said
