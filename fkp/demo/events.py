@@ -63,9 +63,18 @@ SCROLL_TO_CLIP = """() => {
   if (top < 0 || top > window.innerHeight - 120) answer.scrollIntoView({behavior: "smooth", block: "start"});
 }"""
 TO_FILM = """() => {
-  const find = (what) => document.querySelector(`#clip-answer ${what}`);
-  (find(".timeline") ?? find(".film"))?.scrollIntoView({behavior: "smooth", block: "nearest"});
+  const find = (what) => document.querySelector(`#clip-answer ${what}`), began = performance.now();
+  let place = null;
+  const look = () => {
+    const film = find(".timeline") ?? find(".film"), before = place;
+    place = film && Math.round(film.getBoundingClientRect().top + scrollY);
+    if (place !== null && place !== before) film.scrollIntoView({block: "nearest"});
+    if (performance.now() - began < 2000) requestAnimationFrame(look);
+  };
+  look();
 }"""
+"""To the film of a clip and the line under it, which may be shown later, and move as text is written above."""
+
 NOW_AND_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return ({NOW})(...given) }}"
 JUST_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return given }}"
 

@@ -101,6 +101,9 @@ FACE, IGNORE, NOTHING = 1, -1, 0
 FACELESS_ALLOWED = 0.025
 """Share of the photos without a face in which there may be a box at the operating threshold."""
 
+LEAST_SURE = 2 / 3
+"""At the operating threshold at least two boxes in three are faces, by their calibrated score."""
+
 RANGE_PHOTOS = 20
 """Training photos of each source in which the ranges of activations are seen."""
 
@@ -527,7 +530,8 @@ class FaceTask:
         least = detector.calibrated(logit(np.array(operating_threshold(unbiased))), (slope, intercept))
         config = replace(
             self.config, bias=off, calibration=(slope, intercept),
-            min_score=math.floor(1000 * float(least)) / 1000, activation_ranges=self._ranges(model),
+            min_score=math.floor(1000 * max(float(least), LEAST_SURE)) / 1000,
+            activation_ranges=self._ranges(model),
         )  # fmt: skip
         return config, model
 
