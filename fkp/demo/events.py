@@ -73,7 +73,7 @@ TO_FILM = """() => {
   };
   look();
 }"""
-"""To the film of a clip and the line under it, which may be shown later, and move as text is written above."""
+"""To the film of a clip and the line under it: both may be shown later, and move as text above is written."""
 
 NOW_AND_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return ({NOW})(...given) }}"
 JUST_SCROLL = f"(...given) => {{ ({SCROLL_TO_CLIP})(); return given }}"
