@@ -62,6 +62,7 @@ from fkp.networks import keypoint_net, state
 from fkp.training import distillation, face_task, keypoint_task, own_faces
 from fkp.training.muon import Muon
 from fkp.training.run_folder import CheckpointError, RunFolder
+from fkp.training.yunet_teacher import Pupil, YuNetTeacher
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -292,10 +293,6 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         miner = None if args.mine is None else face_detector(hub.load(hub.find(args.mine)))
         teacher = None
         if args.yunet is not None:
-            try:
-                from fkp.training.yunet_teacher import YuNetTeacher
-            except ImportError as error:
-                raise ValueError(f"--yunet needs {error.name}: run 'pip install \"fkp[export]\"'") from error
             teacher = YuNetTeacher(args.yunet)
         return face_task.FaceTask(
             args.data, DetectorConfig(), batch_size=args.batch_size, seed=args.seed, device=device,
@@ -328,11 +325,7 @@ def fitted(stored: hub.Weights, task: Task) -> torch.nn.Module:
     if isinstance(task, keypoint_task.KeypointTask):
         return keypoint_net.resized(stored.module("keypoints"), task.config)
     network = stored.module("detector")
-    if isinstance(task, face_task.FaceTask) and task.teacher is not None:
-        from fkp.training.yunet_teacher import Pupil
-
-        return Pupil.of(network, stored.detector)
-    return network
+    return Pupil.of(network, stored.detector) if isinstance(task.network, Pupil) else network
 
 
 def face_detector(stored: hub.Weights) -> detector.Detector:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,9 +31,7 @@ from fkp.detector import STRIDES, Detector
 from fkp.networks import export, face_net
 from fkp.networks.face_net import DetectorNetwork
 from fkp.training import augmentation
-
-if TYPE_CHECKING:
-    from fkp.training.yunet_teacher import YuNetTeacher
+from fkp.training.yunet_teacher import Pupil, YuNetTeacher
 
 LABELLED = {source.folder: source for source in facial_keypoints.TRAINING_SOURCES}
 """Folders of labelled photos that may be trained on."""
@@ -356,15 +354,13 @@ class FaceTask:
     ) -> None:  # fmt: skip
         """`miner` is a detector whose false alarms on the training photos become hard negatives.
 
-        `portraits`: see `read_photos`. With `workers` all photos are read now, for processes to share. A
+        `portraits`: see `read_photos`. With several `workers` all photos are read now, for them to share. A
         `teacher` is asked about every picture that is learnt from.
         """
         self.config = config or DetectorConfig()
         self.batch_size, self.seed, self.teacher = batch_size, seed, teacher
         self.network = DetectorNetwork(self.config)
         if teacher is not None:
-            from fkp.training.yunet_teacher import Pupil  # needs the onnx package, of fkp[export]
-
             self.network = Pupil.of(self.network, self.config)
             self.teacher = teacher.to(device or "cpu")
         photos = read_photos(folder, portraits)
@@ -377,12 +373,9 @@ class FaceTask:
         self.validation = [p for p in photos if p.held_out]
         self._pair: tuple[Any, dict[str, Tensor]] = (None, {})
         self._loaded: dict[Path, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        if workers:
-            every = [photo for some in self.training.values() for photo in some]
-            with ThreadPoolExecutor(workers) as pool:
-                for _ in tqdm(pool.map(self._load, every), "reading", len(every), leave=False, unit="photo"):
-                    pass
         with ThreadPoolExecutor(max(1, workers)) as pool:
+            every = [p for some in self.training.values() for p in some] if workers > 1 else []
+            list(tqdm(pool.map(self._load, every), "reading", len(every), leave=False, unit="photo"))
             self.hard_negatives = {s: self._mined(s, miner, pool) for s in MINED if miner is not None}
 
     @property

@@ -381,7 +381,9 @@ def loss_of(
     1 or NaN, by default unknown. How far off it is, a network learns from the faces alone that are `labelled`
     (n,), by default all. The others learn the heat maps `taught` (n,68,h,h), logits, where there are any.
     """
-    if taught is not None and labelled is not None:
+    if labelled is None:
+        labelled = torch.ones(len(keypoints), dtype=torch.bool, device=keypoints.device)
+    if taught is not None:
         keypoints = torch.where(labelled[:, None, None], keypoints, reader.decode(taught))
     visible = torch.full_like(raw.visibility, torch.nan) if visible is None else visible
     known = keypoints.isfinite().all(dim=-1)
@@ -391,12 +393,12 @@ def loss_of(
     distances = (reader.decode(raw.outputs) - truth).square().sum(-1).add(1e-4).sqrt()
     nme = _mean_of(distances / size[:, None], known)
     differences = reader.loss(raw.outputs, truth)
-    if taught is not None and labelled is not None:
+    if taught is not None:
         differences = torch.where(labelled[:, None], differences, codec.divergence(raw.outputs, taught))
     target = _mean_of(differences, known)
     # The density is exp(−r/b) / (2πb²) with a mean of 2b.
     density = 2 * distances.detach() / raw.log_spreads.exp() + 2 * raw.log_spreads
-    spread = _mean_of(density, known if labelled is None else known & labelled[:, None])
+    spread = _mean_of(density, known & labelled[:, None])
     told = visible.isfinite()
     entropy = F.binary_cross_entropy_with_logits(
         raw.visibility, visible.masked_fill(~told, 0), reduction="none"

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fkp.config import DetectorConfig
 from fkp.detector import STRIDES
 from fkp.networks.face_net import DetectorNetwork, Grids
+
+if TYPE_CHECKING:
+    import onnx
 
 LIMIT = 9.0
 """Logits of YuNet's are learnt up to this far from 0: beyond, they differ in nothing that matters."""
@@ -52,11 +53,17 @@ class Pupil(DetectorNetwork):
 class YuNetTeacher(nn.Module):
     """What YuNet says of every cell; its ONNX file run by torch, for pictures of any size on any device.
 
-    Raises ValueError where a file is none that it can run, OSError where it cannot be read.
+    Raises ValueError where a file is none that it can run or the onnx package of `fkp[export]` is not there,
+    OSError where the file cannot be read.
     """
 
     def __init__(self, file: Path) -> None:
         super().__init__()
+        try:
+            import onnx
+            from onnx import numpy_helper
+        except ImportError as error:
+            raise ValueError(f"--yunet needs {error.name}: run 'pip install \"fkp[export]\"'") from error
         try:
             graph = onnx.load_from_string(file.read_bytes()).graph
         except Exception as error:
@@ -100,7 +107,9 @@ def _attribute(name: str) -> str:
 
 
 def _convolution(given: list[Any], node: onnx.NodeProto) -> Tensor:
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    from onnx import helper
+
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     picture, kernel, bias = given
     strides, pads, groups = attributes["strides"], attributes["pads"][:2], attributes["group"]
     return F.conv2d(picture, kernel, bias, strides, pads, 1, groups)
