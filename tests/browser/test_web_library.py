@@ -340,6 +340,32 @@ def test_no_face_and_no_picture(library) -> None:
         library.evaluate(DETECT, base64.b64encode(b"milk, bread, apples").decode())
 
 
+@pytest.mark.slow
+def test_webgpu_gives_the_points_that_python_gives(browser, chromium_path, site, root, model) -> None:
+    """On a graphics processor that Chromium emulates, which only who asks for it gets."""
+    arguments = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader",
+                 "--enable-features=Vulkan", "--ignore-gpu-blocklist"]  # fmt: skip
+    emulating = browser.browser_type.launch(executable_path=chromium_path, args=arguments)
+    page = emulating.new_page()
+    page.set_default_timeout(300_000)
+    page.goto(f"{site.address}icon.svg")
+    if not page.evaluate("navigator.gpu ? navigator.gpu.requestAdapter().then(Boolean) : false"):
+        emulating.close()
+        pytest.skip("this Chromium emulates no graphics processor")
+    backends = page.evaluate("""async () => {
+        const fkp = await import("./fkp.js"), usual = await fkp.FaceKeypoints.load();
+        globalThis.model = await fkp.FaceKeypoints.load(undefined, { backend: "webgpu" });
+        return [usual.backend, model.backend];
+    }""")
+    assert backends == ["wasm", "webgpu"]
+    photo = root / "examples" / "eileen_collins.jpg"
+    found = page.evaluate(DETECT, base64.b64encode(photo.read_bytes()).decode())
+    emulating.close()
+    apart = np.abs(np.array(found["keypoints"]).reshape(-1, 68, 2) - model(photo).keypoints)
+    print(f"{apart.max():.4f} px")
+    assert len(apart) == 1 and apart.max() < CLOSE
+
+
 def test_threads_where_headers_allow_them(browser, built_website) -> None:
     """As `fkp space --static` asks the Hub for: https://web.dev/articles/coop-coep"""
     headers = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
