@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 import re
 import sys
@@ -263,6 +264,22 @@ def test_a_photo_can_be_pasted_and_dropped_anywhere(page, root, way):
     encoded = base64.b64encode((root / "examples" / "grace_hopper.jpg").read_bytes()).decode()
     page.evaluate(GIVE.replace('"#photo .drop"', '"#foot"'), [way, encoded])
     expect_answer(page, "Found 1 face in given.jpg")
+
+
+def test_the_button_pastes_what_is_in_the_clipboard(page, root):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    png = io.BytesIO()
+    Image.open(root / "examples" / "grace_hopper.jpg").save(png, "PNG")
+    page.evaluate(
+        """async (encoded) => {
+            const bytes = Uint8Array.from(atob(encoded), letter => letter.charCodeAt(0));
+            const blob = new Blob([bytes], {type: "image/png"});
+            await navigator.clipboard.write([new ClipboardItem({"image/png": blob})]);
+        }""",
+        base64.b64encode(png.getvalue()).decode(),
+    )
+    page.get_by_role("button", name="Paste").click()
+    expect_answer(page, "Found 1 face")
 
 
 def test_the_camera_live_and_as_a_photo(page):
