@@ -28,7 +28,7 @@ from PIL import Image
 
 import app
 from fkp import hub, images, report
-from fkp.demo import batching, clip_jobs, data_retention, options, photo_tab, video_tab
+from fkp.demo import batching, clip_jobs, data_retention, latest_action, options, photo_tab, video_tab
 from fkp.demo import page as page_module
 from fkp.demo.clip_jobs import ClipSession
 from fkp.demo.latest_action import LatestAction
@@ -488,7 +488,8 @@ def test_a_clip_that_is_done_is_drawn_anew_from_the_numbers_that_are_kept(viewer
     )
 
 
-def test_cancelling_what_is_drawn_anew_gives_what_was_there(viewer, clip, uploads):
+def test_cancelling_what_is_drawn_anew_gives_what_was_there(viewer, clip, uploads, monkeypatch):
+    monkeypatch.setattr(latest_action, "PATIENCE", 0.1)  # nobody goes on with the steps that it waits for
     viewer.take(clip).follow()
     told, made = viewer.told, viewer.fetch("Save clip")
     steps = viewer.redraw(["mesh"], 2)
