@@ -78,7 +78,7 @@ class Sessions(StateHolder):
                 self.drop(name)
 
     def drop_answers(self) -> None:
-        """Drop what Gradio keeps as long as it runs: answers to sessions that are gone, names of deleted files.
+        """Drop what Gradio keeps for ever: answers to sessions that are gone, names of deleted files.
 
         To be called in the event loop.
         """

@@ -99,9 +99,9 @@ def build(site: Site) -> None:
             album.value = Album(files=tuple(paths), wanted=(least, most))
             yield {answer: view.say("Looking for faces …")}
         who = visitors.name(request)
-        yield from look_at(album, paths, shown, size, least, most, moment, left_out, who)
+        yield from find_faces(album, paths, shown, size, least, most, moment, left_out, who)
 
-    def look_at(
+    def find_faces(
         album: LatestAction[Album], paths: list[Path], shown: list[str], size: float, least: float,
         most: float, moment: Any, left_out: int = 0, visitor: str = "",
     ) -> Shown:  # fmt: skip
@@ -133,7 +133,7 @@ def build(site: Site) -> None:
                 return
             paths = [photo.path for photo in album.value.photos]
             album.value = Album(files=album.value.files, wanted=(least, most))
-        yield from look_at(album, paths, shown, size, least, most, moment)
+        yield from find_faces(album, paths, shown, size, least, most, moment)
 
     @ending_with(kept)
     def try_example(
