@@ -275,7 +275,7 @@ class FaceKeypoints:
         if self.passes == "auto" and scores.max(initial=0) < SURE_FACE:
             found = [(boxes, scores, turns)]
             for turn in (1, 2, 3):
-                turned, more = self._found(np.ascontiguousarray(np.rot90(image, turn)), min_score)
+                turned, more = self._found(geometry.turned(image, turn), min_score)
                 sure = more >= SURE_FACE
                 back = geometry.turned_back(turned[sure], turn, image.shape[:2])
                 found.append((back, more[sure], np.full(sure.sum(), turn)))
