@@ -152,8 +152,9 @@ class FaceKeypoints:
             weights, found_by, label_style=label_style, backend=backend, device=device, threads=threads,
             mirrored=mirrored, passes=passes,
         )  # fmt: skip
-        whole = isinstance(detector, str) and detector == "whole"
-        return model.with_detector(single_face.SingleFace(model)) if whole else model
+        if isinstance(detector, str) and detector == "whole":
+            return model.with_detector(single_face.SingleFace(model))
+        return model
 
     def with_detector(self, face_detector: FaceDetector) -> FaceKeypoints:
         """The same model with another face detector."""

@@ -138,7 +138,7 @@ class Writer:
 class _Found(NamedTuple):
     """What was found in a picture."""
 
-    index: int
+    row: int
     key: str
     size_wh: tuple[int, int]
     faces: Faces
@@ -156,7 +156,7 @@ def _record_batch(found: Sequence[_Found]) -> pa.RecordBatch:
     width, height = np.repeat([one.size_wh for one in found], counts, axis=0).T
     columns = {
         "picture": pa.array(np.repeat([_text(one.key) for one in found], counts).tolist(), pa.string()),
-        "index": pa.array(np.repeat([one.index for one in found], counts), pa.int64()),
+        "index": pa.array(np.repeat([one.row for one in found], counts), pa.int64()),
         "width": pa.array(width, pa.int32()),
         "height": pa.array(height, pa.int32()),
         "face": pa.array(np.concatenate([np.arange(count) for count in counts]), pa.int32()),
