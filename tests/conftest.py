@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """The tests of every day share the cores; the others start programs and watch the clock: one at a time."""
+    """The tests of every day share the cores; the others watch the clock, and run one at a time."""
     if config.option.markexpr != "not slow and not browser":
         return 0
     config.option.dist = "loadfile"  # what a module has made is made once
