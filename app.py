@@ -17,7 +17,6 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -86,6 +85,8 @@ def launch(
         small_bytes=live.MAX_REQUEST,
         room=lambda: room(uploads, limits.max_disk),
     )
+    if "run_history" in inspect.signature(gr.Blocks.launch).parameters:  # since 6.24
+        options["run_history"] = False  # it would keep photos in the visitor's browser
     if limits.mcp:
         from gradio.mcp import GradioMCPServer
 
@@ -96,25 +97,19 @@ def launch(
         head=components.head(),
         favicon_path=components.WEB / "icon.svg",
         footer_links=[],
-        **_known_to(gr.Blocks.launch, run_history=False),  # it would keep photos in the visitor's browser
         ssr_mode=False,
         max_file_size=largest,
         mcp_server=limits.mcp,
         enable_monitoring=False,
         state_session_capacity=SESSIONS,
         app_kwargs={
-            "lifespan": request_guard.guarded(data_retention.sweeping(uploads), rules),
+            "lifespan": request_guard.guarded(lambda app: data_retention.sweeping(app, uploads), rules),
             "middleware": [Middleware(meta_tags.MetaTags)],
         },
         **options,
     )
     request_guard.limit_connections(blocks.server)
     return address
-
-
-def _known_to(gradio_function: Callable[..., Any], **options: Any) -> dict[str, Any]:
-    """Those options that this version of Gradio has: run_history came with 6.24."""
-    return {k: v for k, v in options.items() if k in inspect.signature(gradio_function).parameters}
 
 
 def load(limits: Settings) -> FaceKeypoints:

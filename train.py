@@ -310,12 +310,14 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     if args.csv:
         if args.start:  # what goes with weights goes on with them
             config = hub.load(hub.find(args.start[0])).keypoints
+        own = own_faces.read(args.csv, args.images, config, args.workers)
         return own_faces.OwnFacesTask(
-            args.csv, args.images, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
+            own, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
             augmentation=augmentation, all_faces=args.all_faces,
         )  # fmt: skip
     return keypoint_task.KeypointTask(
-        args.data, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
+        keypoint_task.read_faces(args.data, config, workers=args.workers), config,
+        batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         augmentation=augmentation, all_faces=args.all_faces, repeats=args.repeats,
     )  # fmt: skip
 

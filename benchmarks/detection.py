@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks import photo_sets, published, speed
+from benchmarks import peers, photo_sets, published, speed
 from benchmarks.photo_sets import FACELESS, PhotoSet, Seen, detect, false_scores, read_sets, recall
 from benchmarks.published import made_by, number, table
 from fkp import FaceKeypoints, hub, metrics
@@ -215,6 +215,8 @@ def main(given: list[str] | None = None) -> None:
     if args.write:
         places = {"README.md": {"detection": short(figures)}, "docs/detection.md": pages(figures)}
         published.publish("detection", places, args.model, figures)
+        if "peers" in (measured := published.measured(args.model)):  # its table has faces found, too
+            published.publish("peers", {"README.md": {"peers": peers.summary(measured)}})
 
 
 if __name__ == "__main__":

@@ -107,7 +107,8 @@ def measure(model: FaceKeypoints, face: Portrait, motion: Motion, frames: int = 
         raw.append(faces.keypoints[0].astype(np.float64))
         calm.append(smoother(raw[-1], seconds))
         truth.append(keypoints)
-    return figures(np.array(times), np.array(raw), np.array(calm), np.array(truth), tracker.looks / frames)
+    detected = tracker.detector_runs / frames
+    return figures(np.array(times), np.array(raw), np.array(calm), np.array(truth), detected)
 
 
 def figures(times: np.ndarray, raw: np.ndarray, calm: np.ndarray, truth: np.ndarray, detector: float) -> Row:

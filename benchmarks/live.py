@@ -168,7 +168,7 @@ def serve_alternative() -> None:
     model = app.load(settings.Settings())
     tracker = Tracker(model, max_faces=8)
 
-    def look(image: np.ndarray) -> np.ndarray:
+    def detect(image: np.ndarray) -> np.ndarray:
         return draw.draw(image, tracker(image, time.monotonic()))
 
     with gr.Blocks(analytics_enabled=False) as page:
@@ -176,7 +176,7 @@ def serve_alternative() -> None:
         camera = gr.Image(sources=["webcam"], streaming=True, webcam_options=webcam, format="jpeg",
                           height=400, elem_id="camera")  # fmt: skip
         drawn = gr.Image(format="jpeg", height=400, elem_id="drawn")
-        camera.stream(look, camera, drawn, stream_every=1 / RATE, time_limit=None, show_progress="hidden")
+        camera.stream(detect, camera, drawn, stream_every=1 / RATE, time_limit=None, show_progress="hidden")
     launching = {"quiet": True, "prevent_thread_lock": True, "ssr_mode": False}
     _, address, _ = page.queue().launch(server_name="127.0.0.1", **launching)
     print(f"Ready at {address}", flush=True)

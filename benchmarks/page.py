@@ -128,13 +128,11 @@ def in_a_browser(table: Table, address: str, folder: Path) -> None:
 
 def shared_runs(table: Table, threads: int, seconds: float) -> None:
     """Faces per second of the keypoint network alone, called by several threads, shared and not."""
-    model = FaceKeypoints.from_pretrained()
-    alone = model.runner
+    alone = FaceKeypoints.from_pretrained()
     image = images.read(PHOTO)
-    boxes = model(image).boxes[:1]
+    boxes = alone(image).boxes[:1]
 
-    def rate(runner: object) -> float:
-        model.runner = runner  # type: ignore[assignment]
+    def rate(model: FaceKeypoints) -> float:
         end = time.perf_counter() + seconds
 
         def call(_: int) -> int:
@@ -148,7 +146,7 @@ def shared_runs(table: Table, threads: int, seconds: float) -> None:
             return sum(pool.map(call, range(threads))) / seconds
 
     rate(alone)  # warm
-    by_itself, shared = rate(alone), rate(batching.Shared(alone))
+    by_itself, shared = rate(alone), rate(alone.with_runner(batching.Shared))
     what = f"keypoints of one face a call, {threads} threads: each for itself → runs shared"
     table.add(what, f"{by_itself:.0f} → {shared:.0f} faces/s")
 

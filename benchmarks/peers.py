@@ -73,9 +73,10 @@ def main() -> None:
     args = published.parse(parser, free=("model", "folder"))
     cv2.setNumThreads(1)
     figures = measure(args.model, args.data, args.folder, args.limit)
-    print(summary(figures))
+    text = summary(published.measured(args.model) | {"peers": figures})
+    print(text)
     if args.write:
-        published.publish("peers", {"README.md": {"peers": summary(figures)}}, args.model, figures)
+        published.publish("peers", {"README.md": {"peers": text}}, args.model, figures)
 
 
 def measure(model: str, folder: Path, snapshots: Path, limit: int | None = None) -> dict[str, Any]:
@@ -146,13 +147,19 @@ def fitted(peer: Peer, place: Place, labelled: Labelled) -> Place:
     return min((framed(place, peer.square, *way) for way in ways), key=error)
 
 
-def summary(figures: dict[str, Any]) -> str:
-    """The table for README.md and the command that made it."""
+def summary(measured: dict[str, Any]) -> str:
+    """The table for README.md of a metrics.json, with YuNet as detection.py has it, and the command."""
+    figures, detection = measured["peers"], measured.get("detection", {"wider": [], "speed": {"rows": []}})
+    found = {r["detector"]: float(np.mean(r["sizes"])) for r in detection["wider"] if r["allowed"] == 0.1}
+    times = {r["detector"]: r["ms"] for r in detection["speed"]["rows"]}
+    yunet: dict[str, Any] = {"title": "YuNet, OpenCV's face detector", "nme_box": {}, "nme": None, "ms": None}
     rows = [
-        [r["title"], *(number(r["nme_box"].get(pose)) for pose in POSES), number(r["nme"]), number(r["ms"])]
-        for r in figures["rows"]
-    ]
-    head = ["68 points", *(f"AFLW2000 {pose}" for pose in POSES), "300-W LFPW", "ms a face"]
+        [r["title"], *(number(r["nme_box"].get(pose)) for pose in POSES), number(r["nme"]), number(r["ms"]),
+         *(number(of.get(r["title"].split(",")[0]), 1) for of in (found, times))]
+        for r in [*figures["rows"], yunet]
+    ]  # fmt: skip
+    head = ["", *(f"AFLW2000 {pose}" for pose in POSES), "300-W LFPW", "ms a face", "faces found, %",
+            "ms a picture"]  # fmt: skip
     return made_by(table(head, rows), figures["command"])
 
 

@@ -98,11 +98,15 @@ def publish(
     """
     texts = {ROOT / page: between_marks(ROOT / page, benchmark, of) for page, of in tables.items()}
     if figures is not None:
-        path = Path(model) / hub.METRICS
-        kept = json.loads(path.read_text()) if path.is_file() else {}
-        path.write_text(as_json(kept | {benchmark: figures}))
+        (Path(model) / hub.METRICS).write_text(as_json(measured(model) | {benchmark: figures}))
     for page, text in texts.items():
         page.write_text(text)
+
+
+def measured(model: str | Path) -> dict[str, Any]:
+    """The figures in `model`/metrics.json, by benchmark."""
+    path = Path(model) / hub.METRICS
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def between_marks(page: Path, benchmark: str, tables: Mapping[str, str]) -> str:

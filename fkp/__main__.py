@@ -414,7 +414,7 @@ def _video(args: argparse.Namespace) -> int:
         raise _Stop(str(error)) from error
     if args.verbose and done:
         frames = f"{done.frames} frames in {done.elapsed:.1f} s, {_count_faces(done.faces)}"
-        print(f"fkp: {frames}; the detector looked at {done.looks}", file=sys.stderr)
+        print(f"fkp: {frames}; the detector ran on {done.detector_runs}", file=sys.stderr)
     return 0
 
 

@@ -118,9 +118,9 @@ class DetectorConfig:
     """A picture whose longer side has more pixels is shrunk to this many for the pass after that."""
     fine_pixels: int = 4_320_000
     """A bigger picture gets a third pass, at up to this many pixels (2400×1800), for small faces."""
-    enlargement: float = 1.5
-    """In that pass it is enlarged so many times, where it has no more than `enlarged_pixels` then."""
-    enlarged_pixels: int = 1_000_000
+    enlargement: float = 2.0
+    """In that pass a small one is enlarged so many times, or to `enlarged_pixels` if that is less."""
+    enlarged_pixels: int = 1_500_000
     min_score: float = 0.5
     """Boxes below it are dropped, unless a call says otherwise."""
     max_iou: float = 0.4

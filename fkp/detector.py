@@ -208,11 +208,16 @@ def fit(image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """
     height, width = image.shape[:2]
     new_wh = max(1, round(width * scale)), max(1, round(height * scale))
+    halvings = 0
+    # Linear would leave pixels out. Halved first, none is, and it takes a fifth of the time of averages over
+    # areas of any size. Of an odd number the last row and column go.
+    while width >= 2 * new_wh[0] and height >= 2 * new_wh[1]:
+        width, height, halvings = width // 2, height // 2, halvings + 1
+        image = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     if new_wh != (width, height):
-        # Averages over areas are five times slower and needed only where pixels would be left out.
-        how = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
-        image = cv2.resize(image, new_wh, interpolation=how)
+        image = cv2.resize(image, new_wh, interpolation=cv2.INTER_LINEAR)
     step = STRIDES[-1]
     bottom, right = -new_wh[1] % step, -new_wh[0] % step
-    picture = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(GREY,) * 3)
-    return picture, np.array([new_wh[0] / width, new_wh[1] / height])
+    if bottom or right:
+        image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(GREY,) * 3)
+    return image, np.array(new_wh) / (np.array([width, height]) * 2**halvings)

@@ -37,7 +37,7 @@ in it: where it is marked on a turned face depends on the labelling.
 """
 
 
-def _whole_head() -> tuple[np.ndarray, np.ndarray]:
+def _symmetric_head() -> tuple[np.ndarray, np.ndarray]:
     points, spreads = np.zeros((scheme.COUNT, 3)), np.zeros(scheme.COUNT)
     for point, (x, y, z, spread) in _RIGHT_HALF.items():
         for at, side in ((point, 1), (scheme.FLIP[point], -1)):
@@ -45,7 +45,7 @@ def _whole_head() -> tuple[np.ndarray, np.ndarray]:
     return points[list(scheme.INNER)], spreads[list(scheme.INNER)]
 
 
-HEAD, SPREAD = _whole_head()
+HEAD, SPREAD = _symmetric_head()
 """The mean head (51,3) and the spread (51,) of its points, mm: what `_RIGHT_HALF` says, for
 `scheme.INNER`."""
 

@@ -12,7 +12,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from fkp import geometry, scheme
+from fkp import geometry
 
 LEAST_IOU = 0.5
 """A box is a face's when they overlap by this much or more, as in PASCAL VOC (Everingham et al.,
@@ -42,9 +42,7 @@ class Summary(TypedDict):
 def point_errors(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Distance (n,68) of keypoints (n,68,2) from the labelled ones, percent of the inter-ocular distance."""
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
-    eyes = truth[:, scheme.RIGHT_EYE_OUTER_CORNER] - truth[:, scheme.LEFT_EYE_OUTER_CORNER]
-    inter_ocular = np.linalg.norm(eyes, axis=-1, keepdims=True)
-    return 100 * np.linalg.norm(predicted - truth, axis=-1) / inter_ocular
+    return 100 * np.linalg.norm(predicted - truth, axis=-1) / geometry.inter_ocular(truth)[:, None]
 
 
 def nme(predicted: np.ndarray, truth: np.ndarray, points: Sequence[int] | None = None) -> np.ndarray:

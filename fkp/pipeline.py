@@ -152,8 +152,9 @@ class FaceKeypoints:
             weights, found_by, label_style=label_style, backend=backend, device=device, threads=threads,
             mirrored=mirrored, passes=passes,
         )  # fmt: skip
-        whole = isinstance(detector, str) and detector == "whole"
-        return model.with_detector(single_face.SingleFace(model)) if whole else model
+        if isinstance(detector, str) and detector == "whole":
+            return model.with_detector(single_face.SingleFace(model))
+        return model
 
     def with_detector(self, face_detector: FaceDetector) -> FaceKeypoints:
         """The same model with another face detector."""
@@ -274,7 +275,7 @@ class FaceKeypoints:
         if self.passes == "auto" and scores.max(initial=0) < SURE_FACE:
             found = [(boxes, scores, turns)]
             for turn in (1, 2, 3):
-                turned, more = self._found(np.ascontiguousarray(np.rot90(image, turn)), min_score)
+                turned, more = self._found(geometry.turned(image, turn), min_score)
                 sure = more >= SURE_FACE
                 back = geometry.turned_back(turned[sure], turn, image.shape[:2])
                 found.append((back, more[sure], np.full(sure.sum(), turn)))

@@ -97,8 +97,8 @@ class Runner:
             raise BackendError(f"{backend} runs on the CPU, not on {device}: choose torch, or no backend")
         self.threads = threads or default_threads()
         _prepare_for_forks()
-        self._ready: tuple[int, Backend] | None = None
-        _ = self.backend  # what cannot be had is told now, and not at the first picture
+        # What cannot be had is told now, and not at the first picture.
+        self._ready: tuple[int, Backend] | None = (os.getpid(), self._choose())
 
     @property
     def backend(self) -> Backend:

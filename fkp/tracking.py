@@ -1,4 +1,4 @@
-"""Faces followed from frame to frame: stable numbers, few looks of the detector, calm points.
+"""Faces followed from frame to frame: stable numbers, few runs of the detector, smoothed points.
 
 The last keypoints of a face give the box for its next ones, so that the detector is needed only now and then:
 for faces that are new, where points have become unsure, and after a change of scene.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fkp.pipeline import FaceKeypoints
 
 DETECT_EVERY = 10
-"""Frames from one look of the detector to the next while all is well."""
+"""Frames from one run of the detector to the next while all is well."""
 EMPTY_EVERY = 3
 """The same while there is no face, once it was not lost just now."""
 REMEMBER = 1.0
@@ -36,7 +36,7 @@ LEAST_SCORE = 0.2
 boxes beside a face or without one, at least 0.41 for 450 faces of 300-W and YouTube Faces, and above 0.34 for
 95 % of faces shrunk to 12 pixels."""
 FALL = 0.7
-"""Share of a face's usual score below which the detector has to look. A box that is off by a quarter of the
+"""Share of a face's usual score below which the detector has to run. A box that is off by a quarter of the
 face costs a tenth of the score, one off by half of it half the score."""
 SAME_SCENE = 0.7
 """Likeness of two frames from which on they are one scene; 0.69 was the most that frames of two clips had."""
@@ -104,7 +104,7 @@ class _Track:
     smoother: smoothing.Smoother = field(default_factory=smoothing.Smoother)
 
     def fell(self, score: float) -> bool:
-        """Whether its mean keypoint score says that the detector should look."""
+        """Whether its mean keypoint score says that the detector should run."""
         return self.usual is not None and score < FALL * self.usual
 
     def go_on(self, time: float, box: np.ndarray, score: float, patch: np.ndarray) -> None:
@@ -119,8 +119,8 @@ class Tracker:
     """Follows the faces of one clip, or of one camera; wants every frame in its turn.
 
     All state is here and none in the model: each viewer has a tracker of their own, and all share a model.
-    Only one thread may use a tracker at a time. `frames` counts the frames so far, and `looks` those of them
-    that the detector looked at.
+    Only one thread may use a tracker at a time. `frames` counts the frames so far, and `detector_runs` those
+    of them that the detector was run on.
     """
 
     def __init__(
@@ -138,12 +138,12 @@ class Tracker:
         check_limits(min_score, max_faces)
         self.model, self.min_score, self.max_faces = model, min_score, max_faces
         self.smoothing, self.detect_every = smoothing, detect_every
-        self.frames = self.looks = 0
+        self.frames = self.detector_runs = 0
         self._tracks: list[_Track] = []
         self._lost: list[_Track] = []
         self._numbers = 0
         self._time = -np.inf
-        self._since_look = 0
+        self._since_detection = 0
         self._shape: tuple[int, ...] = ()
         self._overview = np.zeros((24, 32))
 
@@ -164,14 +164,14 @@ class Tracker:
         self._lost = [track for track in self._lost if track.time >= since]
         self._time = time
         self.frames += 1
-        self._since_look += 1
-        looked = anew or self._is_due()
-        if looked:
-            self._look(image)
+        self._since_detection += 1
+        detected = anew or self._is_due()
+        if detected:
+            self._detect(image)
         faces = self._place(image)
         fallen = [t for t, score in zip(self._tracks, _means(faces), strict=True) if t.fell(score)]
-        if fallen and not looked:
-            self._look(image, fallen)
+        if fallen and not detected:
+            self._detect(image, fallen)
             faces = self._place(image)
         return self._settle(image, faces)
 
@@ -187,12 +187,13 @@ class Tracker:
         return time - self._time > REMEMBER or likeness(before, self._overview) < SAME_SCENE
 
     def _is_due(self) -> bool:
-        return self._since_look >= (self.detect_every if self._tracks else 1 if self._lost else EMPTY_EVERY)
+        every = self.detect_every if self._tracks else 1 if self._lost else EMPTY_EVERY
+        return self._since_detection >= every
 
-    def _look(self, image: np.ndarray, doubted: Sequence[_Track] = ()) -> None:
-        """Let the detector look: for new faces, and at those followed; a doubted one takes its box."""
-        self.looks += 1
-        self._since_look = 0
+    def _detect(self, image: np.ndarray, doubted: Sequence[_Track] = ()) -> None:
+        """Run the detector, for new faces and for those followed; a doubted one takes its box."""
+        self.detector_runs += 1
+        self._since_detection = 0
         boxes, scores = self.model.detect(image, min_score=self.min_score)
         known = {found: self._tracks[i] for i, found in match(_boxes(self._tracks), boxes)}
         for i, track in known.items():

@@ -12,11 +12,20 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from fkp import hub
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The tests of every day share the cores; the others watch the clock, and run one at a time."""
+    if config.option.markexpr != "not slow and not browser":
+        return 0
+    config.option.dist = "loadfile"  # what a module has made is made once
+    return os.cpu_count() or 1
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -40,8 +49,12 @@ def root() -> Path:
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small untrained weights with graphs of both networks, which take seconds: to be copied, not changed."""
     pytest.importorskip("onnxscript", reason="needs the extra fkp[export]")
-    folder = tmp_path_factory.mktemp("tiny")
-    hub.save(folder, tiny.weights())
+    # With pytest-xdist one worker makes them for all.
+    shared = tmp_path_factory.getbasetemp().parent / "tiny"
+    folder = shared if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.mktemp("tiny")
+    with FileLock(f"{folder}.lock"):
+        if not (folder / hub.CARD).is_file():  # it is written last
+            hub.save(folder, tiny.weights())
     return folder
 
 

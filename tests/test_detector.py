@@ -73,15 +73,32 @@ def test_fit_scales_and_pads(shape_hw: tuple[int, int]) -> None:
     assert (picture[used[0] :] > 100).all() and (picture[:, used[1] :] > 100).all()
 
 
+@pytest.mark.parametrize("shape_hw", [(480, 640), (481, 641), (767, 1023), (2999, 2251)])
+@pytest.mark.parametrize("longer_side", [192, 640])
+def test_what_is_seen_in_a_fitted_picture_lies_where_its_scale_says(
+    shape_hw: tuple[int, int], longer_side: int
+) -> None:
+    height, width = shape_hw
+    image = np.zeros((height, width, 3), np.uint8)
+    image[height - 120 : height - 20, width - 130 : width - 30] = 255  # far from the corner that stays
+    picture, scale_xy = detector.fit(image, longer_side / max(shape_hw))
+    used = np.round(np.array(shape_hw) * longer_side / max(shape_hw)).astype(int)
+    bright = picture[: used[0], : used[1], 0].astype(float)
+    y, x = np.mgrid[: used[0], : used[1]]
+    middle = np.array([(x * bright).sum(), (y * bright).sum()]) / bright.sum()
+    found = (middle + 0.5) / scale_xy - 0.5
+    assert found == pytest.approx([width - 80.5, height - 70.5], abs=0.12 / scale_xy[0])
+
+
 @pytest.mark.parametrize(
     ("shape_hw", "expected"),
     [
         ((1, 1), [192, 320]),  # enlarged
         ((120, 160), [1.2, 2]),
         ((480, 640), [0.3, 1]),
-        ((600, 800), [0.24, 0.8, math.sqrt(1 / 0.48)]),  # enlarged, to a million pixels
-        ((400, 800), [0.24, 0.8, 1.5]),
-        ((960, 1280), [0.15, 0.5, 1]),
+        ((600, 800), [0.24, 0.8, math.sqrt(1.5 / 0.48)]),  # enlarged, to a million pixels and a half
+        ((400, 800), [0.24, 0.8, 2]),
+        ((1200, 1600), [0.12, 0.4, 1]),
         ((3000, 4000), [0.048, 0.16, 0.6]),
         ((1000, 7500), [0.192 / 7.5, 0.64 / 7.5, math.sqrt(4.32 / 7.5)]),  # a panorama, by its pixels
     ],
@@ -104,8 +121,8 @@ def test_a_third_pass_finds_what_is_too_small_for_the_second() -> None:
         boxes = np.concatenate([at[:, :2] - 10, at[:, :2] + 10], 1)
         return logits[None], offsets(boxes, at)[None]
 
-    image = np.zeros((960, 1280, 3), np.uint8)
-    image[400:408, 800:808] = 255  # one cell at full size, a quarter of one at half
+    image = np.zeros((1200, 1600, 3), np.uint8)
+    image[400:408, 800:808] = 255  # one cell at full size, a sixth of one where it is 640 pixels wide
     boxes, _ = Detector(CONFIG, Says(bright))(image)
     np.testing.assert_allclose(boxes, [[793.5, 393.5, 813.5, 413.5]], atol=0.01)
     found = Detector(replace(CONFIG, fine_pixels=300_000), Says(bright))(image)

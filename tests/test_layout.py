@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 DIRECTION = """
 app train __main__
 demo label training video
-__init__ tracking evaluation results
+__init__ tracking evaluation
 pipeline
 detectors hub
 detector runtime networks metrics data converters draw report results

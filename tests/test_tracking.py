@@ -33,15 +33,15 @@ def picture(
 class PatchModel:
     """Finds bright patches; points are sure where the box that they are looked for in is about right.
 
-    `looks` are the numbers of the frames that the detector was asked about, `blind` whether it sees nothing.
+    `detected` are the numbers of the frames that the detector ran on, `blind` whether it sees nothing.
     """
 
     def __init__(self) -> None:
-        self.frame, self.looks, self.boxes, self.blind = -1, [], [], False
+        self.frame, self.detected, self.boxes, self.blind = -1, [], [], False
         self.min_score: float | None = None
 
     def detect(self, image: np.ndarray, *, min_score: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        self.looks.append(self.frame)
+        self.detected.append(self.frame)
         self.min_score = min_score
         boxes = np.array([] if self.blind else self._patches(image), np.float32).reshape(-1, 4)
         largest_first = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")
@@ -134,14 +134,14 @@ def test_no_face(model: PatchModel, tracker: Tracker) -> None:
     results = follow(tracker, [picture()] * 10)
     assert [len(faces) for faces in results] == [0] * 10
     assert isinstance(results[0], TrackedFaces)
-    assert model.looks == [0, 3, 6, 9]  # not at every frame
+    assert model.detected == [0, 3, 6, 9]  # not at every frame
 
 
 def test_a_face_keeps_its_number_and_the_detector_rests(model: PatchModel, tracker: Tracker) -> None:
     results = follow(tracker, [picture((50 + 2 * i, 80 + i, 1)) for i in range(31)])
     assert ids(results) == [[1]] * 31
-    assert model.looks == [0, 10, 20, 30]
-    assert (tracker.frames, tracker.looks) == (31, 4)
+    assert model.detected == [0, 10, 20, 30]
+    assert (tracker.frames, tracker.detector_runs) == (31, 4)
     for i, faces in enumerate(results):
         box = [50 + 2 * i, 80 + i, 50 + 2 * i + 39, 80 + i + 39]
         np.testing.assert_allclose(faces.boxes[0], box, atol=0.01)
@@ -192,7 +192,7 @@ def test_a_jump_is_caught_by_the_detector(model: PatchModel, tracker: Tracker) -
     """Half a face aside, the points in the old box are unsure, and the detector helps in the same frame."""
     results = follow(tracker, [picture((50, 80, 1))] * 3 + [picture((68, 80, 1))] * 3)
     assert ids(results) == [[1]] * 6
-    assert model.looks == [0, 3]
+    assert model.detected == [0, 3]
     assert results[3].boxes[0].tolist() == [68, 80, 107, 119]
     assert results[3].keypoint_scores.mean() == pytest.approx(0.8)
 
@@ -213,7 +213,7 @@ def test_what_has_no_sure_points_is_no_face(model: PatchModel, tracker: Tracker)
 
     model.keypoints_at = unsure  # type: ignore[method-assign]
     assert ids(follow(tracker, [picture((50, 80, 1))] * 7)) == [[]] * 7
-    assert model.looks == [0, 3, 6]
+    assert model.detected == [0, 3, 6]
     model.keypoints_at = place  # type: ignore[method-assign]
     assert ids(follow(tracker, [picture((50, 80, 1))] * 3, start=1.0))[-1] == [1]
 
@@ -242,10 +242,10 @@ def test_a_change_of_scene(model: PatchModel, tracker: Tracker) -> None:
     before, after = picture((50, 80, 1), scene=1), picture((52, 82, 2), scene=2)
     results = follow(tracker, [before] * 3 + [after] * 3)
     assert ids(results) == [[1]] * 3 + [[2]] * 3
-    assert model.looks == [0, 3]
+    assert model.detected == [0, 3]
     elsewhere = picture((54, 82, 2), scene=3)
     assert ids(follow(tracker, [elsewhere, before], start=0.3)) == [[2], [1]]
-    assert model.looks == [0, 3, 6, 7]
+    assert model.detected == [0, 3, 6, 7]
     assert ids(follow(tracker, [after, picture(scene=3)] + [before] * 30 + [after], start=0.5))[-1] == [3]
 
 
@@ -254,15 +254,15 @@ def test_a_flash_is_no_change_of_scene(model: PatchModel, tracker: Tracker) -> N
     flash = (0.5 * image + 127).astype(np.uint8)
     model._patches = lambda _: [[50.0, 80.0, 89.0, 119.0]]  # type: ignore[method-assign]
     assert ids(follow(tracker, [image, flash, image])) == [[1]] * 3
-    assert model.looks == [0]
+    assert model.detected == [0]
 
 
 def test_a_long_pause_and_another_size_are_a_new_scene(model: PatchModel, tracker: Tracker) -> None:
     results = follow(tracker, [picture((50, 80, 1))] * 2)
     results += follow(tracker, [picture((50, 80, 1))], start=9.0)
-    assert ids(results) == [[1]] * 3 and model.looks == [0, 2]  # it looks the same, so it is the same
+    assert ids(results) == [[1]] * 3 and model.detected == [0, 2]  # it looks the same, so it is the same
     results = follow(tracker, [picture((50, 80, 1), size_wh=(240, 320))], start=9.1)
-    assert ids(results) == [[2]] and model.looks == [0, 2, 3]
+    assert ids(results) == [[2]] and model.detected == [0, 2, 3]
 
 
 @pytest.mark.parametrize("limits", [{"max_faces": -1}, {"max_faces": 1.5}, {"min_score": 2}])
@@ -327,5 +327,5 @@ def test_the_bundled_model_follows_a_face() -> None:
         alone = model(image, max_faces=1)
         apart = np.linalg.norm(faces.keypoints - alone.keypoints, axis=-1).mean()
         assert apart < 0.02 * geometry.inter_ocular(alone.keypoints)[0]
-    assert tracker.looks == 2
+    assert tracker.detector_runs == 2
     assert tracking.DETECT_EVERY == 10

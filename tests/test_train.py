@@ -53,6 +53,12 @@ def command(folder: Path, runs: Path, *more: str, what: str = "keypoints") -> li
     ]  # fmt: skip
 
 
+def steps_per_epoch(folder: Path) -> int:
+    config = KeypointConfig()
+    faces = keypoint_task.read_faces(folder, config)
+    return keypoint_task.KeypointTask(faces, config, batch_size=8).steps_per_epoch
+
+
 def checkpoint(runs: Path, what: str = "keypoints") -> dict:
     return torch.load(runs / what / "checkpoint.pt", weights_only=True)
 
@@ -117,7 +123,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_the_last_checkpoint_stays_go
     folder, tmp_path, monkeypatch, capsys
 ):
     loss, calls = keypoint_task.KeypointTask.loss, []
-    steps = keypoint_task.KeypointTask(folder, KeypointConfig(), batch_size=8).steps_per_epoch
+    steps = steps_per_epoch(folder)
 
     def broken(*inputs):
         calls.append(None)
@@ -377,7 +383,7 @@ def test_two_processes_train_one_network(folder, tmp_path, root):
         cwd=root, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    steps = keypoint_task.KeypointTask(folder, KeypointConfig(), batch_size=8).steps_per_epoch
+    steps = steps_per_epoch(folder)
     assert checkpoint(tmp_path)["step"] == EPOCHS * steps and len(checkpoint(tmp_path)["history"]) == EPOCHS
     FaceKeypoints.from_pretrained(tmp_path / "keypoints" / "model")
 

@@ -122,7 +122,7 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
         clip = components.ClipFile(label="Clip")
         which = [
             components.Range(0, 1, usual, label="min_score"),
-            components.Range(1, limits.max_faces, limits.max_faces, whole=True, label="max_faces"),
+            components.Range(1, limits.max_faces, limits.max_faces, integer=True, label="max_faces"),
         ]
         how = [
             components.Choice(["auto", "1", "2"], value="auto", label="passes"),

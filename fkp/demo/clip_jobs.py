@@ -351,7 +351,7 @@ class ClipSession:
             if job is not None and job is not but_job:
                 job.forget()
         if self.path and self.path != but:
-            uploads.forget([self.path], folder)
+            uploads.delete([self.path], folder)
 
 
 def _problem(path: Path, error: ClipError) -> str:

@@ -288,14 +288,14 @@ class Range(gr.Number, metaclass=_WithoutStub):
 
     is_template = True
 
-    def __init__(self, least: float, most: float, value: float, *, label: str, whole: bool = False) -> None:
-        self.least, self.most, self.whole = least, most, whole
-        super().__init__(value, label=label, precision=0 if whole else None)
+    def __init__(self, least: float, most: float, value: float, *, label: str, integer: bool = False) -> None:
+        self.least, self.most, self.integer = least, most, integer
+        super().__init__(value, label=label, precision=0 if integer else None)
 
     def api_info(self) -> dict[str, Any]:
         """Its JSON schema."""
         return {
-            "type": "integer" if self.whole else "number",
+            "type": "integer" if self.integer else "number",
             "minimum": self.least,
             "maximum": self.most,
             "description": f"{self.label}, from {self.least:g} to {self.most:g}",
@@ -304,8 +304,8 @@ class Range(gr.Number, metaclass=_WithoutStub):
     def preprocess(self, payload: Any) -> float:
         """The number."""
         number = isinstance(payload, (int, float)) and not isinstance(payload, bool)
-        if not number or not self.least <= payload <= self.most or (self.whole and payload != int(payload)):
-            kind = "a whole number" if self.whole else "a number"
+        if not number or not self.least <= payload <= self.most or (self.integer and payload != int(payload)):
+            kind = "a whole number" if self.integer else "a number"
             sentence = (
                 f"{self.label} is {payload!r}, where {kind} from {self.least:g} to {self.most:g} is needed."
             )

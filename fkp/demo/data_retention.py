@@ -8,8 +8,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Set
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +20,42 @@ from fkp.demo import heap, uploads
 KEPT_SECONDS = 3600
 """How long, at most, anything of a visitor stays on the server after it came or was last used."""
 SWEEP_SECONDS = 60
-"""How often what has stayed that long is looked for. As soon as that go sessions that hold no state, and
-answers that nobody fetched before their session went."""
+"""How often what has stayed that long is deleted. So long, at most, sessions that hold no state stay unused,
+and answers that nobody fetched stay after their session."""
 
 log = logging.getLogger(__name__)
 
 
-def sweeping(folder: Path) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """A lifespan for the server's app: as long as it runs, whatever is old in a folder and in memory goes."""
-
-    @asynccontextmanager
-    async def lifespan(app: Any) -> AsyncIterator[None]:
-        app.state_holder.__class__ = Sessions
-        task = asyncio.create_task(_sweep(folder, app.state_holder))
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    return lifespan
+@asynccontextmanager
+async def sweeping(app: Any, folder: Path) -> AsyncIterator[None]:
+    """As long as the server's app runs, whatever is old in a folder and in memory goes."""
+    app.state_holder.__class__ = Sessions
+    task = asyncio.create_task(_sweep(folder, app.state_holder))
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 async def _sweep(folder: Path, sessions: Any) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        await asyncio.to_thread(tried, uploads.forget_old, folder, KEPT_SECONDS)
+        await asyncio.to_thread(tried, uploads.delete_old, folder, KEPT_SECONDS)
         await asyncio.to_thread(tried, heap.give_back)
-        tried(sessions.forget_old, KEPT_SECONDS, SWEEP_SECONDS)
-        tried(sessions.forget_calls)
+        tried(sessions.drop_answers)
+        tried(sessions.drop_old, KEPT_SECONDS, SWEEP_SECONDS)
 
 
 def tried(step: Callable[..., Any], *arguments: Any) -> None:
-    """Do it by itself: what fails in one step is logged, and keeps no other from its turn."""
+    """Do it by itself: what fails is logged, and keeps nothing else from its turn."""
     try:
         step(*arguments)
     except Exception:
-        log.exception("%s%s failed, and will be tried again", step.__qualname__, arguments)
+        log.exception("%s%s failed", step.__qualname__, arguments)
 
 
 class Sessions(StateHolder):
     """Gradio's sessions; those without state make room first: calls of the API push out no visitor."""
-
-    missing: Set[str] = frozenset()
-    """Sessions that were gone at the last sweep, while something was noted for them."""
 
     def update(self, session_id: str) -> None:
         with self.lock:
@@ -75,33 +66,26 @@ class Sessions(StateHolder):
                 self.drop(min(others, key=lambda name: bool(self.session_data[name].state_data)))
 
     def drop(self, session_id: str) -> None:
-        try:
-            self.delete_state(session_id)
-        finally:
-            self.session_data.pop(session_id, None)
-            self.time_last_used.pop(session_id, None)
+        tried(self.delete_state, session_id)
+        self.session_data.pop(session_id, None)
+        self.time_last_used.pop(session_id, None)
 
-    def forget_old(self, seconds: float, stateless_seconds: float) -> None:
+    def drop_old(self, seconds: float, stateless_seconds: float) -> None:
         """Drop those unused for so many seconds; those without state, as of API calls, go sooner."""
-        now = time.time()
-        for name, last_used in list(self.time_last_used.items()):
-            session = self.session_data.get(name)
-            limit = seconds if session is not None and session.state_data else stateless_seconds
-            if now - last_used.timestamp() > limit:
-                tried(self.drop, name)
+        for name, session in list(self.session_data.items()):
+            limit = seconds if session.state_data else stateless_seconds
+            if time.time() - self.time_last_used[name].timestamp() > limit:
+                self.drop(name)
 
-    def forget_calls(self) -> None:
-        """Drop what Gradio notes as long as it runs: answers that nobody fetched, names of deleted files.
+    def drop_answers(self) -> None:
+        """Drop what Gradio keeps for ever: answers to sessions that are gone, names of deleted files.
 
-        An answer goes when its session is missing at two sweeps. To be called in the event loop.
+        To be called in the event loop.
         """
         queue = self.blocks._queue
-        notes = queue.pending_messages_per_session, queue.pending_event_ids_session
         at_work = {event.session_hash for event in queue.event_ids_to_events.values()}
-        missing = set().union(*notes) - at_work - set(self.session_data)
-        for name in missing & self.missing:
-            for each in notes:
-                each.pop(name, None)
-        self.missing = missing - self.missing
+        for notes in (queue.pending_messages_per_session, queue.pending_event_ids_session):
+            for name in notes.keys() - at_work - self.session_data.keys():
+                del notes[name]
         for files in self.blocks.temp_file_sets:
             files.difference_update([path for path in list(files) if not os.path.exists(path)])

@@ -29,9 +29,9 @@ def ending_with(kept: gr.State) -> Callable[[Callable[..., Shown]], Callable[...
 
     def ending(steps: Callable[..., Shown]) -> Callable[..., Shown]:
         @functools.wraps(steps)
-        def all_steps(turns: LatestAction[Any], *given: Any) -> Shown:
-            yield from steps(turns, *given)
-            yield {kept: turns}
+        def all_steps(session: LatestAction[Any], *given: Any) -> Shown:
+            yield from steps(session, *given)
+            yield {kept: session}
 
         return all_steps
 

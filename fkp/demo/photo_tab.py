@@ -26,7 +26,7 @@ def build(site: Site) -> None:
     kept = gr.State(
         LatestAction(Album()),
         time_to_live=data_retention.KEPT_SECONDS,
-        delete_callback=lambda kept: uploads.forget(kept.value.files, site.uploads),
+        delete_callback=lambda kept: uploads.delete(kept.value.files, site.uploads),
     )
     moment = gr.Number(visible=False)
     with gr.Row(elem_classes="sides"):
@@ -93,15 +93,15 @@ def build(site: Site) -> None:
         album.begin(moment)
         with album.sending(moment) as goes_on:
             if not goes_on:
-                uploads.forget(paths, site.uploads)
+                uploads.delete(paths, site.uploads)
                 return
-            uploads.forget(album.value.files, site.uploads)
+            uploads.delete(album.value.files, site.uploads)
             album.value = Album(files=tuple(paths), wanted=(least, most))
             yield {answer: view.say("Looking for faces …")}
         who = visitors.name(request)
-        yield from look_at(album, paths, shown, size, least, most, moment, left_out, who)
+        yield from find_faces(album, paths, shown, size, least, most, moment, left_out, who)
 
-    def look_at(
+    def find_faces(
         album: LatestAction[Album], paths: list[Path], shown: list[str], size: float, least: float,
         most: float, moment: Any, left_out: int = 0, visitor: str = "",
     ) -> Shown:  # fmt: skip
@@ -133,7 +133,7 @@ def build(site: Site) -> None:
                 return
             paths = [photo.path for photo in album.value.photos]
             album.value = Album(files=album.value.files, wanted=(least, most))
-        yield from look_at(album, paths, shown, size, least, most, moment)
+        yield from find_faces(album, paths, shown, size, least, most, moment)
 
     @ending_with(kept)
     def try_example(
@@ -163,7 +163,7 @@ def build(site: Site) -> None:
         """Another album, perhaps an empty one, in the place of what is there; work that is going on ends."""
         with album.sending(moment) as goes_on:
             if goes_on:
-                uploads.forget(album.value.files, site.uploads)
+                uploads.delete(album.value.files, site.uploads)
                 album.value = other
                 yield everything(other, shown, size)
 

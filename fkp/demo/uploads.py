@@ -57,7 +57,7 @@ def claimed(paths: Iterable[Path], folder: Path) -> list[Path]:
     return own
 
 
-def forget(files: Iterable[Path], folder: Path) -> None:
+def delete(files: Iterable[Path], folder: Path) -> None:
     """Delete a visitor's copies, and the uploads that they are of unless others have some; no examples."""
     for path in files:
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -86,7 +86,6 @@ def new_file(folder: Path, name: str, key: str | None = None) -> Path:
 
 FULL = "There is no room for more files here at the moment. Please try again in a few minutes."
 
-
 LOOK_SECONDS = 0.5
 """How often, at most, the folder is looked through to see how full it is."""
 
@@ -109,7 +108,7 @@ def room(folder: Path, quota: int) -> int:
     return quota - held
 
 
-def forget_old(folder: Path, seconds: float) -> None:
+def delete_old(folder: Path, seconds: float) -> None:
     """Delete what came more than so many seconds ago, and uploads that broke off or that nobody asked for.
 
     So are folders that are empty, and links, which are not followed.
@@ -126,12 +125,7 @@ def forget_old(folder: Path, seconds: float) -> None:
                 if stat.S_ISDIR(status.st_mode):
                     if now - status.st_ctime > seconds:
                         os.rmdir(path)
-                # A new name of a file, or one less, is no news of what it holds.
-                elif (
-                    broken_off
-                    or now - status.st_mtime > limit
-                    and now - status.st_ctime > min(limit, seconds)
-                ):
+                elif broken_off or now - max(status.st_mtime, status.st_ctime) > limit:
                     os.unlink(path)
 
 

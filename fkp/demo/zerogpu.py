@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import cv2
-
 from fkp.pipeline import FaceKeypoints
 
 T = TypeVar("T")
@@ -38,8 +36,6 @@ def lent(
         return lambda *given: work(model, *given)
 
     def there(*given: Any) -> Generator[T | _Failure]:
-        # Threads do not come along into the process that is forked: none may be waited for.
-        cv2.setNumThreads(1)
         try:
             yield from work(on_gpu(model), *given)
         except Exception as error:  # ZeroGPU would pass on no more than its class

@@ -31,10 +31,10 @@ COMMIT = "3cc26e7f1014a5ee5d74a42acee58bafc9d0a310"
 """Where the file is that of the OpenCV Zoo: 232589 bytes, whose SHA-256 begins with 8f2383e4dd3cfbb4."""
 
 LONGER_SIDES = (1280, 320)
-"""A picture is looked at twice, its longer side scaled down to each of these unless it is shorter anyway.
+"""A picture is searched twice, its longer side scaled down to each of these unless it is shorter anyway.
 
-At `MIN_SCORE` one look finds 42 % of the faces that are 16 pixels wide in what YuNet is given, 87 % at 24,
-99 % at 32 to 400, 61 % at 500 and 4 % at 640 (see `BOX_SIZE`). Without the second look, a face that fills the
+At `MIN_SCORE` one pass finds 42 % of the faces that are 16 pixels wide in what YuNet is given, 87 % at 24,
+99 % at 32 to 400, 61 % at 500 and 4 % at 640 (see `BOX_SIZE`). Without the second pass, a face that fills the
 picture would be lost, and without the first those of a group.
 """
 
@@ -125,14 +125,14 @@ class YuNet:
     def own_boxes(self, image: np.ndarray, min_score: float) -> tuple[np.ndarray, np.ndarray]:
         """YuNet's boxes (n,4), xyxy, pixels of the image, as they are, and scores (n,), best first."""
         longest = max(image.shape[:2])
-        looks = [self.look(image, side, min_score) for side in {min(longest, s) for s in LONGER_SIDES}]
-        rows = np.concatenate(looks)
+        scales = [self._detect(image, side, min_score) for side in {min(longest, s) for s in LONGER_SIDES}]
+        rows = np.concatenate(scales)
         left_top_size = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1)
         best = cv2.dnn.NMSBoxes(left_top_size.tolist(), rows[:, 4].tolist(), 0.0, MAX_IOU)
         rows = rows[np.asarray(best, int).reshape(-1)]
         return rows[:, :4], rows[:, 4]
 
-    def look(self, image: np.ndarray, longer_side: int, min_score: float) -> np.ndarray:
+    def _detect(self, image: np.ndarray, longer_side: int, min_score: float) -> np.ndarray:
         """Boxes, xyxy, pixels of the image, and scores (n,5) at one size of the picture."""
         picture, scale_xy = _fit(image, longer_side)
         with self._one() as one:

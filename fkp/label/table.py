@@ -6,8 +6,8 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -76,7 +76,9 @@ class Writer:
         self.path, self.about, self.counts = path, about, Counts()
         # Also where two machines label the same shard, for one was thought dead, each writes its own.
         self._part = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")
-        self._rows: list[pa.RecordBatch] = []
+        self._found: list[_Found] = []
+        self._batches: list[pa.RecordBatch] = []
+        self._rows = 0
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,35 +107,59 @@ class Writer:
         """The faces of a picture, which may be none."""
         self.counts = self.counts.plus(Counts(1, len(faces)))
         if len(faces):
-            self._append(record_batch(index, key, size_wh, faces))
+            self._found.append(_Found(index, key, size_wh, faces))
+            self._more_rows(len(faces))
 
     def add_unreadable(self, index: int, key: str, reason: str) -> None:
         self.counts = self.counts.plus(Counts(1, 0, 1))
+        self._collect()
         row = {"picture": _text(key), "index": index, "error": _text(reason)}
-        self._append(pa.RecordBatch.from_pylist([row], SCHEMA))
+        self._batches.append(pa.RecordBatch.from_pylist([row], SCHEMA))
+        self._more_rows(1)
 
-    def _append(self, batch: pa.RecordBatch) -> None:
-        self._rows.append(batch)
-        if sum(map(len, self._rows)) >= ROWS:
+    def _more_rows(self, count: int) -> None:
+        self._rows += count
+        if self._rows >= ROWS:
             self._flush()
 
+    def _collect(self) -> None:
+        if self._found:
+            self._batches.append(_record_batch(self._found))
+            self._found = []
+
     def _flush(self) -> None:
-        if self._rows:
-            rows = pa.Table.from_batches(self._rows).combine_chunks()
+        self._collect()
+        if self._batches:
+            rows = pa.Table.from_batches(self._batches).combine_chunks()
             self._file.write_table(rows, row_group_size=len(rows))  # so that no picture is in two
-            self._rows = []
+            self._batches, self._rows = [], 0
 
 
-def record_batch(index: int, key: str, size_wh: tuple[int, int], faces: Faces) -> pa.RecordBatch:
-    """The rows of a picture's faces, in the columns of `SCHEMA`."""
-    n = len(faces)
-    width, height = size_wh
+class _Found(NamedTuple):
+    """What was found in a picture."""
+
+    row: int
+    key: str
+    size_wh: tuple[int, int]
+    faces: Faces
+
+
+def _record_batch(found: Sequence[_Found]) -> pa.RecordBatch:
+    """The rows of the faces of pictures, one after the other, in the columns of `SCHEMA`.
+
+    Of many pictures at once: for each by itself it took a tenth of all the time of `fkp label`.
+    """
+    counts = [len(one.faces) for one in found]
+    faces = Faces(**{
+        each.name: np.concatenate([getattr(one.faces, each.name) for one in found]) for each in fields(Faces)
+    })  # fmt: skip
+    width, height = np.repeat([one.size_wh for one in found], counts, axis=0).T
     columns = {
-        "picture": pa.array([_text(key)] * n, pa.string()),
-        "index": pa.array([index] * n, pa.int64()),
-        "width": pa.array([width] * n, pa.int32()),
-        "height": pa.array([height] * n, pa.int32()),
-        "face": pa.array(range(n), pa.int32()),
+        "picture": pa.array(np.repeat([_text(one.key) for one in found], counts).tolist(), pa.string()),
+        "index": pa.array(np.repeat([one.row for one in found], counts), pa.int64()),
+        "width": pa.array(width, pa.int32()),
+        "height": pa.array(height, pa.int32()),
+        "face": pa.array(np.concatenate([np.arange(count) for count in counts]), pa.int32()),
         "score": _numbers(faces.scores, SHARE),
         "box": _numbers(faces.boxes, FRACTION),
         "keypoints": _numbers(faces.keypoints, FRACTION),
@@ -141,28 +167,29 @@ def record_batch(index: int, key: str, size_wh: tuple[int, int], faces: Faces) -
         "sigmas": _numbers(faces.sigmas, FRACTION),
         "visibility": _numbers(faces.visibility, SHARE),
         "pose": _pose(faces),
+        "error": pa.nulls(len(faces), pa.string()),
     }
-    arrays = [pa.nulls(n, field.type) if (a := columns.get(field.name)) is None else a for field in SCHEMA]
-    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+    return pa.RecordBatch.from_arrays([columns[field.name] for field in SCHEMA], schema=SCHEMA)
 
 
-def _numbers(array: np.ndarray | None, parts: int) -> pa.Array | None:
-    """An array (n,…) as nested lists of fixed length, rounded to 1/parts; None where there is none."""
-    if array is None or np.isnan(array).any():
-        return None
+def _numbers(array: np.ndarray, parts: int) -> pa.Array:
+    """An array (n,…) as nested lists of fixed length, rounded to 1/parts; null in the rows with a NaN."""
+    unknown = np.isnan(array.reshape(len(array), -1)).any(axis=1)
     rounded = np.round(array.astype(np.float32) * parts) / np.float32(parts)
+    if not array.shape[1:]:
+        return pa.array(rounded, pa.float32(), mask=unknown)
     numbers = pa.array(rounded.ravel(), pa.float32())
-    for length in reversed(array.shape[1:]):
+    for length in array.shape[:1:-1]:
         numbers = pa.FixedSizeListArray.from_arrays(numbers, length)
-    return numbers
+    return pa.FixedSizeListArray.from_arrays(numbers, array.shape[1], mask=pa.array(unknown))
 
 
 def _pose(faces: Faces) -> pa.Array:
     """The pose in degrees, of a tenth; null where the points are no face."""
     pose = faces.pose
-    angles = np.stack([pose.yaw, pose.pitch, pose.roll], axis=1).round(1)
-    rows = [dict(zip(_ANGLES, row, strict=True)) if np.isfinite(row).all() else None for row in angles]
-    return pa.array(rows, _POSE)
+    angles = np.stack([pose.yaw, pose.pitch, pose.roll]).astype(np.float32).round(1)
+    unknown = ~np.isfinite(angles).all(axis=0)
+    return pa.StructArray.from_arrays([*map(pa.array, angles)], fields=list(_POSE), mask=pa.array(unknown))
 
 
 def _text(text: str) -> str:

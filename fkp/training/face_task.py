@@ -78,7 +78,7 @@ LARGEST_PHOTO = 720
 MINED = ("wider", *FACELESS)
 """Sources where what a detector takes for a face, and people do not, is a hard negative."""
 
-BAIT_SCORE = 0.1
+HARD_NEGATIVE_SCORE = 0.1
 """What a detector takes for a face at this score or more, where there is none, is a hard negative."""
 
 SIZES, SIZE_SHARES = (256, 320, 448, 640), (0.2, 0.3, 0.25, 0.25)
@@ -111,8 +111,9 @@ OCCLUSION = 0.15
 SIDES = ((0.0, 56.0), (40.0, 112.0), (80.0, math.inf))
 """Faces whose longer side (pixels) lies in the range of a grid are learnt by it; ranges overlap."""
 
-TAUGHT_WEIGHT = 0.5
-"""What the loss of the second head, which learns what a teacher says, is multiplied by."""
+BOX_WEIGHT, TAUGHT_WEIGHT = 2.0, 0.5
+"""What the losses of the boxes and of the second head, which learns what a teacher says, are multiplied by;
+that of the scores counts once."""
 
 UNSURE = 1.5
 """Cells up to this many times too far from a face, in place or size, neither gain nor lose by their score."""
@@ -499,7 +500,7 @@ class FaceTask:
         errors = F.binary_cross_entropy_with_logits(grids.logits, wanted, reduction="none")
         score = (errors * weights).sum() / (weight * middle[picture, cell]).sum().clamp_min(1)
         box = (complete_box_iou_loss(told, truth) * weight).sum() / weight.sum().clamp_min(1)
-        total = score + 2 * box + TAUGHT_WEIGHT * taught
+        total = score + BOX_WEIGHT * box + TAUGHT_WEIGHT * taught
         return total, {"score": score.item(), "box": box.item(), "taught": taught.item()}
 
     def validate(self, model: DetectorNetwork) -> dict[str, float]:
@@ -569,7 +570,7 @@ class FaceTask:
     ) -> list[tuple[Photo, np.ndarray]]:
         """Training photos of a source where the miner takes for faces what is none, and where (n,68,2)."""
         found, photos = [], self.training.get(source, [])
-        answers = pool.map(lambda photo: miner(self._load(photo)[0], min_score=BAIT_SCORE), photos)
+        answers = pool.map(lambda photo: miner(self._load(photo)[0], min_score=HARD_NEGATIVE_SCORE), photos)
         bar = tqdm(answers, f"mining {source}", len(photos), leave=False, unit="photo")
         for photo, (boxes, _) in zip(photos, bar, strict=True):
             _, outlines, ignore = self._load(photo)

@@ -28,6 +28,9 @@ ROOM = 1.6
 BORDER = 60
 """Pixels by which MERL-RAV's tight crops are continued by reflection: a black frame would tell the box."""
 
+SOURCES = (*data.TRAINING_SOURCES, data.MERL)
+"""The data sets in the data folder that are learnt from."""
+
 REPEATS = (2, 1, 1)
 """How often the faces of each of `scheme.LABEL_STYLES` are shown in an epoch, unless told otherwise."""
 
@@ -81,18 +84,78 @@ class LossWeights:
     visibility: float = 0.5
 
 
-class KeypointTask:
-    """Everything about training a keypoint network that is not the loop: see train.py.
+@dataclass(frozen=True, eq=False)
+class LabelledFaces:
+    """n faces as crops in memory, wider than the network's by `ROOM`; points are in pixels of the crops."""
 
-    Holds all faces as crops (n,P,P,3) uint8 in memory.
+    crops: np.ndarray
+    """(n,P,P,3) uint8."""
+    labels: np.ndarray
+    """(n,68,2), NaN where there is none."""
+    keypoints: np.ndarray
+    """The same without the annotation offset of their style."""
+    styles: np.ndarray
+    """(n,), as by `scheme.style_index`."""
+    held_out: np.ndarray
+    """(n,), whether a face is for validation."""
+    flags: np.ndarray
+    """Visibility (n,68) as in `data.read_visibility`, −1 where nobody says so."""
+    groups: np.ndarray
+    """Pose group (n,), "" where nobody says so."""
+
+
+def read_faces(
+    folder: Path, config: KeypointConfig, sources: Sequence[data.Source] = SOURCES, workers: int = 0
+) -> LabelledFaces:
+    """The faces of all sources in the data folder, as a network of this config takes them.
+
+    `workers` threads read the pictures. Raises `data.DataError` for what is wrong with a CSV.
     """
+    pack = pack_of(config)
+    scale = (pack.crop_size / pack.margin) / (config.crop_size / config.margin)
+
+    def reflected(sample: data.Sample) -> data.Sample:
+        """A tight crop, continued beyond its edges, as a crop to keep."""
+        border = (BORDER, BORDER), (BORDER, BORDER), (0, 0)
+        image = np.pad(sample["image"], border, "reflect")
+        return pack({**sample, "image": image, "keypoints": sample["keypoints"] + BORDER})
+
+    crops, labels, offsets, styles, held_out, flags, groups = [], [], [], [], [], [], []
+    for source in sources:
+        prepare = reflected if source is data.MERL else pack
+        faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, prepare)
+        # Transforms draw random numbers, even those that change nothing: the initial weights do not see it.
+        with torch.random.fork_rng(devices=[]), ThreadPoolExecutor(max(1, workers)) as pool:
+            samples = pool.map(faces.__getitem__, range(len(faces)))
+            for sample in tqdm(samples, f"reading {source.folder}", len(faces), leave=False, unit="face"):
+                crops.append(sample["image"])
+                labels.append(sample["keypoints"])
+        offsets += [config.annotation_offset(source.style) * scale] * len(faces)
+        styles += [scheme.style_index(source.style)] * len(faces)
+        held_out += [data.is_held_out(source.key(name)) for name in faces.names]
+        of_points, of_faces = _visibility(folder, source, faces.names)
+        flags.append(of_points)
+        groups += of_faces
+    points = np.stack(labels)
+    return LabelledFaces(
+        np.stack(crops), points, points - np.stack(offsets)[:, None], np.array(styles), np.array(held_out),
+        np.concatenate(flags), np.array(groups),
+    )  # fmt: skip
+
+
+def pack_of(config: KeypointConfig) -> FaceCrop:
+    """What cuts a face out of its picture, to be kept: the network's crop, with `ROOM` around it."""
+    return FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
+
+
+class KeypointTask:
+    """Everything about training a keypoint network on faces that is not the loop: see train.py."""
 
     def __init__(
-        self, folder: Path, config: KeypointConfig, *,
+        self, faces: LabelledFaces, config: KeypointConfig, *,
         batch_size: int = 64, seed: int = 0, workers: int = 0,
         augmentation: Augmentation | None = None, weights: LossWeights | None = None,
-        repeats: Sequence[int] = REPEATS,
-        all_faces: bool = False, sources: Sequence[data.Source] = (*data.TRAINING_SOURCES, data.MERL),
+        repeats: Sequence[int] = REPEATS, all_faces: bool = False,
     ) -> None:  # fmt: skip
         self.config, self.batch_size, self.seed, self.workers = config, batch_size, seed, workers
         self.augmentation, self.weights = augmentation or Augmentation(), weights or LossWeights()
@@ -102,44 +165,16 @@ class KeypointTask:
             self.augmentation.scale, self.augmentation.shift, self.augmentation.mirror,
         )  # fmt: skip
         self.still = FaceCrop(config.crop_size, config.margin)
-        self.pack = FaceCrop(round(config.crop_size * ROOM), config.margin * ROOM)
-        scale = (self.pack.crop_size / self.pack.margin) / (config.crop_size / config.margin)
-        crops, labels, offsets, styles, held_out, flags, groups = [], [], [], [], [], [], []
-        for source in sources:
-            prepare = self._pack_reflected if source is data.MERL else self.pack
-            faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, prepare)
-            with ThreadPoolExecutor(max(1, workers)) as pool:
-                samples = pool.map(faces.__getitem__, range(len(faces)))
-                for sample in tqdm(samples, f"reading {source.folder}", len(faces), leave=False, unit="face"):
-                    crops.append(sample["image"])
-                    labels.append(sample["keypoints"])
-            offsets += [config.annotation_offset(source.style) * scale] * len(faces)
-            styles += [scheme.style_index(source.style)] * len(faces)
-            held_out += [data.is_held_out(source.key(name)) for name in faces.names]
-            of_points, of_faces = _visibility(folder, source, faces.names)
-            flags.append(of_points)
-            groups += of_faces
-        self.crops, self.styles, self.groups = np.stack(crops), np.array(styles), np.array(groups)
-        self.labels = np.stack(labels)
-        """Labels (n,68,2) in pixels of the crops; NaN where there is none."""
-        self.keypoints = self.labels - np.stack(offsets)[:, None]
-        """The same without the annotation offset of their style."""
-        self.flags = np.concatenate(flags)
-        """Visibility (n,68) as in `data.read_visibility`, −1 where nobody says so."""
-        self.boxes = geometry.tight_boxes(self.keypoints)
-        self.held_out = np.flatnonzero(held_out)
-        kept = np.arange(len(held_out)) if all_faces else np.flatnonzero(~np.array(held_out))
+        self.faces, self.crops, self.styles = faces, faces.crops, faces.styles
+        """What a teacher is told of besides follows after the labelled ones; see `learn_from`."""
+        self.boxes = geometry.tight_boxes(faces.keypoints)
+        self.held_out = np.flatnonzero(faces.held_out)
+        kept = np.arange(len(faces.labels)) if all_faces else np.flatnonzero(~faces.held_out)
         self.training = np.repeat(kept, np.array([1, *repeats])[self.styles[kept]])
         self.pseudo: distillation.PseudoLabels | None = None
         """What a teacher says of every face, if there is one; see `learn_from`."""
         self.teacher: keypoint_net.KeypointNetwork | None = None
         """A teacher that is asked about each view that is learnt from, if there is one."""
-
-    def _pack_reflected(self, sample: data.Sample) -> data.Sample:
-        """A tight crop, continued beyond its edges, as a crop to keep."""
-        border = (BORDER, BORDER), (BORDER, BORDER), (0, 0)
-        image = np.pad(sample["image"], border, "reflect")
-        return self.pack({**sample, "image": image, "keypoints": sample["keypoints"] + BORDER})
 
     def learn_from(
         self, teacher: keypoint_net.KeypointNetwork, folder: Path, find: distillation.Find,
@@ -159,14 +194,15 @@ class KeypointTask:
                 raise ValueError(f"the teacher sees crops of {theirs} (size, margin), the student of {ours}")
             self.teacher = teacher.eval().requires_grad_(False)
         faces = distillation.unlabelled_faces(folder, find, self.workers)
-        transforms = [self.pack.draw(face.box) for face in faces]
+        pack = pack_of(self.config)
+        transforms = [pack.draw(face.box) for face in faces]
         crops = [t.crop(images.read(f.path)) for t, f in zip(transforms, faces, strict=True)]
         corners = [t.to_crop(f.box.reshape(2, 2)) for t, f in zip(transforms, faces, strict=True)]
         self.styles = np.append(self.styles, np.zeros(len(faces), self.styles.dtype))
         if faces:
             self.crops = np.concatenate([self.crops, np.stack(crops)])
             self.boxes = np.concatenate([self.boxes, np.reshape(corners, (-1, 4)).astype(np.float32)])
-        labelled = len(self.labels)
+        labelled = len(self.faces.labels)
         if said is None:
             asked = np.append(np.unique(self.training), labelled + np.arange(len(faces)))
             said = distillation.pseudo_labels(teacher, self.crops, self.boxes, self.styles, asked, labelled)
@@ -225,13 +261,13 @@ class KeypointTask:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """What faces by index are to learn: points (b,68,2), whether they are visible (b,68), style (b,), and
         whether a label says so (b,)."""
-        known = chosen < len(self.labels)
+        known = chosen < len(self.faces.labels)
         labels = np.where(known, chosen, 0)
         own = self.styles[chosen]
         shares = np.array([0, *(DEFAULT_SHARES[style] for style in scheme.LABEL_STYLES)])
         default = draws.random(len(chosen)) < shares[own]
         styles = np.where(default & distillation.teaches_default(own), 0, own)
-        truth, flags = self.keypoints[labels], np.where(known[:, None], self.flags[labels], -1)
+        truth, flags = self.faces.keypoints[labels], np.where(known[:, None], self.faces.flags[labels], -1)
         visible = np.where(flags < 0, np.nan, flags == 1)
         if self.pseudo is None:
             return truth, visible.astype(np.float32), styles, known
@@ -276,10 +312,10 @@ class KeypointTask:
                 errors = measure(found.keypoints, truth)
                 result[f"{style}{suffix}"] = float(errors.mean())
                 if style == "merl" and asked is None:
-                    groups = np.array([POSES[group] for group in self.groups[chosen]])
+                    groups = np.array([POSES[group] for group in self.faces.groups[chosen]])
                     for pose in ("frontal", "half", "profile"):
                         result[pose] = float(errors[groups == pose].mean()) if (groups == pose).any() else 0.0
-                    seen, flags = found.visibility, self.flags[chosen]
+                    seen, flags = found.visibility, self.faces.flags[chosen]
                     for name, flag in (("turned", 0), ("covered", 2)):
                         result[name] = 100 * metrics.roc_auc(seen[flags == 1], seen[flags == flag])
         result["nme"] = (result["300w"] + result["ytf_own"] + result["merl"]) / 3
@@ -297,7 +333,7 @@ class KeypointTask:
             transforms = [self.still.draw(self.boxes[i]) for i in part]
             crops = torch.from_numpy(np.stack(self._warp(part, transforms))).permute(0, 3, 1, 2)
             said.append([t.float().cpu().numpy() for t in model.predict(crops.to(device), label_style)])
-            truth += [t.to_crop(self.labels[i]) for t, i in zip(transforms, part, strict=True)]
+            truth += [t.to_crop(self.faces.labels[i]) for t, i in zip(transforms, part, strict=True)]
         return Found(*map(np.concatenate, zip(*said, strict=True))), np.stack(truth)
 
     def finish(self, model: keypoint_net.KeypointNetwork) -> keypoint_net.KeypointNetwork:
@@ -314,9 +350,9 @@ class KeypointTask:
             before = self.config.temperatures[len(temperatures)]
             chosen = self.held_out[of_style == scheme.style_index(style or "300w")]
             temperatures.append(round(before * self.fitted_temperature(model, chosen, style), 3))
-        flagged = self.held_out[(self.flags[self.held_out] >= 0).any(axis=1)]
+        flagged = self.held_out[(self.faces.flags[self.held_out] >= 0).any(axis=1)]
         found, _ = self.predict(model, flagged, None)
-        calibration = fit_visibility(found.visibility, self.flags[flagged] == 1)
+        calibration = fit_visibility(found.visibility, self.faces.flags[flagged] == 1)
         config = dataclasses.replace(
             self.config, temperatures=tuple(temperatures), visibility_calibration=calibration
         )

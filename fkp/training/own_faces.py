@@ -12,7 +12,13 @@ import torch
 from fkp import data, metrics
 from fkp.config import KeypointConfig
 from fkp.networks import keypoint_net
-from fkp.training.keypoint_task import KeypointTask
+from fkp.training.keypoint_task import KeypointTask, LabelledFaces, read_faces
+
+
+def read(csv: Path, folder: Path, config: KeypointConfig, workers: int = 0) -> LabelledFaces:
+    """The faces of a CSV and a folder of pictures. Raises `data.DataError` for what is wrong with it."""
+    source = data.Source(str(csv.resolve()), str(folder.resolve()), None, data.photo)
+    return read_faces(Path(), config, [source], workers)
 
 
 class OwnFacesTask(KeypointTask):
@@ -20,14 +26,13 @@ class OwnFacesTask(KeypointTask):
 
     Every seventh photo is held out, and one at least. Nothing here says whether a point can be seen: what the
     network knows of that comes from the weights it starts from, and so do, where fewer than `ENOUGH` faces
-    are held out, the temperatures. Raises `data.DataError` for what is wrong with the CSV.
+    are held out, the temperatures.
     """
 
     ENOUGH = 100
 
-    def __init__(self, csv: Path, folder: Path, config: KeypointConfig, **options: Any) -> None:
-        source = data.Source(str(csv.resolve()), str(folder.resolve()), None, data.photo)
-        super().__init__(Path(), config, sources=(source,), **options)
+    def __init__(self, faces: LabelledFaces, config: KeypointConfig, **options: Any) -> None:
+        super().__init__(faces, config, **options)
         if not len(self.held_out):
             self.held_out, self.training = self.training[:1], self.training[1:]
 

@@ -37,7 +37,7 @@ it keeps throughout the clip, and `report.FACE_COLUMNS`."""
 @dataclass(frozen=True)
 class Progress:
     """How far it is: `frames` done of about `total`, up to `time` of `seconds` of the clip (None where the
-    file does not say), in `elapsed` seconds of work; `faces` seen so far, and `looks` of the detector."""
+    file does not say), in `elapsed` seconds of work; `faces` seen so far, and runs of the detector."""
 
     frames: int
     total: int | None
@@ -45,7 +45,7 @@ class Progress:
     seconds: float | None
     elapsed: float
     faces: int
-    looks: int
+    detector_runs: int
 
     @property
     def share(self) -> float | None:
@@ -121,7 +121,7 @@ def annotate(
                 faces_seen = max(faces_seen, *faces.ids.tolist(), 0)
                 elapsed = time.perf_counter() - began
                 done = part.number + 1, clip.frames, part.time, clip.seconds
-                if (yield Progress(*done, elapsed, faces_seen, tracker.looks)):
+                if (yield Progress(*done, elapsed, faces_seen, tracker.detector_runs)):
                     break
             elif film:
                 film.add_sound(part)
@@ -227,7 +227,7 @@ class _Json:
 class _Recorded:
     """In the place of a tracker: the faces of frame after frame as `_Json` wrote them."""
 
-    looks = 0
+    detector_runs = 0
 
     def __init__(self, path: Path) -> None:
         self._frames = iter(json.loads(path.read_text(encoding="utf-8"))["frames"])

@@ -60,15 +60,15 @@ def test_what_is_told_of_a_clip(uploads: Path) -> None:
 @pytest.mark.parametrize(
     "content, told",
     [
-        (b"", "holiday.mp4: is empty."),
-        (b"milk, bread", "holiday.mp4: is no video, or a damaged or incomplete one."),
-        (b"\0\0\0\x20ftypisom" + bytes(500), "holiday.mp4: is no video, or a damaged or incomplete one."),
+        (b"", "holiday.mp4: is empty"),
+        (b"milk, bread", "holiday.mp4: is no video"),
+        (b"\0\0\0\x20ftypisom" + bytes(500), "holiday.mp4: is no video"),
     ],
 )
 def test_what_is_no_clip_is_told_without_a_folder(uploads: Path, content: bytes, told: str) -> None:
     (uploads / "holiday.mp4").write_bytes(content)
     problem = clip_jobs.probe(uploads / "holiday.mp4", Settings()).problem
-    assert problem == f"{told} Please choose another clip."
+    assert told in problem and str(uploads) not in problem
 
 
 def test_a_song_a_photo_and_what_is_gone_are_told(uploads: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_song_a_photo_and_what_is_gone_are_told(uploads: Path) -> None:
 def test_limits_are_told_in_numbers(uploads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = film(uploads / "a.mp4", 60)
     problem = clip_jobs.probe(path, Settings(max_clip_seconds=1)).problem
-    assert problem == "a.mp4: 2.4 s are more than the limit of 1 s. Please choose another clip."
+    assert problem.startswith("a.mp4: ") and "2.4 s" in problem and "1 s" in problem
     problem = clip_jobs.probe(path, Settings(max_clip_size=1000)).problem
     assert problem.startswith("a.mp4: ") and "MB are more than the limit of 0.001 MB." in problem
     monkeypatch.setattr(clip_jobs, "MAX_PIXELS", 3000)
@@ -147,7 +147,7 @@ def test_a_fault_of_ours_ends_one_job_and_not_the_line(
     job_queue = JobQueue(work)
     jobs = [job_queue.begin(spec(uploads / name, uploads)) for name in ("bad.mp4", "good.mp4")]
     assert all(job.wait(LONG) for job in jobs)
-    assert jobs[0].problem == "bad.mp4: something went wrong here. Please try again."
+    assert jobs[0].problem.startswith("bad.mp4: ") and "secret" not in jobs[0].problem
     assert jobs[1].done and "secret" in capsys.readouterr().err
 
 
@@ -258,4 +258,4 @@ def test_an_example_is_not_forgotten(uploads: Path, tmp_path: Path) -> None:
 
 def test_errors_of_clips_end_with_what_to_do() -> None:
     told = clip_jobs._problem(Path("/tmp/x/a.mp4"), ClipError("/tmp/x/a.mp4: is empty"))
-    assert told == "a.mp4: is empty. Please choose another clip."
+    assert told.startswith("a.mp4: is empty. ") and "another clip" in told and "/tmp" not in told

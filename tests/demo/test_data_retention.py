@@ -27,18 +27,18 @@ def folder(tmp_path):
 
 
 def test_what_is_young_stays(folder):
-    uploads.forget_old(folder, seconds=60)
+    uploads.delete_old(folder, seconds=60)
     assert len([path for path in folder.rglob("*") if path.is_file()]) == 2
 
 
 def test_what_is_old_goes_with_its_folders_but_the_folder_itself_stays(folder):
-    uploads.forget_old(folder, seconds=-1)
-    uploads.forget_old(folder, seconds=-1)  # what has just become empty is as young as that
+    uploads.delete_old(folder, seconds=-1)
+    uploads.delete_old(folder, seconds=-1)  # what has just become empty is as young as that
     assert folder.is_dir() and list(folder.iterdir()) == []
 
 
 def test_a_folder_that_is_not_there_is_no_error(tmp_path):
-    uploads.forget_old(tmp_path / "none", seconds=0)
+    uploads.delete_old(tmp_path / "none", seconds=0)
 
 
 def test_links_are_not_followed(folder, tmp_path):
@@ -47,7 +47,7 @@ def test_links_are_not_followed(folder, tmp_path):
     (elsewhere / "kept.txt").write_text("kept")
     os.symlink(elsewhere, folder / "link")
     os.symlink(elsewhere / "kept.txt", folder / "a" / "link.txt")
-    uploads.forget_old(folder, seconds=-1)
+    uploads.delete_old(folder, seconds=-1)
     assert (elsewhere / "kept.txt").read_text() == "kept"
     assert not (folder / "link").exists() and not (folder / "a").exists()
 
@@ -78,21 +78,21 @@ def age(holder, seconds):
 
 def test_young_sessions_stay(sessions):
     holder, _ = sessions
-    holder.forget_old(3600, 60)
+    holder.drop_old(3600, 60)
     assert set(holder.session_data) == {"visitor", "caller"}
 
 
 def test_sessions_without_state_go_early(sessions):
     holder, deleted = sessions
     age(holder, 100)
-    holder.forget_old(3600, 60)
+    holder.drop_old(3600, 60)
     assert set(holder.session_data) == set(holder.time_last_used) == {"visitor"} and deleted == []
 
 
 def test_old_sessions_go_and_what_they_hold_is_disposed_of(sessions):
     holder, deleted = sessions
     age(holder, 4000)
-    holder.forget_old(3600, 60)
+    holder.drop_old(3600, 60)
     assert not holder.session_data and not holder.time_last_used and deleted == ["photos"]
 
 
@@ -106,18 +106,14 @@ def test_notes_of_calls_go_with_their_sessions(sessions, tmp_path):
         queue.pending_messages_per_session[name] = name
         queue.pending_event_ids_session[name] = set()
     queue.event_ids_to_events["1"] = SimpleNamespace(session_hash="waits")
-    holder.missing = {"visitor"}  # but is there again
-    holder.forget_calls()
-    assert holder.missing == {"over"} and "over" in queue.pending_messages_per_session
-    holder.forget_calls()
-    assert holder.missing == set()
+    holder.drop_answers()
     assert set(queue.pending_messages_per_session) == {"visitor", "waits"}
     assert set(queue.pending_event_ids_session) == {"visitor", "waits"}
     assert page.upload_file_set == {str(tmp_path / "kept.png")}
 
 
 async def until_swept(folder, holder):
-    async with data_retention.sweeping(folder)(SimpleNamespace(state_holder=holder)):
+    async with data_retention.sweeping(SimpleNamespace(state_holder=holder), folder):
         for _ in range(500):
             await asyncio.sleep(0.01)
             if not list(folder.iterdir()) and not holder.session_data:
@@ -156,7 +152,7 @@ def test_sweeping_goes_on_after_anything_that_fails(folder, sessions, monkeypatc
 
     monkeypatch.setattr(data_retention.Sessions, "delete_state", delete_state)
     monkeypatch.setattr(heap, "give_back", refuse)
-    monkeypatch.setattr(data_retention.Sessions, "forget_calls", refuse)
+    monkeypatch.setattr(data_retention.Sessions, "drop_answers", refuse)
 
     asyncio.run(until_swept(folder, holder))
     assert list(folder.iterdir()) == [] and not holder.session_data and deleted == ["photos"]

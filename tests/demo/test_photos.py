@@ -64,7 +64,7 @@ def test_what_is_no_picture_is_told_without_a_folder(tmp_path, content):
 
 
 def test_an_expired_photo_is_told(tmp_path):
-    assert look(tmp_path / "gone.jpg").problem == "is no longer here. Please choose it again."
+    assert look(tmp_path / "gone.jpg").problem.startswith("is no longer here")
 
 
 def test_too_many_pixels_are_told_in_numbers_before_they_are_read(tmp_path):
@@ -77,7 +77,7 @@ def test_too_many_pixels_are_told_in_numbers_before_they_are_read(tmp_path):
 def test_too_large_a_file_is_told(tmp_path):
     path = picture(tmp_path / "large.png")
     problem = look(path, settings=Settings(max_file_size=100)).problem
-    assert problem == "is larger than 0.0001 MB. Please choose another photo."
+    assert "larger than 0.0001 MB" in problem
     assert look(path, settings=Settings(max_file_size=path.stat().st_size)).problem == ""
 
 
@@ -205,7 +205,7 @@ def test_the_saved_picture_has_full_size_and_nothing_of_the_camera(tmp_path):
 def test_the_picture_cannot_be_saved_once_its_upload_is_gone(album, tmp_path):
     for path in album.files:
         path.unlink(missing_ok=True)
-    with pytest.raises(images.ImageError, match="a.b.png is no longer here. Please choose it again."):
+    with pytest.raises(images.ImageError, match="a.b.png is no longer here"):
         photos.save_picture(album, STYLE, Settings(), tmp_path)
     with pytest.raises(images.ImageError, match="The photos are no longer here."):
         photos.save_pictures(album, STYLE, Settings(), tmp_path / "out")

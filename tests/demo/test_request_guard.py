@@ -1,4 +1,4 @@
-"""What the door lets in, and that refusals are sentences; the app behind it is made up."""
+"""What the request guard lets in, and that refusals are sentences; the app behind it is made up."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def answering(status=200, headers=PLAIN, body=b"fine", error=None):
 
 
 def visit(app, path="/", headers=(), body=(b"",), kind="http", rules=RULES):
-    """What comes out of the door: status, body, and the headers."""
+    """What comes out of the guard: status, body, and the headers."""
     sent, parts = [], list(body)
 
     async def receive():

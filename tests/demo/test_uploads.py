@@ -53,11 +53,11 @@ def test_two_visitors_with_the_same_file_do_not_take_it_from_each_other(tmp_path
     (one,) = uploads.claimed([path], tmp_path)
     (two,) = uploads.claimed([path], tmp_path)
     assert one != two and one.name == two.name == "holiday.jpg"
-    uploads.forget([one], tmp_path)
+    uploads.delete([one], tmp_path)
     assert not one.exists() and two.read_bytes() == b"pixels"
-    uploads.forget([two], tmp_path)
+    uploads.delete([two], tmp_path)
     assert files(tmp_path) == []  # the upload itself went with the last
-    uploads.forget([one, two], tmp_path)  # twice is no error
+    uploads.delete([one, two], tmp_path)  # twice is no error
 
 
 def test_a_file_named_twenty_times_is_one(tmp_path):
@@ -69,7 +69,7 @@ def test_examples_stay(tmp_path):
     example = tmp_path / "example.jpg"
     example.write_bytes(b"pixels")
     (tmp_path / "uploads").mkdir()
-    uploads.forget([example], tmp_path / "uploads")
+    uploads.delete([example], tmp_path / "uploads")
     assert example.exists()
 
 
@@ -84,7 +84,7 @@ def test_broken_off_uploads_go_soon(tmp_path):
         (tmp_path / name).write_bytes(b"half")
         age(tmp_path / name, seconds)
     upload(tmp_path, b"pixels")
-    uploads.forget_old(tmp_path, 3600)
+    uploads.delete_old(tmp_path, 3600)
     assert files(tmp_path) == ["coming", "holiday.jpg"]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,7 @@ class LentByFork(ModuleType):
 
             process = context.Process(target=there, name="lent", daemon=True)
             process.start()
+            theirs.close()  # so that a process that dies ends the waiting
             try:
                 while (message := ours.recv())[0] == "value":
                     yield message[1]
@@ -80,10 +83,14 @@ class LentByFork(ModuleType):
 
 
 @pytest.fixture
-def zero(monkeypatch: pytest.MonkeyPatch) -> LentByFork:
+def zero(monkeypatch: pytest.MonkeyPatch) -> Iterator[LentByFork]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    cv2.resize(np.zeros((3000, 3000, 3), np.uint8), (1500, 1500))  # OpenCV's threads are there
     stand_in = LentByFork()
     monkeypatch.setitem(sys.modules, "spaces", stand_in)
-    return stand_in
+    yield stand_in
+    cv2.setNumThreads(before)
 
 
 def test_without_spaces_it_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Weights of somebody else: a graph is run only if it computes what they do, and no number is believed."""
+"""Weights of somebody else: a graph is run only if it computes what they do, and no number is trusted."""
 
 from __future__ import annotations
 

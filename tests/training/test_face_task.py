@@ -184,7 +184,7 @@ def test_what_a_miner_takes_for_a_face_is_shown_more_often(folder: Path) -> None
         """Sees a face in the upper left corner of every picture."""
 
         def __call__(self, image: np.ndarray, *, min_score: float) -> tuple[np.ndarray, np.ndarray]:
-            assert min_score == face_task.BAIT_SCORE
+            assert min_score == face_task.HARD_NEGATIVE_SCORE
             return np.array([[0.0, 0, 20, 20]], np.float32), np.ones(1, np.float32)
 
     task = FaceTask(folder, config=SMALL, miner=Miner())  # type: ignore[arg-type]

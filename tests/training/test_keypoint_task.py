@@ -1,22 +1,28 @@
 import dataclasses
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from fkp import geometry, scheme
-from fkp.config import KEYPOINTNET
+from fkp.config import KEYPOINTNET, KeypointConfig
 from fkp.networks import keypoint_net
 from fkp.training import keypoint_task
 from fkp.training.augmentation import Photometry
 from tests import synthetic
 
 
+def task_of(folder: Path, config: KeypointConfig = KEYPOINTNET, **options: Any) -> keypoint_task.KeypointTask:
+    return keypoint_task.KeypointTask(keypoint_task.read_faces(folder, config), config, **options)
+
+
 @pytest.fixture(scope="module")
 def task(tmp_path_factory) -> keypoint_task.KeypointTask:
     folder = synthetic.data_folder(tmp_path_factory.mktemp("data"))
-    return keypoint_task.KeypointTask(folder, KEYPOINTNET, batch_size=8)
+    return task_of(folder, batch_size=8)
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -90,8 +96,8 @@ def test_batches_hold_what_the_faces_show(task):
     transform = task.crop.draw(task.boxes[index], torch.Generator().manual_seed(1))
     (crop,) = task._warp([index], [transform])
     assert plain.photometry.change(crop, np.random.default_rng(0)) is crop
-    x, y = transform.keypoints_to_crop(task.keypoints[index])[30].round().astype(int)
-    u, v = task.keypoints[index][30].round().astype(int)
+    x, y = transform.keypoints_to_crop(task.faces.keypoints[index])[30].round().astype(int)
+    u, v = task.faces.keypoints[index][30].round().astype(int)
     difference = crop[y, x].astype(int) - task.crops[index][v, u].astype(int)
     assert np.abs(difference).max() < 40
 
@@ -133,8 +139,8 @@ def test_finish_fits_what_is_corrected(task):
     finished = task.finish(model)
     assert len(finished.config.temperatures) == 4
     assert all(0.4 <= t <= 2.5 for t in finished.config.temperatures)
-    found, _ = task.predict(finished, task.held_out[task.flags[task.held_out].max(axis=1) >= 0], None)
-    seen = (task.flags[task.held_out] == 1)[task.flags[task.held_out].max(axis=1) >= 0]
+    found, _ = task.predict(finished, task.held_out[task.faces.flags[task.held_out].max(axis=1) >= 0], None)
+    seen = (task.faces.flags[task.held_out] == 1)[task.faces.flags[task.held_out].max(axis=1) >= 0]
     assert found.visibility.mean() == pytest.approx(seen.mean(), abs=0.01)
     assert "network.smooth.0.Relu" in {name for name, *_ in finished.config.activation_ranges}
     crops = task.batch(0)["crops"]
@@ -143,7 +149,7 @@ def test_finish_fits_what_is_corrected(task):
 
 
 def test_packed_crops_leave_room_around_the_face(task):
-    box = geometry.tight_boxes(task.keypoints)[0]
+    box = geometry.tight_boxes(task.faces.keypoints)[0]
     side = task.crops.shape[1]
     assert (box[2:] - box[:2]).max() == pytest.approx(side / (1.3 * keypoint_task.ROOM), rel=0.02)
 
@@ -235,8 +241,8 @@ def test_a_teacher_tells_of_faces_without_labels(tmp_path):
     with open(folder / "face_boxes.csv", "a") as boxes:
         boxes.write("wider/train/a.jpg,20,20,80,90,wider,\n" * 4)
     shutil.copy(sorted((folder / "300w/afw").iterdir())[0], folder / "wider/train/a.jpg")
-    task = keypoint_task.KeypointTask(folder, KEYPOINTNET, batch_size=16)
-    labelled, shown = len(task.labels), len(task.training)
+    task = task_of(folder, batch_size=16)
+    labelled, shown = len(task.faces.labels), len(task.training)
     torch.manual_seed(0)
     teacher = keypoint_net.build(dataclasses.replace(KEYPOINTNET, widths=(4, 8, 8, 8))).eval()
     torch.nn.init.normal_(teacher.style.weight)
@@ -250,7 +256,7 @@ def test_a_teacher_tells_of_faces_without_labels(tmp_path):
     told = torch.cat([batch["labelled"] for batch in batches]).float().mean().item()
     assert 0.6 < told < 0.95
     assert torch.cat([batch["visible"] for batch in batches]).isfinite().all()
-    again = keypoint_task.KeypointTask(folder, KEYPOINTNET, batch_size=16)
+    again = task_of(folder, batch_size=16)
     again.learn_from(teacher, folder, nobody, said)
     assert same(again.batch(4), task.batch(4))
 
@@ -259,7 +265,7 @@ def test_a_teacher_tells_of_faces_without_labels(tmp_path):
 def test_each_view_is_learnt_as_the_teacher_sees_it(tmp_path):
     folder = synthetic.data_folder(tmp_path)
     augmentation = keypoint_task.Augmentation(taught=1.0)
-    task = keypoint_task.KeypointTask(folder, KEYPOINTNET, batch_size=16, augmentation=augmentation)
+    task = task_of(folder, batch_size=16, augmentation=augmentation)
     torch.manual_seed(0)
     teacher = keypoint_net.build(dataclasses.replace(KEYPOINTNET, widths=(4, 8, 8, 8))).eval()
     task.learn_from(teacher, folder, nobody, each_view=True)
@@ -286,12 +292,12 @@ def test_the_network_is_shown_labels_without_their_annotation_offset(tmp_path):
     plain, moved = (
         dataclasses.replace(KEYPOINTNET, annotation_offsets=each) for each in ((0.0,) * 8, offsets)
     )
-    ours, theirs = (keypoint_task.KeypointTask(folder, config) for config in (plain, moved))
-    boxes = geometry.tight_boxes(ours.keypoints)
+    ours, theirs = (task_of(folder, config) for config in (plain, moved))
+    boxes = geometry.tight_boxes(ours.faces.keypoints)
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-    away = (ours.keypoints - theirs.keypoints) / sides[:, None, None]
+    away = (ours.faces.keypoints - theirs.faces.keypoints) / sides[:, None, None]
     for style, offset in (("300w", (0.01, 0.03)), ("ytf", (-0.02, 0.04)), ("merl", (0, 0))):
         chosen = away[ours.styles == scheme.style_index(style)]
         known = np.isfinite(chosen)
         np.testing.assert_allclose(chosen[known], np.broadcast_to(offset, chosen.shape)[known], atol=1e-5)
-    np.testing.assert_array_equal(ours.labels, theirs.labels)
+    np.testing.assert_array_equal(ours.faces.labels, theirs.faces.labels)

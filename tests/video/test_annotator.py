@@ -66,7 +66,7 @@ def test_progress(made: tuple[Path, list[Progress]]) -> None:
     assert {progress.total for progress in said} == {8}
     assert [progress.time for progress in said] == pytest.approx(np.arange(8) / 25, abs=1e-4)
     assert said[-1].seconds == pytest.approx(0.32, abs=0.03)
-    assert said[-1].faces == 2 and said[-1].looks == 1
+    assert said[-1].faces == 2 and said[-1].detector_runs == 1
     assert said[3].share == 0.5 and said[-1].share == 1
     assert 0 < said[0].elapsed < said[-1].elapsed
     assert said[3].left == pytest.approx(said[3].elapsed) and said[-1].left == 0
@@ -272,7 +272,7 @@ def test_command(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str])
     assert main(["video", str(clip), str(tmp_path / "b.webm"), *files, *options]) == 0
     out, err = capsys.readouterr()
     assert out == "" and "fkp: keypoints on " in err
-    assert re.search(r"fkp: 8 frames in \d+\.\d s, 1 face; the detector looked at 1\n$", err)
+    assert re.search(r"fkp: 8 frames in \d+\.\d s, 1 face; the detector ran on 1\n$", err)
     assert len(filmed.watched(tmp_path / "b.webm")[0]) == 8
     told = json.loads((tmp_path / "b.json").read_text())
     assert told["video"] == str(clip) and [len(frame["faces"]) for frame in told["frames"]] == [1] * 8

@@ -1,6 +1,7 @@
 """Reading and writing clips that the tests make: times, sizes, turns, sound, damage, limits."""
 
 import os
+import re
 import weakref
 from pathlib import Path
 
@@ -168,15 +169,15 @@ def refused(path: Path, **limits: float) -> str:
 
 
 def test_no_clip_at_all(tmp_path: Path) -> None:
-    assert refused(tmp_path / "none.mp4") == "there is no such file"
-    assert refused(tmp_path) == "is a folder, not a video file"
-    for content, sentence in (
-        (b"", "is empty"),
-        (b"a text, named as a video\n" * 50, "is no video, or a damaged or incomplete one"),
-        (os.urandom(5000), "is no video, or a damaged or incomplete one"),
+    assert "no such file" in refused(tmp_path / "none.mp4")
+    assert "folder" in refused(tmp_path)
+    for content, reason in (
+        (b"", "empty"),
+        (b"a text, named as a video\n" * 50, "no video"),
+        (os.urandom(5000), "no video"),
     ):
         (tmp_path / "a.mp4").write_bytes(content)
-        assert refused(tmp_path / "a.mp4") == sentence
+        assert reason in refused(tmp_path / "a.mp4")
 
 
 def test_lists_of_other_files_are_not_followed(tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_lists_of_other_files_are_not_followed(tmp_path: Path) -> None:
     ):
         for name in ("a.mp4", "a.m3u8", "a.ffconcat", "a.sdp"):
             (tmp_path / name).write_text(text)
-            assert refused(tmp_path / name) == "is no video, or a damaged or incomplete one"
+            assert "no video" in refused(tmp_path / name)
     assert "there is no such file" in refused(Path("http://127.0.0.1:9/a.mp4"))
 
 
@@ -201,7 +202,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         frame.rate = 48000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert refused(path) == "has no video in it"
+    assert "no video" in refused(path)
 
 
 @pytest.mark.parametrize("name", ("a.mp4", "a.mkv", "a.webm"))
@@ -215,17 +216,13 @@ def test_a_clip_that_breaks_off(tmp_path: Path, name: str) -> None:
     path.write_bytes(data[: len(data) // 2])
     assert "breaks off after" in refused(path) and refused(path).endswith("of 4.0 s")
     path.write_bytes(data[:200])
-    assert refused(path) in (
-        "has no video in it",
-        "is no video, or a damaged or incomplete one",
-        "holds no frame that can be decoded",
-    )
+    assert re.search("no video|no frame", refused(path))
 
 
 def test_a_clip_whose_table_of_contents_is_missing(tmp_path: Path) -> None:
     path = filmed.film(tmp_path / "a.mp4", 20)
     path.write_bytes(path.read_bytes()[:-200])
-    assert refused(path) == "is no video, or a damaged or incomplete one"
+    assert "damaged or incomplete" in refused(path)
 
 
 def test_a_damaged_frame_is_left_out(tmp_path: Path) -> None:
@@ -242,9 +239,13 @@ def test_limits(tmp_path: Path) -> None:
     path = filmed.film(tmp_path / "a.mp4", 100)
     size = path.stat().st_size
     assert len(frames_of(path, limits=Limits(seconds=4, pixels=64 * 48, bytes=size))) == 100
-    assert refused(path, seconds=3) == "4.0 s are more than the limit of 3 s"
-    assert refused(path, pixels=64 * 48 - 1) == "64×48 is more than the limit of 3071 pixels a frame"
-    assert refused(path, bytes=1000).endswith("are more than the limit of 0.001 MB")
+    for limit, numbers in (
+        ({"seconds": 3}, ("4.0 s", "3 s")),
+        ({"pixels": 64 * 48 - 1}, ("64×48", "3071 pixels")),
+        ({"bytes": 1000}, ("0.001 MB",)),
+    ):
+        told = refused(path, **limit)
+        assert all(number in told for number in numbers)
     assert isinstance(ClipError("a"), ValueError)
 
 
@@ -258,7 +259,7 @@ def test_the_limit_of_length_where_the_file_does_not_say_it(tmp_path: Path) -> N
     with Clip(path) as clip:
         assert (clip.seconds, clip.frames) == (None, None)
         assert len([part for part in clip if isinstance(part, Frame)]) == 100
-    assert refused(path, seconds=2) == "is longer than the limit of 2 s"
+    assert "limit of 2 s" in refused(path, seconds=2)
 
 
 # --- Writing ------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // The face detector: a picture in, boxes out, as fkp/detector.py does it.
 
 import { type Box, height, iou, longerSide, suppress, width } from "./geometry";
-import { type Picture, resize, roundEven } from "./pixels";
+import { means, type Picture, resize, roundEven } from "./pixels";
 
 /** The section `detector` of config.json; the same names, meanings and units as in Python. */
 type Numbers = "least_size" | "input_size" | "coarse_size" | "fine_pixels" | "enlargement" | "enlarged_pixels" | "min_score" | "max_iou";
@@ -79,8 +79,9 @@ async function look(picture: Picture, network: Network, config: DetectorConfig, 
 /** The picture scaled, padded with grey on the right and at the bottom, as planes (1, 3, h, w); and its scale. */
 function fit(picture: Picture, scale: number) {
   const wide = Math.max(1, roundEven(picture.width * scale)), high = Math.max(1, roundEven(picture.height * scale));
-  const same = wide === picture.width && high === picture.height;
-  const { data } = same ? picture : resize(picture, wide, high, scale < 0.5 ? "area" : "linear");
+  let from = picture, times = 1; // linear would leave pixels out
+  for (; from.width >= 2 * wide && from.height >= 2 * high; times *= 2) from = means(from, 2, 2);
+  const { data } = wide === from.width && high === from.height ? from : resize(from, wide, high, "linear");
   const step = STRIDES.at(-1)!, w = step * Math.ceil(wide / step), h = step * Math.ceil(high / step);
   const planes = new Uint8Array(3 * h * w).fill(GREY);
   for (let c = 0; c < 3; c++) {
@@ -88,7 +89,7 @@ function fit(picture: Picture, scale: number) {
       for (let x = 0, to = (c * h + y) * w; x < wide; x++, at += 3) planes[to + x] = data[at]!;
     }
   }
-  return { planes, dims: [1, 3, h, w], scaleX: wide / picture.width, scaleY: high / picture.height };
+  return { planes, dims: [1, 3, h, w], scaleX: wide / (times * from.width), scaleY: high / (times * from.height) };
 }
 
 /** Box voting: the mean of the boxes that tell the same face, by their scores. */

@@ -16,17 +16,17 @@ export function roundEven(value: number): number {
 
 /** The picture in another size: the mean over areas, or linear between pixels (cv2.resize). */
 export function resize(picture: Picture, width: number, height: number, how: "area" | "linear"): Picture {
-  const scaleX = picture.width / width, scaleY = picture.height / height;
-  const whole = Math.abs(scaleX - Math.round(scaleX)) < 1e-15 && Math.abs(scaleY - Math.round(scaleY)) < 1e-15;
+  const scaleX = picture.width / width, scaleY = picture.height / height, whole = [scaleX, scaleY].every(Number.isInteger);
   // OpenCV takes means where linear would halve both sides.
-  if (whole && (how === "area" || (scaleX === 2 && scaleY === 2))) return wholeAreas(picture, width, height);
+  if (whole && (how === "area" || (scaleX === 2 && scaleY === 2))) return means(picture, scaleX, scaleY);
   return how === "area" ? areas(picture, width, height) : linear(picture, width, height);
 }
 
 const empty = (width: number, height: number): Picture => ({ width, height, data: new Uint8ClampedArray(3 * width * height) });
 
-function wholeAreas(from: Picture, width: number, height: number): Picture {
-  const to = empty(width, height), cellX = from.width / width, cellY = from.height / height;
+/** The means of cells of so many pixels each way; what is left over on the right and at the bottom goes. */
+export function means(from: Picture, cellX: number, cellY: number): Picture {
+  const width = Math.floor(from.width / cellX), height = Math.floor(from.height / cellY), to = empty(width, height);
   const share = Math.fround(1 / (cellX * cellY)), sums = new Uint32Array(3 * width);
   for (let y = 0, at = 0; y < height; y++) {
     sums.fill(0);

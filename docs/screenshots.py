@@ -1,6 +1,6 @@
 """Pictures of the page for README and docs: starts it, goes through it in Chromium, and takes them.
 
-    python benchmarks/screenshots.py           # docs/page*.jpg, in two minutes
+    python docs/screenshots.py           # docs/page*.jpg, in two minutes
 """
 
 import io
