@@ -16,24 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from PIL import Image, ImageCms
 from playwright.sync_api import Page, expect
 
 from fkp import FaceKeypoints, detector, faces, images, pipeline, report, tracking
 from fkp.faces import Faces
-from fkp.hub import weights
-from fkp.networks import quantisation
 from fkp.tracking import Tracker
 from tests.browser import website
 
 CLOSE = 0.1
 """Pixels that points may differ."""
-
-BY_CHANCE = 0.1
-"""Share of faces that may differ by more in 8-bit integers, where a graph was made before its sums were kept
-from being rounded by chance (`quantisation.CLEAR`)."""
 
 LOAD = """async (int8) => {
   globalThis.fkp = await import("./fkp.js");
@@ -203,13 +196,8 @@ def test_8_bit_integers_give_the_points_that_python_gives(root, built_website, b
         assert browsers["length"] == len(python), name
         keypoints = np.array(browsers["keypoints"]).reshape(-1, 68, 2)
         apart += np.abs(keypoints - python.keypoints).max(axis=(1, 2)).tolist()
-    far = [each for each in apart if each > CLOSE]
-    print(f"{len(apart)} faces, median {np.median(apart):.4f} px, over {CLOSE} px: {far}")
-    assert len(apart) > 60 and np.median(apart) < 0.01
-    graphs = [onnx.load(weights.BUNDLED / file["onnxruntime-int8"]) for file in weights.GRAPHS.values()]
-    clear = all(quantisation.clearance(one[1:], other[1:], total) > 1e-4
-                for graph in graphs for _, (one, other, total) in quantisation.sums(graph))  # fmt: skip
-    assert len(far) <= (0 if clear else BY_CHANCE * len(apart)), far
+    print(f"{len(apart)} faces, mean {np.mean(apart):.4f}, largest {max(apart):.4f} px")
+    assert len(apart) > 60 and max(apart) < CLOSE
 
 
 def test_scores_and_what_else_is_said_of_a_face(found) -> None:

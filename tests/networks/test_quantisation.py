@@ -11,6 +11,7 @@ import torch
 
 from fkp import FaceKeypoints, data, evaluation, geometry, images
 from fkp.config import DetectorConfig, KeypointConfig
+from fkp.hub import weights
 from fkp.networks import export, face_net, integer_graph, keypoint_net, quantisation
 from tests import tiny
 
@@ -135,6 +136,14 @@ def test_no_sum_of_two_bytes_is_rounded_by_chance(network, folded) -> None:
         assert np.array_equal(exact[by_ratio], exact[in_float64]), name
         assert np.array_equal(exact[by_value], exact[in_float64]), name
         assert quantisation.clearance(one[1:], other[1:], total) > 1e-4, name
+
+
+@pytest.mark.parametrize("graph", ["keypoints", "detector"])
+def test_nor_is_one_in_the_bundled_graphs(graph: str) -> None:
+    bundled = onnx.load(weights.BUNDLED / "onnx" / f"{graph}.int8.onnx")
+    sums = list(quantisation.sums(bundled))
+    assert len(sums) > 9
+    assert min(quantisation.clearance(one[1:], other[1:], total) for _, (one, other, total) in sums) > 1e-4
 
 
 def rounded(way, one, other, total) -> np.ndarray:
