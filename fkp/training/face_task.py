@@ -189,7 +189,7 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
                     "300w" if subfolder.startswith("300w") else subfolder.split("/")[0],
                     is_held_out(subfolder, name),
                     np.reshape([*labelled.get(name, []), *ellipses(boxes)], (-1, 68, 2)),
-                    # People have looked at these: what a detector took for a face there is none.
+                    # People have checked these: what a detector took for a face there is none.
                     known.of(image, *([] if subfolder == "no_faces" else ["ignore"])),
                 )
             )
@@ -530,7 +530,7 @@ class FaceTask:
         return config, model
 
     def _ranges(self, model: DetectorNetwork) -> tuple[tuple[str, float, float], ...]:
-        """The ranges of the activations in some training photos of every source, as they are looked at."""
+        """The ranges of the activations in some training photos of every source, at the detector's size."""
         if not export.is_possible():
             return ()
         pictures = []

@@ -52,7 +52,7 @@ def test_the_summary_is_of_medians_and_of_the_fastest_backend():
 
 
 @pytest.mark.slow
-def test_what_cannot_be_timed_is_skipped_by_name_and_the_rest_is_timed(tmp_path, monkeypatch):
+def test_subjects_that_cannot_be_timed_are_skipped_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "ROUNDS", 2)
     order = speed.stored(tmp_path, hub.BUNDLED) | {"threads": 1, "batches": [2], "sizes": []}
     subjects = [({"backend": "none"}, order | {"backend": "none"}), ({"backend": "any"}, order)]
