@@ -149,7 +149,7 @@ class RequestGuard:
     def __init__(self, app: Any, rules: Rules) -> None:
         self.app, self.rules = app, rules
         at_once = max(BODIES_AT_ONCE, rules.max_bytes)
-        room = rules.room or (lambda: math.inf)
+        room: Callable[[], float] = rules.room or (lambda: math.inf)
         self._disk = _Share(room, 2 * uploads.MEASURE_SECONDS, (507, uploads.FULL))
         self._memory = _Share(lambda: at_once, BODY_KEPT, (503, BUSY))
 
