@@ -29,13 +29,6 @@ def seen(boxes, scores, of: Photo, least_iou: float = 0.5) -> Seen:
 FACE, OTHER, NOWHERE = [10, 10, 30, 30], [50, 50, 70, 70], [80, 10, 95, 25]
 
 
-def test_figures_where_nothing_is_found():
-    nothing = seen([], [], photo([FACE]))
-    assert not nothing.false.any() and nothing.best.tolist() == [0]
-    assert photo_sets.recall([nothing], 0.1) == 0 and photo_sets.recall([], 0.1) is None
-    assert len(photo_sets.false_scores([])) == len(photo_sets.false_scores([nothing])) == 0
-
-
 def test_boxes_on_something_doubtful_neither_count_nor_are_false():
     finds = seen([FACE, OTHER, NOWHERE, [11, 10, 30, 30]], [0.9, 0.8, 0.7, 0.6], photo([FACE], [OTHER]))
     assert finds.own.tolist() == [0, -1, -1, -1] and finds.best.tolist() == [0.9]
