@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from docs import points_figure
 from fkp import Faces, hub, scheme
 from fkp.hub import model_card
 from tests.loopback_hub import Client, LoopbackHub
@@ -175,12 +176,13 @@ def test_the_mean_face() -> None:
 
 
 def test_the_figure_of_the_points() -> None:
-    picture = Image.open(io.BytesIO(model_card.points_figure()))
-    assert picture.format == "PNG" and len(model_card.points_figure()) < 100_000
+    """The file is what the command draws, and every point is in it."""
+    picture = Image.open(model_card.POINTS)
+    assert picture.format == "PNG" and model_card.POINTS.stat().st_size < 100_000
     pixels = np.array(picture.convert("RGB")).astype(int)
+    assert np.abs(pixels - np.array(points_figure.figure().convert("RGB"))).mean() < 1
     ground = pixels[0, 0]
-    for point, (x, y) in enumerate(np.array(scheme.MEAN_FACE) * 0.52 + (480, 200)):
-        y += 20.8 * (point in model_card.LOWER_LIP) - 12.5 * (point in model_card.UPPER_LIP)
+    for point, (x, y) in enumerate(points_figure.points()):
         assert pixels[round(y), round(x)].max() > ground.max() + 80, point
 
 
