@@ -1,15 +1,15 @@
-"""The browser edition beside face-api.js, in one Chromium: bytes, first face, time a picture, faces.
+"""The browser edition beside face-api.js and MediaPipe, in one Chromium: bytes, first face, times, faces.
 
-    python -m benchmarks.browser [PICTURE ...]
+    python benchmarks/browser.py --write              # the table of docs/browser.md
+    python benchmarks/browser.py PICTURE ...          # other pictures than the examples
 
-Needs Node, Chromium and playwright. Builds web/ and fetches @vladmandic/face-api, whose models are in its
-package, from npm into a folder that is deleted in the end. Each runs on WebAssembly with one thread on the
-same pictures (by default the examples), ten times after the first; the time is that of the browser's
-processes on the processor, so that what else the computer does counts little. Bytes are those of a first
-visit as gzip. MediaPipe's models are in no package and are not fetched.
+Needs Node, Chromium and playwright. Builds web/ and fetches the others from npm, with the models that are in
+their packages, into a folder that is deleted in the end. Each runs on WebAssembly with one thread on the same
+pictures, ten times after the first; MediaPipe on WebGL besides, which is emulated here. The time is that of
+the browser's processes on the processor, so that what else the computer does counts little. Bytes are those
+of a first visit as gzip.
 """
 
-import argparse
 import contextlib
 import functools
 import gzip
@@ -17,20 +17,26 @@ import http.server
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from playwright.sync_api import Page
 
-from benchmarks.published import ROOT
+from benchmarks import published
+from benchmarks.published import ROOT, Table
 from benchmarks.serving import chromium
 
 EXAMPLES = [ROOT / "examples" / f"{name}.jpg" for name in ("eileen_collins", "grace_hopper", "four_faces")]
-PACKAGES = ("@vladmandic/face-api@1.7.15", "@tensorflow/tfjs-backend-wasm@4.22.0")
+PACKAGES = (
+    "@vladmandic/face-api@1.7.15", "@tensorflow/tfjs-backend-wasm@4.22.0",
+    "@mediapipe/face_mesh@0.4.1633559619",
+)  # fmt: skip
 REPEATS = 10
 
 FKP = """
@@ -54,9 +60,29 @@ globalThis.find = async (blob) => {
 """
 TINY = FACE_API.replace("NETWORK", "tinyFaceDetector").replace("OPTIONS", "TinyFaceDetectorOptions")
 SSD = FACE_API.replace("NETWORK", "ssdMobilenetv1").replace("OPTIONS", "SsdMobilenetv1Options")
+# The one that @mediapipe/tasks-vision came after, whose models are in no package.
+MEDIAPIPE = """
+const script = document.createElement("script");
+script.src = "/peer/@mediapipe/face_mesh/face_mesh.js";
+document.head.append(script);
+await new Promise((loaded) => { script.onload = loaded; });
+const mesh = new FaceMesh({ locateFile: (name) => `/peer/@mediapipe/face_mesh/${name}` });
+mesh.setOptions({ maxNumFaces: 10 });
+let found;
+mesh.onResults((results) => { found = results.multiFaceLandmarks.length; });
+globalThis.find = async (blob) => {
+  const image = new Image();
+  image.src = URL.createObjectURL(blob);
+  await image.decode();
+  mesh.reset();  // else it follows the faces of the picture before
+  await mesh.send({ image });
+  return found;
+};
+"""
 FLOAT32 = FKP.replace("threads: 1", "threads: 1, int8: false")
 CONTENDERS = {
     "fkp": FKP, "fkp in float32": FLOAT32, "face-api.js, tiny detector": TINY, "face-api.js, SSD": SSD,
+    "MediaPipe Face Mesh": MEDIAPIPE,
 }  # fmt: skip
 
 
@@ -114,10 +140,9 @@ def measure(page: Page, script: str, pictures: list[Path]) -> dict[str, Any]:
 
 
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = published.parser(__doc__)
     parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", default=EXAMPLES)
-    pictures = parser.parse_args().pictures
+    args = published.parse(parser)
     if shutil.which("npm") is None:
         parser.exit(1, "browser.py: needs npm\n")
     web = ROOT / "web"
@@ -132,21 +157,22 @@ def main() -> None:
         shutil.copytree(web / "dist", folder / "fkp")
         (folder / "blank.html").write_text("<!doctype html>")
         (folder / "pictures").mkdir()
-        for number, path in enumerate(pictures):
+        for number, path in enumerate(args.pictures):
             shutil.copyfile(path, folder / "pictures" / str(number))
         handler = functools.partial(_Handler, directory=temporary)
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        print(f"Chromium {browser.version}, {len(pictures)} pictures, {time.strftime('%Y-%m-%d')}\n")
-        print("| | MB as gzip | first face, s | ms a picture | faces found |\n|---|---|---|---|---|")
+        head = "MB as gzip", "first face, s", "ms a picture", "faces found"
+        table = Table(f"Chromium {browser.version}", *head)
         for name, script in CONTENDERS.items():
             page = browser.new_page()
             page.goto(f"http://127.0.0.1:{server.server_port}/blank.html")
-            got = measure(page, script, pictures)
+            got = measure(page, script, args.pictures)
             page.close()
             times, faces = (", ".join(f"{each:.0f}" for each in got[key]) for key in ("ms", "faces"))
-            print(f"| {name} | {got['MB']:.1f} | {got['first']:.1f} | {times} | {faces} |", flush=True)
+            table.add(name, f"{got['MB']:.1f}", f"{got['first']:.1f}", times, faces)
         server.shutdown()
+    published.publish_table(args, table, "docs/browser.md", "browser")
 
 
 if __name__ == "__main__":

@@ -138,24 +138,26 @@ class CropTransform:
 
     def rounded(self) -> CropTransform:
         """Nearly the same square crop, not mirrored: its scale is rounded to 0.5 %, its angle to a quarter
-        degree, and its place to a quarter of its pixels.
+        degree, and its place to a quarter of its pixels; then it is made one that can be sampled exactly.
 
         One pixel in 10000 that is one level brighter moves the points of a network in 8-bit integers by up
         to a quarter of a pixel. Rounded, the crop of a face is the same to the last pixel on every machine
-        and in a browser, though their boxes differ in the last bit.
+        and in a browser, though their boxes differ in the last bit, and though each samples in an order of
+        operations of its own: what lies at multiples of 1/128 of a pixel float32 knows without rounding.
         """
         (a, b, _), middle = self.image_to_crop[0].tolist(), (self.size_wh[0] - 1) / 2
         octave = math.log2(math.hypot(a, b))
         factor, angle = 2 ** (round(128 * octave) / 128), round(4 * math.degrees(math.atan2(b, a))) / 4
-        step = 2.0 ** -math.floor(octave) / 4
+        pixel = 2.0 ** -math.floor(octave)  # of the crop, in the image; up to twice as large
         x, y = (
-            round((row[0] * middle + row[1] * middle + row[2]) / step) * step
+            round((row[0] * middle + row[1] * middle + row[2]) / pixel * 4) / 4 * pixel
             for row in self.crop_to_image.tolist()
         )
-        cos, sin = factor * math.cos(math.radians(angle)), factor * math.sin(math.radians(angle))
-        offsets = middle - (cos * x + sin * y), middle - (cos * y - sin * x)
-        matrix = np.array([[cos, sin, offsets[0]], [-sin, cos, offsets[1]]])
-        return CropTransform(matrix, self.size_wh)
+        step = max(pixel, 1) / 128
+        cos, sin = (round(turn(math.radians(angle)) / factor / step) * step for turn in (math.cos, math.sin))
+        left, top = (round(at / step) * step for at in (x - (cos - sin) * middle, y - (cos + sin) * middle))
+        to_image = CropTransform(np.array([[cos, -sin, left], [sin, cos, top]]), self.size_wh)
+        return CropTransform(to_image.crop_to_image, self.size_wh)
 
     @property
     def mirrors(self) -> bool:
@@ -165,7 +167,8 @@ class CropTransform:
     def crop(self, image: np.ndarray) -> np.ndarray:
         """The crop (h,w,C) of an image (H,W,C); black beyond the picture's edge."""
         matrix = self.image_to_crop
-        shrink = max(1, int(1 / math.sqrt(abs(self.area))))
+        # By a power of two, which leaves numbers exact that are (see `rounded`).
+        shrink = 2 ** max(0, math.floor(-math.log2(abs(self.area)) / 2))
         if shrink >= 2 or max(image.shape[:2]) > LARGEST_SIDE:
             # Bilinear sampling alone would skip pixels: average them first, over the part that is needed.
             image, reduced_to_image = self._reduce(image, shrink)

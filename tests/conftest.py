@@ -20,6 +20,14 @@ from tests import tiny
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The tests of every day share the cores; the others watch the clock, and run one at a time."""
+    if config.option.markexpr != "not slow and not browser":
+        return 0
+    config.option.dist = "loadfile"  # what a module has made is made once
+    return os.cpu_count() or 1
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("fresh") and os.environ.get("FKP_FRESH") != "1":
         pytest.skip("makes a whole new environment, several gigabytes: set FKP_FRESH=1")

@@ -181,7 +181,9 @@ def build_static(
         if not (weights / name).is_file():
             raise SpaceError(f"{weights} has no {name}, which a browser needs")
         _copy(weights / name, folder / "fkp" / "weights" / name)
-    build = "npm --prefix web ci && npm --prefix web run build && rm -rf dist && mv web/dist dist"
+    # Whatever NODE_ENV says: npm would leave out what builds the page.
+    install = "npm --prefix web ci --include=dev"
+    build = f"{install} && npm --prefix web run build && rm -rf dist && mv web/dist dist"
     package = {"private": True, "scripts": {"build": build}}
     (folder / "package.json").write_text(json.dumps(package, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_static_readme(repo_id), encoding="utf-8")

@@ -1,8 +1,6 @@
 """The browser edition's library gives what Python gives from the same graphs, those that users have.
 
-In floating point to a tenth of a pixel. In 8-bit integers a value may be rounded the other way on another
-processor, and one level moves points by up to a quarter of a pixel of the crop: those are held to what they
-may be off from floating point in Python, on the mean of all faces.
+To a tenth of a pixel, in floating point and in 8-bit integers.
 """
 
 from __future__ import annotations
@@ -18,20 +16,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image, ImageCms
 from playwright.sync_api import Page, expect
 
 from fkp import FaceKeypoints, detector, faces, images, pipeline, report, tracking
 from fkp.faces import Faces
+from fkp.hub import weights
+from fkp.networks import quantisation
 from fkp.tracking import Tracker
 from tests.browser import website
 
 CLOSE = 0.1
-"""Pixels that points may differ in floating point."""
+"""Pixels that points may differ."""
 
-OF_THE_FACE = 0.003
-"""Share of the box's longer side that points in 8-bit integers may differ, on the mean of all faces."""
+BY_CHANCE = 0.1
+"""Share of faces that may differ by more in 8-bit integers, where a graph was made before its sums were kept
+from being rounded by chance (`quantisation.CLEAR`)."""
 
 LOAD = """async (int8) => {
   globalThis.fkp = await import("./fkp.js");
@@ -194,18 +196,20 @@ def test_pictures_of_all_kinds_get_the_points_that_python_gives(found) -> None:
     assert sum(len(python) for _, python, _ in found) > 60
 
 
-def test_8_bit_integers_are_as_near_as_they_are_to_floating_point(
-    root, built_website, browser, tmp_path
-) -> None:
+def test_8_bit_integers_give_the_points_that_python_gives(root, built_website, browser, tmp_path) -> None:
     model = FaceKeypoints.from_pretrained(backend="onnxruntime-int8")
     apart = []
     for name, python, browsers in in_both(root, built_website, browser, model, tmp_path):
         assert browsers["length"] == len(python), name
         keypoints = np.array(browsers["keypoints"]).reshape(-1, 68, 2)
-        distance = np.linalg.norm(keypoints - python.keypoints, axis=-1)
-        apart += (distance.mean(axis=1) / (python.boxes[:, 2:] - python.boxes[:, :2]).max(axis=1)).tolist()
-    print(f"{len(apart)} faces, mean {np.mean(apart):.5f}, largest {max(apart):.5f} of the face")
-    assert len(apart) > 60 and np.mean(apart) < OF_THE_FACE / 3 and max(apart) < 3 * OF_THE_FACE
+        apart += np.abs(keypoints - python.keypoints).max(axis=(1, 2)).tolist()
+    far = [each for each in apart if each > CLOSE]
+    print(f"{len(apart)} faces, median {np.median(apart):.4f} px, over {CLOSE} px: {far}")
+    assert len(apart) > 60 and np.median(apart) < 0.01
+    graphs = [onnx.load(weights.BUNDLED / file["onnxruntime-int8"]) for file in weights.GRAPHS.values()]
+    clear = all(quantisation.clearance(one[1:], other[1:], total) > 1e-4
+                for graph in graphs for _, (one, other, total) in quantisation.sums(graph))  # fmt: skip
+    assert len(far) <= (0 if clear else BY_CHANCE * len(apart)), far
 
 
 def test_scores_and_what_else_is_said_of_a_face(found) -> None:
@@ -334,6 +338,32 @@ def test_no_face_and_no_picture(library) -> None:
     assert library.evaluate(DETECT, blank)["length"] == 0
     with pytest.raises(Exception, match="is no picture that this browser can read"):
         library.evaluate(DETECT, base64.b64encode(b"milk, bread, apples").decode())
+
+
+@pytest.mark.slow
+def test_webgpu_gives_the_points_that_python_gives(browser, chromium_path, site, root, model) -> None:
+    """On a graphics processor that Chromium emulates, which only who asks for it gets."""
+    arguments = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader",
+                 "--enable-features=Vulkan", "--ignore-gpu-blocklist"]  # fmt: skip
+    emulating = browser.browser_type.launch(executable_path=chromium_path, args=arguments)
+    page = emulating.new_page()
+    page.set_default_timeout(300_000)
+    page.goto(f"{site.address}icon.svg")
+    if not page.evaluate("navigator.gpu ? navigator.gpu.requestAdapter().then(Boolean) : false"):
+        emulating.close()
+        pytest.skip("this Chromium emulates no graphics processor")
+    backends = page.evaluate("""async () => {
+        const fkp = await import("./fkp.js"), usual = await fkp.FaceKeypoints.load();
+        globalThis.model = await fkp.FaceKeypoints.load(undefined, { backend: "webgpu" });
+        return [usual.backend, model.backend];
+    }""")
+    assert backends == ["wasm", "webgpu"]
+    photo = root / "examples" / "eileen_collins.jpg"
+    found = page.evaluate(DETECT, base64.b64encode(photo.read_bytes()).decode())
+    emulating.close()
+    apart = np.abs(np.array(found["keypoints"]).reshape(-1, 68, 2) - model(photo).keypoints)
+    print(f"{apart.max():.4f} px")
+    assert len(apart) == 1 and apart.max() < CLOSE
 
 
 def test_threads_where_headers_allow_them(browser, built_website) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 import re
 import sys
@@ -112,28 +113,47 @@ def test_it_works_without_a_network_after_the_first_visit(page, site, root):
         expect_answer(page, "Choose a photo")
         page.get_by_role("button", name="Try the example Grace hopper").click()
         expect_answer(page, "Found 1 face")
+        assert save(page, "Save picture").read_bytes()[:4] == b"\x89PNG"
+        assert len(json.loads(save(page, "Save JSON").read_text(encoding="utf-8"))) == 1
     # Whether there is a newer page the browser asks by itself, wherever it believes to be.
     assert [path for _, path, _ in site.requests[asked:] if path != "service-worker.js"] == []
     page.context.set_offline(False)
 
 
+SOON = 2.5
+"""Seconds from opening the page to its first face, on a warm machine with 2 cores and nothing else to do."""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_first_face_comes_soon(browser, site):
-    """Within 2.5 s on a machine that has nothing else to do; what others take of it is left out."""
-    took = []
-    for _ in range(3):
+    """By the clock on the wall, in the best of some visits with nothing kept from the one before.
+
+    Where others took more than a quarter of the processors in each of them, what they took is left out; where
+    it was more than half, a visit says nothing.
+    """
+    said, estimates = [], []
+    for visit in range(7):
         context = browser.new_context()
         page = context.new_page()
         began, before = time.monotonic(), processor_seconds()
         page.goto(site.address)
         page.get_by_role("button", name="Try the example Grace hopper").click(timeout=PATIENCE_MS)
         expect_answer(page, "Found 1 face")
-        passed, now = time.monotonic() - began, processor_seconds()
-        all_of_it, idle, ours = np.subtract(now, before)
-        took.append(passed * (idle + ours) / all_of_it)
+        passed, (all_of_it, idle, ours) = time.monotonic() - began, np.subtract(processor_seconds(), before)
         context.close()
-    print("first face after", [f"{seconds:.2f} s" for seconds in took])
-    assert min(took) < 2.5
+        if visit == 0:
+            continue  # warms up: among other things the host packs its files
+        others = (all_of_it - idle - ours) / all_of_it
+        said.append(f"{passed:.2f} s ({100 * others:.0f} % of the processors were busy with other things)")
+        print("first face after", said[-1])
+        if passed < SOON:
+            return
+        estimates.append((others, passed * (1 - others)))
+    telling = [seconds for others, seconds in estimates if others <= 0.5]
+    if not telling:
+        pytest.skip(f"this machine is too busy to time a visit: {said}")
+    quiet = [others for others, _ in estimates if others < 0.25]
+    assert not quiet and min(telling) < SOON, said
 
 
 # --- What people do -------------------------------------------------------------------------------------
@@ -148,7 +168,7 @@ def test_a_photo_is_answered_drawn_and_saved(page, root):
     assert_eileen_collins(record)
     faces = FaceKeypoints.from_pretrained(backend="onnxruntime-int8")(photo)
     apart = np.linalg.norm(np.array(record["faces"][0]["keypoints"]) - faces.keypoints[0], axis=1)
-    assert apart.mean() < 0.003 * (faces.boxes[0, 2:] - faces.boxes[0, :2]).max()
+    assert apart.max() < 0.1
 
     with save(page, "Save CSV").open(encoding="utf-8", newline="") as file:
         row, *_ = csv.DictReader(file)
@@ -175,11 +195,13 @@ def test_a_photo_is_saved_as_jpeg_and_several_in_one_file(page, root, tmp_path):
     jpeg = save(page, "Save as JPEG")
     assert jpeg.name == "grace_hopper_keypoints.jpg" and jpeg.read_bytes()[:3] == b"\xff\xd8\xff"
     assert b"Exif" not in jpeg.read_bytes()[:4000]
-    with zipfile.ZipFile(save(page, "Save all pictures")) as archive:
-        assert archive.namelist() == ["grace_hopper_keypoints.png", "grace_hopper_keypoints_2.png"]
-        for name in archive.namelist():
-            with archive.open(name) as file, Image.open(file) as image:
-                assert image.size == size
+    for button, kind, ending in (("pictures", "PNG", "png"), ("as JPEG", "JPEG", "jpg")):
+        with zipfile.ZipFile(save(page, f"Save all {button}")) as archive:
+            names = [f"grace_hopper_keypoints.{ending}", f"grace_hopper_keypoints_2.{ending}"]
+            assert archive.namelist() == names
+            for name in names:
+                with archive.open(name) as file, Image.open(file) as image:
+                    assert (image.size, image.format) == (size, kind)
     assert len(json.loads(save(page, "Save JSON").read_text(encoding="utf-8"))) == 2
 
 
@@ -244,6 +266,22 @@ def test_a_photo_can_be_pasted_and_dropped_anywhere(page, root, way):
     expect_answer(page, "Found 1 face in given.jpg")
 
 
+def test_the_button_pastes_what_is_in_the_clipboard(page, root):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    png = io.BytesIO()
+    Image.open(root / "examples" / "grace_hopper.jpg").save(png, "PNG")
+    page.evaluate(
+        """async (encoded) => {
+            const bytes = Uint8Array.from(atob(encoded), letter => letter.charCodeAt(0));
+            const blob = new Blob([bytes], {type: "image/png"});
+            await navigator.clipboard.write([new ClipboardItem({"image/png": blob})]);
+        }""",
+        base64.b64encode(png.getvalue()).decode(),
+    )
+    page.get_by_role("button", name="Paste").click()
+    expect_answer(page, "Found 1 face")
+
+
 def test_the_camera_live_and_as_a_photo(page):
     page.get_by_role("button", name="Use the camera").click()
     page.get_by_role("button", name="Take the photo").click()
@@ -302,10 +340,21 @@ def test_text_stands_out_and_nothing_is_cut_off(page, root):
         assert wide[0] <= wide[1], f"{tab} has to be scrolled sideways"
 
 
-def test_it_can_be_installed(page, built_website):
-    manifest = json.loads((built_website / "manifest.webmanifest").read_text())
-    assert {"name", "start_url", "display", "icons"} <= manifest.keys()
-    assert all((built_website / icon["src"]).is_file() for icon in manifest["icons"])
+def test_it_can_be_installed(browser, chromium_path, site, built_website, tmp_path):
+    """As Chromium judges it, in a window that is not private: from those nothing is installed."""
+    arguments = {"executable_path": chromium_path, "args": ["--no-sandbox"]}
+    context = browser.browser_type.launch_persistent_context(tmp_path, **arguments)
+    page = context.new_page()
+    page.goto(site.address)
+    expect_answer(page, "Choose a photo")
+    kept_for_later(page)
+    chromium = context.new_cdp_session(page)
+    assert chromium.send("Page.getInstallabilityErrors")["installabilityErrors"] == []
+    manifest = chromium.send("Page.getAppManifest")
+    context.close()
+    assert manifest["errors"] == [] and manifest["url"] == f"{site.address}manifest.webmanifest"
+    for icon in json.loads(manifest["data"])["icons"]:
+        assert (built_website / icon["src"]).is_file()
 
 
 def test_names_and_colours_are_those_of_python(root):

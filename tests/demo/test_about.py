@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_programs_and_links_are_told_as_they_are():
 
 
 def test_about_fetches_nothing_from_elsewhere(root):
-    told = about.text({}, [], root / "docs")
+    told = re.sub(r'"data:[^"]*"', "", about.text({}, [], root / "docs"))  # where any letters may stand
     assert "http" not in told and 'src="/' not in told
 
 

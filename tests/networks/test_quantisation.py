@@ -121,6 +121,44 @@ def test_quick_operations_give_the_same_points(network, folded) -> None:
             np.testing.assert_allclose(one, other, atol=1e-3)
 
 
+def test_no_sum_of_two_bytes_is_rounded_by_chance(network, folded) -> None:
+    """In whatever order float32 computes it, with multiply-add or without: as exact arithmetic says."""
+    model = integer_graph.rewritten(folded, integer_graph.BEFORE)
+    ranges = {name: (low, high) for name, low, high in network.config.activation_ranges}
+    quick = integer_graph.rewritten(
+        quantisation.quantised(model, ranges, export.KEYPOINT_HEADS), integer_graph.AFTER
+    )
+    sums = list(quantisation.sums(quick))
+    assert len(sums) == 7
+    for name, (one, other, total) in sums:
+        exact = {way: rounded(way, one[1:], other[1:], total) for way in (by_ratio, by_value, in_float64)}
+        assert np.array_equal(exact[by_ratio], exact[in_float64]), name
+        assert np.array_equal(exact[by_value], exact[in_float64]), name
+        assert quantisation.clearance(one[1:], other[1:], total) > 1e-4, name
+
+
+def rounded(way, one, other, total) -> np.ndarray:
+    a, b = np.meshgrid(np.arange(256), np.arange(256), indexing="ij")
+    return np.rint(way(a, b, one, other, total)).clip(0, 255)
+
+
+def by_ratio(a, b, one, other, total) -> np.ndarray:
+    """As the kernels with vector instructions (onnxruntime/core/mlas/lib/qladd.cpp)."""
+    (first, second), zero = (np.float32(term[0]) / np.float32(total[0]) for term in (one, other)), total[1]
+    fixed = np.float32(zero) - (first * np.float32(one[1]) + second * np.float32(other[1]))
+    return (fixed + a.astype(np.float32) * first) + b.astype(np.float32) * second
+
+
+def by_value(a, b, one, other, total) -> np.ndarray:
+    """As the one without."""
+    values = (np.float32(step) * (x - zero).astype(np.float32) for x, (step, zero) in ((a, one), (b, other)))
+    return sum(values) / np.float32(total[0]) + np.float32(total[1])
+
+
+def in_float64(a, b, one, other, total) -> np.ndarray:
+    return (one[0] * (a - one[1]) + other[0] * (b - other[1])) / total[0] + total[1]
+
+
 @pytest.mark.slow
 def test_quick_operations_find_the_same_boxes() -> None:
     """Sizes differ, and heads keep what 8 bits would lose."""

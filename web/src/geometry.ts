@@ -101,13 +101,13 @@ export function moved(by: Affine, points: Points): Float64Array {
   });
 }
 
-/** The same crop but for little: scale, angle and place rounded as CropTransform.rounded of fkp/geometry.py does. */
+/** The same crop but for little, and one that is sampled exactly: as CropTransform.rounded of fkp/geometry.py. */
 export function rounded(crop: Affine, size: number): Affine {
-  const octave = Math.log2(Math.hypot(crop[0], crop[1])), middle = (size - 1) / 2, step = 2 ** -Math.floor(octave) / 4;
+  const octave = Math.log2(Math.hypot(crop[0], crop[1])), middle = (size - 1) / 2, pixel = 2 ** -Math.floor(octave), step = Math.max(pixel, 1) / 128;
   const factor = 2 ** (roundEven(128 * octave) / 128), radians = (roundEven((4 * 180 * Math.atan2(crop[1], crop[0])) / Math.PI) / 4) * (Math.PI / 180);
-  const [x, y] = moved(inverse(crop), new Float64Array([middle, middle])).map((each) => roundEven(each / step) * step) as unknown as [number, number];
-  const cos = factor * Math.cos(radians), sin = factor * Math.sin(radians);
-  return [cos, sin, middle - cos * x - sin * y, -sin, cos, middle + sin * x - cos * y];
+  const [x, y] = moved(inverse(crop), new Float64Array([middle, middle])).map((each) => (roundEven((each / pixel) * 4) / 4) * pixel) as unknown as [number, number];
+  const stepped = (value: number) => roundEven(value / step) * step, cos = stepped(Math.cos(radians) / factor), sin = stepped(Math.sin(radians) / factor);
+  return inverse([cos, -sin, stepped(x - (cos - sin) * middle), sin, cos, stepped(y - (cos + sin) * middle)]);
 }
 
 /** By how much a crop enlarges what is in the picture. */
@@ -115,7 +115,7 @@ export const enlargement = (crop: Affine) => Math.hypot(crop[0], crop[1]);
 
 /** The RGB crop of a picture; black beyond its edge. */
 export function crop(picture: Picture, pictureToCrop: Affine, size: number): Picture {
-  const shrink = Math.floor(1 / Math.sqrt(Math.abs(pictureToCrop[0] * pictureToCrop[4] - pictureToCrop[1] * pictureToCrop[3])));
+  const area = Math.abs(pictureToCrop[0] * pictureToCrop[4] - pictureToCrop[1] * pictureToCrop[3]), shrink = 2 ** Math.floor(-Math.log2(area) / 2);
   if (shrink < 2) return warp(picture, inverse(pictureToCrop), size);
   // Linear sampling alone would skip pixels: average them first, over the part that is needed.
   const [part, partToPicture] = reduced(picture, inverse(pictureToCrop), size, shrink);

@@ -193,7 +193,7 @@ function showButtons(): void {
   const some = photos.some((photo) => photo.faces?.length);
   const none = !photos[at]?.faces?.length, off = { savePicture: none, saveJpeg: none, saveJson: !some, saveCsv: !some, clear: !photos.length };
   for (const [way, disabled] of Object.entries(off)) find<HTMLButtonElement>(`[data-way=${way}]`).disabled = disabled;
-  find("[data-way=saveAll]").hidden = photos.length < 2;
+  for (const way of ["saveAll", "saveAllJpeg"]) find(`[data-way=${way}]`).hidden = photos.length < 2;
 }
 
 function showStrip(): void {
@@ -290,27 +290,26 @@ function redraw(): void {
 const stem = (name: string) => name.replace(/\.[^.]*$/, "");
 
 /** A photo with its faces drawn, at its full size; nothing that a camera wrote into the file comes along. */
-async function drawn(photo: Photo, kind: "png" | "jpeg"): Promise<Blob> {
+async function drawn(photo: Photo, kind: "png" | "jpg"): Promise<Blob> {
   const picture = await createImageBitmap(photo.file, DECODED), canvas = new OffscreenCanvas(picture.width, picture.height), pen = canvas.getContext("2d")!;
-  if (kind === "jpeg") pen.fillStyle = "#fff"; // it knows nothing transparent
-  if (kind === "jpeg") pen.fillRect(0, 0, canvas.width, canvas.height);
+  if (kind === "jpg") Object.assign(pen, { fillStyle: "#fff" }).fillRect(0, 0, canvas.width, canvas.height); // it knows nothing transparent
   pen.drawImage(picture, 0, 0);
   picture.close();
   draw(canvas, photo.faces!, style(panel));
-  return canvas.convertToBlob({ type: `image/${kind}`, quality: 0.95 });
+  return canvas.convertToBlob({ type: kind === "jpg" ? "image/jpeg" : "image/png", quality: 0.95 });
 }
 
-async function saveAll(): Promise<void> {
+async function saveAll(kind: "png" | "jpg"): Promise<void> {
   const files: Record<string, Uint8Array<ArrayBuffer>> = {};
   for (const photo of photos.filter(({ faces }) => faces)) {
-    let name = `${stem(photo.name)}_keypoints.png`;
-    for (let number = 2; name in files; number++) name = `${stem(photo.name)}_keypoints_${number}.png`;
-    files[name] = new Uint8Array(await (await drawn(photo, "png")).arrayBuffer());
+    let name = `${stem(photo.name)}_keypoints.${kind}`;
+    for (let number = 2; name in files; number++) name = `${stem(photo.name)}_keypoints_${number}.${kind}`;
+    files[name] = new Uint8Array(await (await drawn(photo, kind)).arrayBuffer());
   }
-  save("keypoints.zip", new Blob([zipSync(files, { level: 0 })])); // a PNG is compressed already
+  save("keypoints.zip", new Blob([zipSync(files, { level: 0 })])); // they are compressed already
 }
 
-const savePicture = async (kind: "png" | "jpeg") => save(`${stem(photos[at]!.name)}_keypoints.${kind === "png" ? "png" : "jpg"}`, await drawn(photos[at]!, kind));
+const savePicture = async (kind: "png" | "jpg") => save(`${stem(photos[at]!.name)}_keypoints.${kind}`, await drawn(photos[at]!, kind));
 
 function saveNumbers(kind: "json" | "csv"): void {
   const records = photos.flatMap((photo) => (photo.faces ? [record(photo.name, photo.faces)] : []));
@@ -319,7 +318,7 @@ function saveNumbers(kind: "json" | "csv"): void {
 }
 
 const ways: Record<string, () => unknown> = {
-  clear, savePicture: () => savePicture("png"), saveJpeg: () => savePicture("jpeg"), saveAll, saveJson: () => saveNumbers("json"), saveCsv: () => saveNumbers("csv"),
+  clear, savePicture: () => savePicture("png"), saveJpeg: () => savePicture("jpg"), saveAll: () => saveAll("png"), saveAllJpeg: () => saveAll("jpg"), saveJson: () => saveNumbers("json"), saveCsv: () => saveNumbers("csv"),
 };
 
 panel.addEventListener("click", ({ target }) => {
