@@ -62,7 +62,7 @@ HERE = Path(__file__).parent
 WAITING = 64
 """Requests that wait in the queue at most."""
 SESSIONS = 1000
-"""Visitors and callers remembered at the same time; beyond that, those longest away are forgotten."""
+"""Visitors and callers remembered at the same time; beyond that, those longest away are dropped."""
 
 
 def build(model: FaceKeypoints, limits: Settings | None = None, uploads: Path | None = None) -> gr.Blocks:

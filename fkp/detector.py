@@ -41,7 +41,7 @@ GREY = 128
 pictures as they are."""
 
 MOST_BOXES = 5000
-"""So many of the best scored boxes are looked at; more come only of a threshold near 0."""
+"""So many of the best scored boxes are considered; more come only of a threshold near 0."""
 
 
 def cells(height: int, width: int) -> np.ndarray:

@@ -157,7 +157,7 @@ class _Sheet:
         self, shape_hw: tuple[int, int], keypoints: np.ndarray, box: np.ndarray, point_size: float = 1.0
     ) -> None:
         face_size = float(np.ptp(keypoints, axis=0).max())
-        # Photos are looked at about 500 to 1000 pixels wide: thinner strokes would vanish, unless the face is
+        # Photos are viewed about 500 to 1000 pixels wide: thinner strokes would vanish, unless the face is
         # so small that they would hide it.
         self.stroke = max(face_size / 180, min(max(shape_hw) / 500, face_size / 90), 0.5)
         self.dot_radius = 1.75 * point_size * self.stroke

@@ -16,8 +16,8 @@ from fkp import images, measures
 from fkp.geometry import CropTransform
 
 UNSURE = 0.5
-"""Mean keypoint score of a face below which its points are a guess, and looked at again where passes allow
-it."""
+"""Mean keypoint score of a face below which its points are a guess, and get another pass where `passes`
+allows it."""
 
 
 _SHAPES: dict[str, tuple[int, ...]] = {

@@ -37,7 +37,7 @@ NO_FACE = 0.12
 """A detected box whose points score less than this on average after all passes holds no face."""
 
 SURE_FACE = 0.9
-"""A picture in which no box scores as much is looked at lying on its side and upside down as well, and a box
+"""A picture in which no box scores as much is searched lying on its side and upside down as well, and a box
 that is found only so has to score as much."""
 
 FAR = 100.0
@@ -129,8 +129,8 @@ class FaceKeypoints:
         labels, their annotation offset among them. `backend`, one of `runtime.BACKENDS`, runs the networks,
         by default the fastest that can be had; `device`, one of `runtime.DEVICES`, says where, `threads` on
         how many of the processor's (by default as many as there are, 4 at most).
-        `passes="auto"` looks again at faces whose points come out unsure: at quarter turns, upright and
-        framed by their points, and keeps the surest; a picture in which nothing sure is found is looked at
+        `passes="auto"` gives faces whose points come out unsure more passes: at quarter turns, upright and
+        framed by their points, and keeps the surest; a picture in which nothing sure is found is searched
         lying on its side and upside down as well, and boxes whose points are hopeless are dropped. 1 is one
         pass for every face, 2 frames every face anew by its first points. `mirrored` averages every
         prediction with that of the mirrored crop, for twice the time.

@@ -2,7 +2,7 @@
 
 Files may have a megabyte; other limits are as the environment says.
 
-Prints the address. For the line "forget" on its input it forgets everything as after an hour, and prints how
+Prints the address. For the line "expire" on its input it deletes everything as after an hour, and prints how
 many files and sessions are left.
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
     print(app.launch(page, LIMITS, server_name="127.0.0.1", quiet=True, prevent_thread_lock=True), flush=True)
     sessions = page.app.state_holder.session_data
     for line in sys.stdin:
-        if line != "forget\n":
+        if line != "expire\n":
             break
         data_retention.KEPT_SECONDS, deadline = 0, time.monotonic() + 10
         while (any(FOLDER.iterdir()) or sessions) and time.monotonic() < deadline:

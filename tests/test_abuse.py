@@ -84,7 +84,7 @@ def test_bad_input_is_answered_clearly_and_the_page_goes_on(served, to, root, ca
     goes_on(to)
 
 
-def test_no_address_is_fetched(to):
+def test_addresses_are_not_fetched(to):
     """A server beside it, which would count what comes; all ways to name it, and a way round by redirects."""
     came = []
 
@@ -197,12 +197,12 @@ def test_connections_left_hanging_do_not_stop_others(served, to):
     assert len(to.client.get("config").content) == before
 
 
-def test_calls_whose_answers_nobody_fetches_are_forgotten(served, to):
+def test_answers_that_nobody_fetches_are_dropped(served, to):
     """They wait in the queue no longer than others, and nothing is left of them."""
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: to.client.post("gradio_api/call/detect", json={"data": [None]}), range(40)))
     goes_on(to)
-    served.process.stdin.write("forget\n")
+    served.process.stdin.write("expire\n")
     served.process.stdin.flush()
     assert served.process.stdout.readline() == "0 0\n"
     goes_on.path = ""

@@ -77,7 +77,7 @@ def test_faces_can_be_compared(model: FaceKeypoints, sideways: Path) -> None:
     assert moved != faces and moved == moved[:]
 
 
-def test_any_least_score_ends_soon(model: FaceKeypoints, root: Path) -> None:
+def test_min_score_of_any_size_ends_soon(model: FaceKeypoints, root: Path) -> None:
     """Of 1200 pixels it once took 27 s."""
     image = cv2.resize(images.read(root / "examples" / "four_faces.jpg"), (1200, 900))
     began = time.process_time()

@@ -162,14 +162,14 @@ def test_faces_are_shown_and_can_be_saved(visitor, uploads):
     assert shown["Save all pictures"]["visible"] is False and shown["photos"] == ""
 
 
-def test_looking_writes_no_file(visitor, uploads):
+def test_detection_writes_no_file(visitor, uploads):
     visitor.find(uploads / "holiday.jpg")
     before = sorted(uploads.parent.rglob("*"))
     visitor("choose", *LOOKS, index=1)("draw_again", ["mesh"], 2)
     assert sorted(uploads.parent.rglob("*")) == before
 
 
-def test_no_face_is_told_and_there_is_nothing_to_save(visitor, uploads):
+def test_photo_without_a_face_is_told_and_has_nothing_to_save(visitor, uploads):
     Image.new("RGB", (40, 40)).save(uploads / "night.png")
     shown = visitor.find(uploads / "night.png").shown
     assert "No face found" in shown["answer"] and shown["face"] == ""
@@ -178,24 +178,24 @@ def test_no_face_is_told_and_there_is_nothing_to_save(visitor, uploads):
     assert shown["Clear"]["interactive"] is True
 
 
-def test_what_is_no_picture_is_told(visitor, uploads):
+def test_photo_that_is_no_picture_is_told(visitor, uploads):
     (uploads / "note.jpg").write_text("milk, bread")
     shown = visitor.find(uploads / "note.jpg").shown
     assert "<b>note.jpg</b> is no picture" in shown["answer"] and shown["result"]["hidden"] == "hidden"
     assert str(uploads) not in str(shown)
 
 
-def test_too_large_a_file_is_told(visitor, uploads):
+def test_photo_that_is_too_large_is_told(visitor, uploads):
     (uploads / "large.jpg").write_bytes(bytes(1_000_001))
     assert "<b>large.jpg</b> is larger than 1 MB." in visitor.find(uploads / "large.jpg").shown["answer"]
 
 
-def test_too_many_faces_are_told(uploads, model):
+def test_photo_with_too_many_faces_is_told(uploads, model):
     visitor = Visitor(built(model, Settings(max_faces=1)))
     assert "More than 1 face</b>" in visitor.find(uploads / "holiday.jpg").shown["answer"]
 
 
-def test_several_photos_come_one_after_the_other_and_can_be_gone_through(visitor, uploads):
+def test_photos_come_one_after_the_other_and_can_be_gone_through(visitor, uploads):
     Image.new("RGB", (40, 40)).save(uploads / "night.png")
     paths = [uploads / "holiday.jpg", uploads / "night.png", uploads / "gone.jpg"]
     steps = list(visitor.steps("find", visitor.given(*paths, left_out=4), *LOOKS, *WANTED))
@@ -213,7 +213,7 @@ def test_several_photos_come_one_after_the_other_and_can_be_gone_through(visitor
     assert "Found 2 faces" in visitor("go_to", *LOOKS, index=0).shown["answer"]
 
 
-def test_no_more_photos_are_taken_than_are_allowed(visitor, uploads):
+def test_photos_beyond_the_limit_are_not_taken(visitor, uploads):
     paths = [uploads / f"{number}.png" for number in range(photo_tab.MAX_FILES + 5)]
     for path in paths:
         Image.new("RGB", (40, 40)).save(path)
@@ -255,7 +255,7 @@ def test_a_face_is_left_out_of_picture_and_numbers(page, visitor, uploads):
     assert visitor("remove", *LOOKS, index=3).shown["face"] == "", "there is none"
 
 
-def test_the_sliders_look_again(visitor, uploads, model):
+def test_sliders_detect_again(visitor, uploads, model):
     visitor.find(uploads / "holiday.jpg")
     shown = visitor("find_again", *LOOKS, 50, 1, visitor.now).shown
     assert "More than 1 face</b>" in shown["answer"] and model.min_score is None
@@ -502,7 +502,7 @@ def test_cancelling_what_is_drawn_anew_gives_what_was_there(viewer, clip, upload
     assert job.wait(20) and not job.spec.folder.exists()
 
 
-def test_what_is_no_clip_is_told_and_deleted(viewer, uploads):
+def test_clip_that_is_none_is_told_and_deleted(viewer, uploads):
     (uploads / "note.mp4").write_text("milk, bread")
     viewer.take(uploads / "note.mp4")
     assert "note.mp4: is no video" in viewer.told and str(uploads) not in viewer.told
@@ -553,7 +553,7 @@ def test_a_visitor_who_goes_away_ends_the_work(viewer, uploads):
     "room, ahead, told",
     [(5, 1, "Waiting: 1 clip of others is before yours."), (0, 0, "Too many clips are being worked on.")],
 )
-def test_those_who_wait_are_told_and_too_many_are_refused(viewer, clip, monkeypatch, room, ahead, told):
+def test_queue_of_clips_tells_who_waits_and_refuses_too_many(viewer, clip, monkeypatch, room, ahead, told):
     monkeypatch.setattr(clip_jobs.JobQueue, "room", room)
     monkeypatch.setattr(clip_jobs.JobQueue, "ahead_of", lambda *_: ahead)
     monkeypatch.setattr(video_tab, "TELL_SECONDS", 0.01)
@@ -728,7 +728,7 @@ def test_annotate_gives_the_picture_with_nothing_of_the_camera(client, photo):
 
 
 @pytest.mark.parametrize("endpoint", ["/detect", "/annotate"])
-def test_what_is_no_picture_is_told_to_callers(client, tmp_path, endpoint):
+def test_api_tells_what_is_no_picture(client, tmp_path, endpoint):
     (tmp_path / "note.jpg").write_text("milk, bread")
     with pytest.raises(AppError, match=r"^note\.jpg is no picture of a known kind"):
         client.predict(handle_file(tmp_path / "note.jpg"), api_name=endpoint)
@@ -742,7 +742,7 @@ def test_callers_reach_no_file_and_no_address_of_the_server(served, picture):
     assert answer.startswith("event: error") and "hostname" not in answer and "Traceback" not in answer
 
 
-def test_too_large_a_file_is_refused_at_the_door(served):
+def test_upload_of_too_large_a_file_is_refused(served):
     response = httpx.post(f"{served.address}gradio_api/upload", files={"files": ("a.jpg", bytes(1_000_001))})
     assert response.status_code == 413
 
@@ -787,7 +787,7 @@ def test_the_documented_python_code_works(served, root):
 
 
 @pytest.mark.parametrize("name", ["find", "save", "choose", "draw_again", "tell"])
-def test_nothing_else_can_be_called_by_name(client, name):
+def test_private_functions_cannot_be_called_by_name(client, name):
     with pytest.raises(ValueError, match="Cannot find a function"):
         client.predict(api_name=f"/{name}")
 
@@ -822,7 +822,7 @@ def test_the_tools_of_the_mcp_server(served, photo):
 def test_files_and_sessions_are_gone_after_their_time(served, client, photo):
     client.predict(handle_file(photo), api_name="/annotate")
     assert {path.name for path in served.folder.rglob("*.*")} >= {"holiday.jpg", "holiday_keypoints.png"}
-    served.process.stdin.write("forget\n")
+    served.process.stdin.write("expire\n")
     served.process.stdin.flush()
     assert served.process.stdout.readline() == "0 0\n"
 
@@ -853,7 +853,7 @@ def test_help_tells_the_options_and_the_environment(monkeypatch, capsys):
         ("FKP_MAX_FILE_SIZE", "huge", "FKP_MAX_FILE_SIZE is 'huge'"),
     ],
 )
-def test_what_cannot_be_used_ends_in_one_sentence(monkeypatch, capsys, name, value, told):
+def test_settings_that_cannot_be_used_end_in_one_sentence(monkeypatch, capsys, name, value, told):
     monkeypatch.setenv(name, value)
     status, said = run_main(monkeypatch, capsys, "--no-browser")
     assert status == 1 and said.startswith("app.py: ") and told in said and said.count("\n") == 1
@@ -887,7 +887,7 @@ def test_the_mcp_server_without_its_package_ends_in_one_sentence(monkeypatch, ca
     [(("--port", "70000"), None), (("--port", "-1"), None), (("--host", "no-such-host.invalid"), None),
      ((), "999999999")],
 )  # fmt: skip
-def test_what_cannot_be_served_ends_in_one_sentence(monkeypatch, capsys, argument, setting):
+def test_addresses_that_cannot_be_served_end_in_one_sentence(monkeypatch, capsys, argument, setting):
     if setting:
         monkeypatch.setenv("FKP_THREADS", setting)
     status, said = run_main(monkeypatch, capsys, "--no-browser", *argument)

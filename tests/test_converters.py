@@ -112,7 +112,7 @@ def test_label_studio_faces_are_told_apart_by_their_boxes(tmp_path):
         converters.from_label_studio(label_studio(tmp_path, both))
 
 
-def test_one_point_called_68_says_that_all_count_from_one(tmp_path):
+def test_pts_point_called_68_says_that_all_count_from_one(tmp_path):
     """Also those of a face whose 68th has no label."""
     path = label_studio(tmp_path, np.concatenate([TRUTH, TRUTH]), parents=("one", "two"), first=1)
     tasks = json.loads(path.read_text())
@@ -148,7 +148,7 @@ def test_cvat_pixels_begin_at_the_edge(tmp_path):
 
 
 @pytest.mark.parametrize("read", [converters.from_coco, converters.from_label_studio, converters.from_cvat])
-def test_what_is_no_such_file_is_named(tmp_path, read):
+def test_files_of_another_form_are_named(tmp_path, read):
     wrong = tmp_path / "wrong.file"
     for content in (b"", b"milk, bread", b"\xff\xfe\x00", b"[" * 100_000, b"5", b'"text"'):
         wrong.write_bytes(content)
@@ -165,7 +165,7 @@ def of_label_studio(**change):
     return json.dumps([{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": [result]}]}])
 
 
-def test_what_files_of_strangers_hold_is_a_sentence_or_left_out(tmp_path):
+def test_files_of_strangers_give_a_sentence_or_are_left_out(tmp_path):
     """Names that are lists, numbers without end, half an address."""
     image, whole = {"id": 7, "file_name": "a.jpg"}, [5] * 204
     odd, cases = tmp_path / "odd", [

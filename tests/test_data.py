@@ -43,7 +43,7 @@ def test_sample_is_picture_and_keypoints(tmp_path):
     np.testing.assert_allclose(sample["keypoints"], points, atol=1e-4)
 
 
-def test_several_csvs_and_several_faces_a_picture(tmp_path):
+def test_dataset_of_several_csvs_and_several_faces_a_picture(tmp_path):
     first = write(tmp_path / "one", [("a.png", face(seed=1)), ("a.png", face(seed=2))])
     second = write(tmp_path / "two", [("a.png", face(seed=3))])
     faces = data.FacialKeypointsDataset([first, second], [tmp_path / "one", tmp_path / "two"])
@@ -59,7 +59,7 @@ def test_png_with_alpha_under_a_jpg_name(tmp_path):
     np.testing.assert_array_equal(image[5, 5], [10, 20, 30])
 
 
-def test_every_fault_is_named_at_once(tmp_path):
+def test_faults_of_a_csv_are_all_named_at_once(tmp_path):
     good, far, half = face(), face(), face()
     far[7] = [500, 10]
     half[3, 1] = np.nan
@@ -111,7 +111,7 @@ def test_visibility_of_made_up_faces(tmp_path):
         ("image,x1,y1\na,1,2\n", "its first row has 3 columns"),
     ],
 )
-def test_what_is_no_keypoint_csv_is_refused(tmp_path, content, reason):
+def test_csv_without_keypoints_is_refused(tmp_path, content, reason):
     csv = tmp_path / "x.csv"
     if content is not None:
         csv.write_text(content)
@@ -133,7 +133,7 @@ def test_person_and_photo_of_a_file_name():
     assert data.photo("image_0001.jpg") == "image_0001"
 
 
-def test_no_person_is_on_both_sides():
+def test_split_has_no_person_on_both_sides():
     names = [f"Person_{i}_{j:02d}.jpg" for i in range(200) for j in range(3)]
     training, held_out = data.split(names, data.person)
     assert sorted(training + held_out) == list(range(600))
@@ -141,7 +141,7 @@ def test_no_person_is_on_both_sides():
     assert not {data.person(names[i]) for i in training} & {data.person(names[i]) for i in held_out}
 
 
-def test_no_person_or_photo_of_the_research_data_is_on_both_sides(shared_data):
+def test_split_of_the_research_data_has_no_person_or_photo_on_both_sides(shared_data):
     for csv, key, groups in (
         ("ytf/training_frames_keypoints.csv", data.person, 347),
         ("300w/helen_train.csv", data.photo, None),
@@ -173,7 +173,7 @@ def rewritten(csv, change):
         lambda text: text.encode("utf-8-sig"),
     ],
 )
-def test_other_ways_to_write_a_csv_are_read(tmp_path, change):
+def test_csv_written_in_other_ways_is_read(tmp_path, change):
     """As in pytorch/tutorials issue 1708, where the first face was lost."""
     rows = [("a.png", face(seed=1).round(2)), ("b.png", face(seed=2).round(2))]
     faces = data.FacialKeypointsDataset(rewritten(write(tmp_path, rows), change), tmp_path)

@@ -44,14 +44,14 @@ def changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size_wh", [(1, 1), (33, 20)])
-def test_no_face_gives_an_equal_copy(size_wh):
+def test_copy_is_equal_where_there_is_no_face(size_wh):
     picture = plain(*size_wh)
     drawn = draw(picture, Faces.none(), numbers=True, boxes=True, confidence=True)
     assert drawn is not picture and not np.shares_memory(drawn, picture)
     np.testing.assert_array_equal(drawn, picture)
 
 
-def test_nothing_asked_for_gives_an_equal_copy():
+def test_copy_is_equal_where_nothing_is_asked_for():
     picture = plain(120, 120)
     np.testing.assert_array_equal(draw(picture, face(100, 10, 10), points=False, contours=False), picture)
 
@@ -63,14 +63,14 @@ def test_the_input_stays_as_it_is():
 
 
 @pytest.mark.parametrize("shape, dtype", [((9, 9), np.uint8), ((9, 9, 4), np.uint8), ((9, 9, 3), np.float32)])
-def test_another_shape_or_type_is_refused(shape, dtype):
+def test_arrays_of_another_shape_or_type_are_refused(shape, dtype):
     image = np.zeros(shape, dtype)
     with pytest.raises(ValueError) as caught:
         draw(image, Faces.none())
     assert str(shape) in str(caught.value)
 
 
-def test_every_option_adds_something():
+def test_options_each_add_something():
     picture, faces = plain(420, 420), face(300, 60, 60)
     options = ("points", "contours", "numbers", "boxes")
     nothing = dict.fromkeys(options, False)

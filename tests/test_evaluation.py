@@ -46,7 +46,7 @@ def dataset(tmp_path) -> FacialKeypointsDataset:
     return FacialKeypointsDataset(tmp_path / "faces.csv", tmp_path)
 
 
-def test_nothing_chosen(dataset):
+def test_evaluation_of_nothing(dataset):
     keypoints, scores = evaluation.predict(Known({}), dataset, "detected", [])
     assert keypoints.shape == (0, 68, 2) and scores.shape == (0, 68)
 

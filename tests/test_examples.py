@@ -101,7 +101,7 @@ def test_a_script_is_short_and_begins_with_its_command(name: str) -> None:
     ("name", "arguments"),
     [("draw_keypoints", ["drawn.png"]), ("align_faces", []), ("head_pose", ["axes.png"])],
 )
-def test_what_is_no_picture_is_told_in_one_sentence(name: str, arguments: list, no_picture: Path) -> None:
+def test_examples_tell_what_is_no_picture(name: str, arguments: list, no_picture: Path) -> None:
     told = run(name, no_picture, *(no_picture.with_name(name) for name in arguments), status=1)
     assert str(no_picture) in told and told.count("\n") == 1
 

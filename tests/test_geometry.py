@@ -20,7 +20,7 @@ def two_faces() -> np.ndarray:
 # --- Boxes ----------------------------------------------------------------------------------------------
 
 
-def test_no_face_anywhere() -> None:
+def test_boxes_of_no_face() -> None:
     none = np.empty((0, 68, 2), np.float32)
     assert geometry.tight_boxes(none).shape == (0, 4)
     assert geometry.inter_ocular(none).shape == (0,)
@@ -144,7 +144,7 @@ def test_a_box_that_is_none(box: list[float]) -> None:
         CropTransform.around_box(np.array(box), 64, 1.4)
 
 
-def test_no_points_and_dtypes() -> None:
+def test_points_that_are_none_and_dtypes() -> None:
     transform = CropTransform.around_box(np.array([0, 0, 10, 10]), 64, 1.4)
     assert transform.to_crop(np.empty((0, 2))).shape == (0, 2)
     assert transform.to_image(np.empty((3, 0, 68, 2))).shape == (3, 0, 68, 2)
@@ -290,7 +290,7 @@ def test_upright_crop_shows_a_turned_face_as_the_upright_one(angle: float) -> No
     np.testing.assert_allclose(mean.image_to_crop, framed.image_to_crop, atol=1e-6)
 
 
-def test_nothing_is_upright_where_there_is_no_face() -> None:
+def test_upright_crop_of_no_face() -> None:
     assert geometry.upright(np.full((68, 2), 7.0), 112, 1.3) is None
 
 

@@ -69,7 +69,7 @@ def test_weights_of_each_version_find_what_they_found_then(version: str) -> None
         np.testing.assert_allclose(here[name], values, rtol=1e-3, atol=0.02, err_msg=name)
 
 
-def test_they_tell_apart_one_weight() -> None:
+def test_golden_points_tell_apart_one_weight() -> None:
     """Or the comparison would be worth nothing."""
     model = FaceKeypoints.from_pretrained(GOLDEN / VERSIONS[-1] / "weights", backend="torch")
     expected = json.loads((GOLDEN / VERSIONS[-1] / "expected.json").read_text())

@@ -47,7 +47,7 @@ def refused(what: object, **options: int) -> str:
     return message
 
 
-def test_no_file_at_all(tmp_path: Path) -> None:
+def test_file_that_is_not_there(tmp_path: Path) -> None:
     missing = tmp_path / "missing.jpg"
     for path, reason in ((missing, "no such file"), (str(missing), "no such file"), (tmp_path, "folder")):
         assert refused(path).startswith(f"{path}: ") and reason in refused(path)
@@ -84,7 +84,7 @@ def test_files_that_hold_no_picture(tmp_path: Path, content: bytes, reason: str)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP"])
-def test_what_is_there_of_a_file_that_breaks_off_is_read_with_a_warning(tmp_path: Path, kind: str) -> None:
+def test_file_that_breaks_off_is_read_with_a_warning(tmp_path: Path, kind: str) -> None:
     """As every viewer shows it."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     path = tmp_path / f"half.{kind.lower()}"
@@ -111,7 +111,7 @@ def test_cut_short_with_nothing_to_see(tmp_path: Path) -> None:
         assert "half.webp" in refused(tmp_path / "half.webp")
 
 
-def test_too_many_pixels(tmp_path: Path, four_colours: Image.Image) -> None:
+def test_pixels_beyond_the_limit(tmp_path: Path, four_colours: Image.Image) -> None:
     path = tmp_path / "four.png"
     four_colours.save(path)
     assert "48×32 pixels" in refused(path, max_pixels=48 * 32 - 1)
@@ -360,7 +360,7 @@ def test_heic_without_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert refused(path).startswith(f"{path}: ") and "pip install pillow-heif" in refused(path)
 
 
-def test_many_threads_at_once(tmp_path: Path, four_colours: Image.Image) -> None:
+def test_threads_many_at_once(tmp_path: Path, four_colours: Image.Image) -> None:
     paths = []
     for i, kind in enumerate(["PNG", "JPEG", "GIF", "WEBP"] * 4):
         paths.append(tmp_path / f"{i}.{kind.lower()}")
@@ -457,7 +457,7 @@ def test_a_thumbnail_of_a_raw_file_is_told(tmp_path: Path) -> None:
     assert "raw file" in refused(tmp_path / "a.CR3")
 
 
-def test_what_is_given_in_place_of_a_picture_gets_a_hint(tmp_path: Path, four_colours: Image.Image) -> None:
+def test_arguments_that_are_no_picture_get_a_hint(tmp_path: Path, four_colours: Image.Image) -> None:
     four_colours.save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     with (tmp_path / "a.png").open("rb") as file:

@@ -88,7 +88,7 @@ def test_checker_sees_imports(tmp_path: Path) -> None:
     assert own(tmp_path / "b.py") == wanted
 
 
-def test_every_module_has_a_line() -> None:
+def test_modules_all_have_a_line() -> None:
     places = {place(name) for name in modules()}
     assert places <= LEVEL.keys(), f"no line in DIRECTION for {places - LEVEL.keys()}"
     assert not {"utils", "util", "helpers", "common", "misc"} & places
@@ -100,7 +100,7 @@ def test_imports_run_downwards(name: str) -> None:
     assert not above, f"{name} imports {', '.join(sorted(above))}, which stand above it"
 
 
-def test_no_circle() -> None:
+def test_imports_form_no_circle() -> None:
     uses = {name: own(path) - {name} for name, path in modules().items()}
     # A package's own modules are what it is made of: their use of one another counts, not that of the whole.
     done: list[str] = []
@@ -121,7 +121,7 @@ def test_scheme_depends_on_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", modules())
-def test_only_networks_and_training_import_torch_at_the_top(name: str) -> None:
+def test_torch_is_imported_at_the_top_by_networks_and_training_only(name: str) -> None:
     packages = {used.split(".")[0] for used in imports(modules()[name], top_only=True)}
     allowed = {"torch", "torchvision"} if place(name) in TORCH else set()
     allowed |= {"gradio"} if place(name) in ("demo", "app") else set()

@@ -22,7 +22,7 @@ def run(code: str, root: Path, *arguments: object, status: int = 0) -> subproces
     return done
 
 
-def test_without_what_the_extras_bring(root: Path, tmp_path: Path) -> None:
+def test_base_install_works_without_what_the_extras_bring(root: Path, tmp_path: Path) -> None:
     code = f"""{BLOCKED}
 import numpy as np
 from fkp import FaceKeypoints, data, evaluation, tracking
@@ -52,7 +52,7 @@ assert main(["predict", picture, "--json", folder + "/faces.json", "--out", fold
          "except RuntimeError as error:\n    sys.exit(str(error))", "torch"),
     ],
 )  # fmt: skip
-def test_what_needs_an_extra_says_so(root: Path, code: str, extra: str) -> None:
+def test_commands_that_need_an_extra_say_so(root: Path, code: str, extra: str) -> None:
     said = run(BLOCKED + code, root, status=1).stderr
     assert f"pip install \"fkp[{extra}]\"" in said and "Traceback" not in said
 
@@ -76,7 +76,7 @@ print(time.process_time(), *peak)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
-def test_one_picture_costs_little_more_than_the_libraries(root: Path) -> None:
+def test_prediction_costs_little_more_than_the_libraries(root: Path) -> None:
     """The processor's time of its process: at most 2.5 times that of one that only imports; and its memory.
 
     The least of several runs, so that what else the machine does matters little.

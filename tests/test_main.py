@@ -71,7 +71,7 @@ def failing(capsys: Captured, *arguments: object) -> str:
 # --- predict --------------------------------------------------------------------------------------------
 
 
-def test_no_command_and_no_picture(capsys: Captured) -> None:
+def test_usage_without_a_command_or_picture(capsys: Captured) -> None:
     predict = ["predict", "a.jpg"]
     for arguments in ([], ["predict"], [*predict, "--min-score", "2"], [*predict, "--max-faces", "0"]):
         with pytest.raises(SystemExit) as caught:
@@ -417,7 +417,7 @@ def test_export_without_onnx(
 
 
 @pytest.mark.slow
-def test_nothing_is_shown_but_json_and_one_sentence(model: str, picture: str) -> None:
+def test_stdout_is_json_and_stderr_one_sentence(model: str, picture: str) -> None:
     """A real process: no torch before the command line is understood, and no traceback when a pipe breaks."""
     options = {"cwd": Path(__file__).parents[1], "capture_output": True, "text": True, "timeout": 300}
     code = (
@@ -474,7 +474,7 @@ def test_a_stdout_that_cannot_show_a_name(model: str, tmp_path: Path, environmen
 # --- Nothing of a user's is lost --------------------------------------------------------------------------
 
 
-def test_nothing_is_overwritten_that_is_not_ours(
+def test_overwriting_what_is_not_ours_is_refused(
     model: str, labelled: tuple[str, str], capsys: Captured, tmp_path: Path
 ) -> None:
     """https://github.com/mipops/dvrescue/issues/559: an option ate the first of the inputs."""

@@ -80,7 +80,7 @@ def test_the_answer_depends_neither_on_the_place_nor_on_the_size_of_a_face() -> 
     assert there.sigmas == pytest.approx(here.sigmas, rel=1e-3)
 
 
-def test_no_face_and_what_is_none() -> None:
+def test_measures_of_no_face_and_of_what_is_none() -> None:
     none = measures.pose(np.empty((0, 68, 2)), np.empty((0, 68)))
     assert none.yaw.shape == (0,) and none.sigmas.shape == (0, 3)
     line = np.repeat(np.arange(68.0)[:, None], 2, axis=1)

@@ -11,7 +11,7 @@ def labelled(n: int = 3) -> np.ndarray:
     return keypoints
 
 
-def test_nothing_to_measure():
+def test_figures_of_nothing():
     empty = metrics.summary(np.empty(0), np.empty(0), np.empty(0))
     assert empty.pop("n") == empty.pop("missed") == 0
     assert set(empty) == {"nme", "nme_inner", "nme_box", "median", "fr8", "fr10", "auc8"}
@@ -66,7 +66,7 @@ def test_auc_is_the_area_under_the_ced():
     assert metrics.auc(errors, 8) == pytest.approx(metrics.ced(errors, limits).mean(), abs=0.05)
 
 
-def test_all_missed():
+def test_figures_where_all_faces_are_missed():
     figures = metrics.summary(*[np.array([np.nan])] * 3)
     assert (
         figures["missed"] == 1 and figures["nme"] is None and figures["fr8"] == 100 and figures["auc8"] == 0
@@ -117,7 +117,7 @@ def found_in(scores: list[float], overlaps: list[float], faces: int) -> metrics.
 NOTHING_FOUND = metrics.found(np.empty((0, 1)), np.empty(0))
 
 
-def test_no_box_and_no_face():
+def test_matching_without_boxes_or_faces():
     assert metrics.assign(np.empty((0, 0)), np.empty(0)).shape == (0,)
     assert metrics.assign(np.empty((2, 0)), np.array([0.9, 0.8])).tolist() == [-1, -1]
     empty = metrics.found(np.empty((0, 0)), np.empty(0))
@@ -126,7 +126,7 @@ def test_no_box_and_no_face():
     assert metrics.recall([NOTHING_FOUND]) == 0
 
 
-def test_each_face_has_one_box_the_best_scored():
+def test_matching_gives_each_face_its_best_scored_box():
     # Boxes by faces: the first and the second on face 0, the third on both, the fourth on neither.
     overlaps = np.array([[1.0, 0], [0.9, 0], [0.6, 0.55], [0.49, 0]])
     scores = np.array([0.6, 0.9, 0.8, 0.7], np.float32)

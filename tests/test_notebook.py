@@ -29,7 +29,7 @@ def test_committed_outputs(notebook: nbformat.NotebookNode) -> None:
 
 
 @pytest.mark.slow
-def test_it_runs(notebook: nbformat.NotebookNode, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_runs(notebook: nbformat.NotebookNode, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a fresh kernel; the notebook itself asserts that the loss falls."""
     monkeypatch.delenv("FKP_DATA", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(root))

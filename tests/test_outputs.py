@@ -23,7 +23,7 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert path.read_text() == "after" and list(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_ours_is_told_from_what_is_not(tmp_path):
+def test_results_are_told_from_files_that_are_not_ours(tmp_path):
     path = tmp_path / "a"
     for content, ours in {
         b"": True,
@@ -55,7 +55,7 @@ def test_an_input_is_known_by_any_of_its_names(tmp_path):
         outputs.check({"--json": linked}, [given], force=True)
 
 
-def test_what_a_file_is_written_to_until_it_is_whole_may_be_a_users_own(tmp_path):
+def test_part_file_may_be_a_users_own(tmp_path):
     """As a browser calls what it has not fetched whole."""
     path = tmp_path / "clip.mp4"
     outputs.part(path).write_bytes(b"half of a clip")

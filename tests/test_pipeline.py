@@ -99,7 +99,7 @@ def some_faces(n: int) -> Faces:
                    for shape in [(4,), (), (68, 2), (68,), (68,)]))  # fmt: skip
 
 
-def test_no_faces() -> None:
+def test_faces_of_a_picture_without_any() -> None:
     faces = Faces.none()
     assert len(faces) == 0 and list(faces) == []
     assert faces.boxes.shape == (0, 4) and faces.scores.shape == (0,)
@@ -241,7 +241,7 @@ def test_a_detector_of_ones_own() -> None:
     ],
     ids=["array", "no min_score", "a class"],
 )
-def test_what_is_no_detector(found_by: object, reason: str) -> None:
+def test_detector_that_is_none(found_by: object, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         FaceKeypoints.from_pretrained(detector=found_by)
     with pytest.raises(ValueError, match=reason):
@@ -271,7 +271,7 @@ NAN, INF = float("nan"), float("inf")
         ((BOXES, [0.9, NAN]), "the score nan, where 0 to 1 is needed"),
     ],
 )  # fmt: skip
-def test_what_are_no_boxes(found: object, reason: str) -> None:
+def test_boxes_that_are_none(found: object, reason: str) -> None:
     def broken(image: np.ndarray, *, min_score: float | None = None) -> object:
         return found
 
@@ -283,7 +283,7 @@ def test_what_are_no_boxes(found: object, reason: str) -> None:
 
 
 @pytest.mark.parametrize("none", [([], []), (np.empty((0, 4)), np.empty(0)), (np.empty(0), np.empty((0, 1)))])
-def test_every_way_to_find_nothing(none: tuple) -> None:
+def test_detectors_that_find_nothing(none: tuple) -> None:
     model = made(lambda image, min_score: none)
     assert len(model(dotted())) == 0
     boxes, scores = model.detect(dotted())
@@ -359,7 +359,7 @@ def test_two_passes() -> None:
     np.testing.assert_allclose(faces.keypoints[0], second.to_image(points), atol=1e-3)
 
 
-def test_only_unsure_faces_get_more_passes() -> None:
+def test_passes_are_added_for_unsure_faces_only() -> None:
     found_by = KnownDetector(BOXES, [0.9, 0.8])
     for sigma, passes, batches in (
         (0.1, "auto", [2]),
@@ -415,7 +415,7 @@ def test_the_bundled_weights_find_a_face_that_is_not_upright(quarters: int) -> N
     assert found.keypoint_scores.mean() > max(pipeline.UNSURE, at_box.keypoint_scores.mean())
 
 
-def test_more_passes_are_no_worse_than_one_and_find_nothing_in_noise() -> None:
+def test_passes_auto_is_no_worse_than_one_and_finds_nothing_in_noise() -> None:
     once, auto = (FaceKeypoints.from_pretrained(passes=passes) for passes in (1, "auto"))
     for name in ("grace_hopper", "four_faces"):
         image = images.read(EXAMPLES / f"{name}.jpg")
@@ -467,7 +467,7 @@ def test_known_boxes(model: FaceKeypoints) -> None:
         model.keypoints_at(dotted(), [BOXES[0], [-1e9, -1e9, 1e9, 1e9]])
 
 
-def test_many_faces_go_through_in_batches(model: FaceKeypoints) -> None:
+def test_batches_of_many_faces(model: FaceKeypoints) -> None:
     boxes = np.tile(BOXES, (pipeline.BATCH, 1))
     faces = model.keypoints_at(dotted(), boxes)
     assert model.runner.batches == [pipeline.BATCH, pipeline.BATCH]
@@ -475,7 +475,7 @@ def test_many_faces_go_through_in_batches(model: FaceKeypoints) -> None:
     assert faces.keypoints[:, 0] == pytest.approx(np.tile(DOTS, (pipeline.BATCH, 1)), abs=0.1)
 
 
-def test_any_way_to_give_a_picture(model: FaceKeypoints, tmp_path: Path) -> None:
+def test_pictures_given_in_any_way(model: FaceKeypoints, tmp_path: Path) -> None:
     array = dotted()
     Image.fromarray(array).save(tmp_path / "dots.png")
     expected = model(array).keypoints
@@ -488,7 +488,7 @@ def test_any_way_to_give_a_picture(model: FaceKeypoints, tmp_path: Path) -> None
     assert np.array_equal(array, dotted())  # not drawn on, not changed
 
 
-def test_several_threads(model: FaceKeypoints) -> None:
+def test_threads_share_a_model(model: FaceKeypoints) -> None:
     shifts = np.arange(8)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda shift: model(dotted(DOTS + (shift, 0))), shifts))

@@ -82,7 +82,7 @@ def test_pages_are_those_of_the_measured_figures(root, measured, benchmark, page
 FILE = r"(?<![\w/.:-])((?:app|train|(?:fkp|benchmarks|examples|tests|web/src)/[\w/.-]+)\.(?:py|ts|ipynb))\b"
 
 
-def test_what_pages_name_exists(root):
+def test_names_in_pages_exist(root):
     """Links, files of the project, and modules and functions of fkp, that README, docs and the card name."""
     folders = (".", "docs", "examples", "fkp/hub/card")
     pages = [page for folder in folders for page in (root / folder).glob("*.md")]

@@ -25,7 +25,7 @@ def two_faces() -> Faces:
     )
 
 
-def test_no_face() -> None:
+def test_record_of_no_face() -> None:
     record = report.record("empty.jpg", (480, 640, 3), Faces.none())
     assert record == {"image": "empty.jpg", "width": 640, "height": 480, "faces": []}
     assert json.loads(report.to_json([])) == []
@@ -72,7 +72,7 @@ def test_csv(two_faces: Faces) -> None:
     assert float(row["score"]) == face["score"] and (row["width"], row["height"]) == ("640", "480")
 
 
-def test_no_cell_is_a_formula() -> None:
+def test_csv_cells_are_no_formulas() -> None:
     """Nor in spreadsheets that take full-width signs for the others."""
     for sign in "=+-@＝＋－＠\t\r\n":
         assert report.harmless(f"{sign}cmd()") == f"'{sign}cmd()"
@@ -80,7 +80,7 @@ def test_no_cell_is_a_formula() -> None:
         assert report.harmless(name) == name
 
 
-def test_what_follows_from_the_points() -> None:
+def test_record_holds_what_follows_from_the_points() -> None:
     keypoints = np.zeros((1, 68, 2))
     keypoints[0, 17:] = measures.HEAD[:, :2] + 100
     visibility = np.linspace(0, 1, 68)[None]

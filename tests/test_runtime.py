@@ -74,7 +74,7 @@ def test_torch_gives_what_the_network_predicts(config: KeypointConfig) -> None:
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
-def test_any_number_of_crops_from_any_number_of_threads(folder: Path, backend: str) -> None:
+def test_backends_take_any_number_of_crops_from_any_number_of_threads(folder: Path, backend: str) -> None:
     run = Runner(hub.load(folder).files("keypoints"), backend)
     some = crops(8)
     at_once = run(some, STYLE)

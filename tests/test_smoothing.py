@@ -32,19 +32,19 @@ def one_euro_of_the_paper(
     return filtered
 
 
-def test_one_euro_of_no_points() -> None:
+def test_one_euro_filter_of_no_points() -> None:
     one_euro = OneEuro(1.0, 1.0)
     assert one_euro(np.empty((0, 2)), 0.0).shape == one_euro(np.empty((0, 2)), 1.0).shape == (0, 2)
 
 
-def test_one_euro_starts_where_the_points_are_and_stays_with_them() -> None:
+def test_one_euro_filter_starts_where_the_points_are_and_stays_with_them() -> None:
     one_euro = OneEuro(1.0, 1.0)
     points = np.array([[1.0, 2.0], [3.0, 4.0]])
     for frame in range(3):
         assert one_euro(points, frame / RATE).tolist() == points.tolist()
 
 
-def test_one_euro_by_hand() -> None:
+def test_one_euro_filter_by_hand() -> None:
     """A step of 1 in a second at a cut-off of 1/(2π) Hz lets a half of it through: 1 / (1 + 1)."""
     one_euro = OneEuro(1 / (2 * math.pi), 0.0)
     one_euro(np.array([[0.0]]), 0.0)
@@ -53,7 +53,7 @@ def test_one_euro_by_hand() -> None:
     assert one_euro(np.array([[1.0]]), 3.0).item() == pytest.approx(0.5 + 0.5 * 2 / 3)
 
 
-def test_one_euro_is_that_of_the_paper_at_any_frame_rate() -> None:
+def test_one_euro_filter_is_that_of_the_paper_at_any_frame_rate() -> None:
     rng = np.random.default_rng(0)
     times = np.cumsum(rng.uniform(0.01, 0.1, 50))
     values = np.cumsum(rng.normal(0, 1, (50, 3, 1)), axis=0)
@@ -145,7 +145,7 @@ def test_an_opening_mouth_is_followed() -> None:
     assert np.abs(calm - truth).max() < 0.5
 
 
-def test_a_trembling_face_becomes_calm() -> None:
+def test_smoothing_reduces_jitter() -> None:
     """Each point trembles by 0.3 % of the face: a fifth of it at most is left, and no bias."""
     rng = np.random.default_rng(0)
     face, smoother = synthetic.face(), Smoother()

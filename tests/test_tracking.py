@@ -130,7 +130,7 @@ def test_likeness() -> None:
 # --- Following ----------------------------------------------------------------------------------------------
 
 
-def test_no_face(model: PatchModel, tracker: Tracker) -> None:
+def test_tracker_without_a_face(model: PatchModel, tracker: Tracker) -> None:
     results = follow(tracker, [picture()] * 10)
     assert [len(faces) for faces in results] == [0] * 10
     assert isinstance(results[0], TrackedFaces)
@@ -203,7 +203,7 @@ def test_sure_points_do_not_need_the_detector(model: PatchModel, tracker: Tracke
     assert ids(follow(tracker, [picture((50 + i, 80, 1)) for i in range(25)], start=1.0)) == [[1]] * 25
 
 
-def test_what_has_no_sure_points_is_no_face(model: PatchModel, tracker: Tracker) -> None:
+def test_box_without_sure_points_is_no_face(model: PatchModel, tracker: Tracker) -> None:
     """The detector's word alone is not enough."""
     place = model.keypoints_at
 

@@ -265,7 +265,7 @@ def test_a_run_is_not_overwritten_unasked(folder, tmp_path, capsys):
         (["--start", "/nowhere"], "/nowhere"),
     ],
 )
-def test_what_cannot_be_trained_is_said_in_a_sentence(folder, tmp_path, capsys, change, reason):
+def test_training_that_cannot_be_is_a_sentence(folder, tmp_path, capsys, change, reason):
     assert train.main([*command(folder, tmp_path), *change]) == 1
     error = capsys.readouterr().err
     assert reason in error and "Traceback" not in error
@@ -303,7 +303,7 @@ def test_the_model_records_how_it_was_trained(folder, tmp_path):
         ("another/faces", "hf_secret", "another/faces cannot be pushed: the token is someone's"),
     ],
 )
-def test_where_nothing_can_be_pushed_is_told_before_training(
+def test_push_that_cannot_be_is_told_before_training(
     folder, tmp_path, capsys, monkeypatch, name, token, said
 ):
     with LoopbackHub() as server:

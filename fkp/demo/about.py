@@ -32,7 +32,7 @@ PLOTS = {
 
 
 def build(site: Site, tab: gr.Tab) -> None:
-    """The tab: what the model is, how good, and what happens to photos; fetched when somebody looks."""
+    """The tab: what the model is, how good, and what happens to photos; fetched when somebody opens it."""
     shown = gr.HTML(elem_id="about", apply_default_css=False)
     model = site.model
 

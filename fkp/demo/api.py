@@ -34,7 +34,7 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
             picture: a photo, as a file
             min_score: the least confidence of a face, 0 to 1
             max_faces: how many faces at most, the largest
-            passes: how often the network looks at a face: auto (again where it is unsure), 1 or 2
+            passes: of the network over a face: auto (more where it is unsure), 1 or 2
             label_style: none (points where they are seen), or the conventions of a data set's labels
 
         Returns:
@@ -56,7 +56,7 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
             picture: a photo, as a file
             min_score: the least confidence of a face, 0 to 1
             max_faces: how many faces at most, the largest
-            passes: how often the network looks at a face: auto (again where it is unsure), 1 or 2
+            passes: of the network over a face: auto (more where it is unsure), 1 or 2
             label_style: none (points where they are seen), or the conventions of a data set's labels
             show: what is drawn
             point_size: how large the points are, 1 is usual
@@ -99,7 +99,7 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
             found: dict[str, Any] = json.loads(spec.json.read_text(encoding="utf-8"))
             return found
         finally:
-            job.forget()
+            job.discard()
 
     @contextmanager
     def detected(

@@ -1,4 +1,4 @@
-"""A visitor's clip: checked when it comes, worked on in its turn, stopped when asked, and forgotten.
+"""A visitor's clip: checked when it comes, worked on in its turn, stopped when asked, and deleted.
 
 A clip takes as long as a hundred photos, so a `JobQueue` does few at a time, in threads of its own, while the
 others wait in line; what asks for photos is served meanwhile.
@@ -213,7 +213,7 @@ class Job:
         """Let it end soon, and leave no file."""
         self.stopped = True
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """The same, and delete its files if it is done already."""
         self.stop()
         if self.ended:
@@ -307,7 +307,7 @@ class JobQueue:
 
     def _serve(self, job: Job) -> None:
         try:
-            # A stopped job says so to nobody: it is looked at now and then.
+            # A stopped job says so to nobody: that is checked now and then.
             while self.ahead_of(job) and not job.stopped:
                 with self._changed:
                     self._changed.wait(0.2)
@@ -342,14 +342,14 @@ class ClipSession:
     def path(self) -> Path | None:
         return self.info.path if self.info else None
 
-    def forget(self, folder: Path, but: Path | None = None, but_job: Job | None = None) -> None:
+    def discard(self, folder: Path, but: Path | None = None, but_job: Job | None = None) -> None:
         """Stop the jobs and delete all files, but not an upload that was given again, nor those of `but_job`.
 
         What lies elsewhere than in the folder of uploads, the example, stays.
         """
         for job in {self.job, self.found}:
             if job is not None and job is not but_job:
-                job.forget()
+                job.discard()
         if self.path and self.path != but:
             uploads.delete([self.path], folder)
 

@@ -1,6 +1,6 @@
 """Last write wins: of what one visitor does on the page, the newest action has its way.
 
-Several events of a visitor can be under way at once, as photos that are being looked at and the Clear that is
+Several events of a visitor can be under way at once, as photos that are being processed and the Clear that is
 pressed meanwhile. Gradio runs them side by side, sends what they give in any order, and repeats at the end of
 a generator what it gave last; its own way of cancelling tells browsers of an error where there is none.
 """
@@ -50,7 +50,7 @@ class LatestAction(Generic[T]):
 
     @contextmanager
     def sending(self, moment: Any = None) -> Iterator[bool]:
-        """Gives whether the action may still show something; None always may, for it only looks.
+        """Gives whether the action may still show something; None always may, for it changes nothing.
 
         What a generator yields to Gradio in here is sent before anything of this visitor that comes later:
         Gradio goes on with a generator when it has sent what that gave.

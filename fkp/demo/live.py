@@ -1,7 +1,7 @@
-"""Cameras looked at live: small JPEG frames in, numbers out; each viewer in turn, and no more than is borne.
+"""Live cameras: small JPEG frames in, keypoints out; viewers take turns, their number and rate are limited.
 
 A browser asks for a place (`join`), sends frame after frame (`track`) and goes (`leave`); one that falls
-silent is forgotten. Frames are in memory only, and only until they are answered.
+silent loses it. Frames are in memory only, and only until they are answered.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ MAX_PIXELS = 1280 * 720
 MIN_SIDE = 16
 """Pixels, the same."""
 MAX_RATE = 30
-"""Frames a second that are looked at for one viewer."""
+"""Frames a second that are processed for one viewer."""
 BURST = 8
 """Frames that may come at once, as after a moment without connection."""
 IDLE_SECONDS = 5.0
-"""After so long without a frame a viewer is forgotten."""
+"""After so long without a frame a viewer loses its place."""
 AT_ONCE = 4
-"""Frames, of as many viewers, that are looked at at the same time: their faces share runs of the network."""
+"""Frames, of as many viewers, that are processed at the same time: their faces share runs of the network."""
 AHEAD = 2.0
-"""Seconds that the clock of a browser may gain on ours from one frame to the next that is looked at."""
+"""Seconds that the clock of a browser may gain on ours from one frame to the next that is processed."""
 
 Answer = dict[str, Any]
 
@@ -71,7 +71,7 @@ class _Viewer:
 
     tracker: Tracker
     seen: float
-    """When it joined, or a frame of it was last looked at: what is none keeps no place."""
+    """When it joined, or a frame of it was last processed: what is none keeps no place."""
     counted: float
     address: str = ""
     left: float = BURST
@@ -84,7 +84,7 @@ class _Viewer:
 
 
 class Viewers:
-    """The cameras that are looked at now, each with a tracker of its own; the model is shared.
+    """The cameras that are followed now, each with a tracker of its own; the model is shared.
 
     Of each viewer one frame is worked on and one waits, the newest; so in a full house all get their turn one
     after the other, however fast each sends. To be used within one event loop; only the looking itself
@@ -115,14 +115,14 @@ class Viewers:
             return {"refused": f"More than {most} of the places cannot be had from one network."}
         name, now = secrets.token_urlsafe(18), time.monotonic()
         self._viewers[name] = _Viewer(Tracker(self.model, max_faces=MAX_FACES), now, now, address)
-        self._forget_later(name, self.idle_seconds)
+        self._remove_later(name, self.idle_seconds)
         return {"viewer": name}
 
     async def leave(self, sent: Any) -> Answer:
         """Give back the place of {"viewer"}; whoever has none is answered the same, {}."""
         name = sent.get("viewer") if isinstance(sent, dict) else None
         if isinstance(name, str):
-            self._forget(name)
+            self._remove(name)
         return {}
 
     async def track(self, sent: Any) -> Answer:
@@ -133,7 +133,7 @@ class Viewers:
         as it was sent; every face has its number as "id" besides, and there are "time", that of the frame,
         and "ms", how long it was here. Or it is one of
         - {"gone": True}: there is no such viewer, any more, or its clock has jumped ahead: it can join anew;
-        - {"skipped": why}: it is not looked at: a newer one came, or too many, or its time does not go on;
+        - {"skipped": why}: it is not processed: a newer one came, or too many, or its time does not go on;
         - {"refused": why}: it is no frame.
         """
         viewer = self._viewers.get(sent["viewer"]) if _has_name(sent) else None
@@ -143,7 +143,7 @@ class Viewers:
         viewer.left = min(BURST, viewer.left + MAX_RATE * (now - viewer.counted))
         viewer.counted = now
         if viewer.left < 1:
-            return {"skipped": f"No more than {MAX_RATE} frames a second are looked at."}
+            return {"skipped": f"No more than {MAX_RATE} frames a second are processed."}
         viewer.left -= 1
         try:
             jpeg, seconds = _jpeg(sent.get("jpeg")), _seconds(sent.get("time"))
@@ -153,7 +153,7 @@ class Viewers:
         if not seconds > viewer.sent:
             return {"skipped": "The time of this frame does not go on from the one before."}
         if seconds - viewer.sent > now - viewer.taken + AHEAD:
-            self._forget(sent["viewer"])  # else all that comes at the right time would be too late
+            self._remove(sent["viewer"])  # else all that comes at the right time would be too late
             return {"gone": True}
         viewer.sent, viewer.taken = seconds, now
         viewer.tracker.min_score = wanted[0]
@@ -167,7 +167,7 @@ class Viewers:
         return await frame.answer
 
     def _go_on(self, viewer: _Viewer) -> None:
-        """Work on the frame that waits, unless another is worked on; nothing of what is forgotten."""
+        """Work on the frame that waits, unless another is worked on; nothing of one that was removed."""
         if viewer.working is None and viewer.waiting:
             viewer.working, viewer.waiting = viewer.waiting, None
             loop = asyncio.get_running_loop()
@@ -190,20 +190,20 @@ class Viewers:
             _tell(frame, done.result())
         self._go_on(viewer)
 
-    def _forget_later(self, name: str, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self._forget_idle, name)
+    def _remove_later(self, name: str, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._remove_idle, name)
 
-    def _forget_idle(self, name: str) -> None:
+    def _remove_idle(self, name: str) -> None:
         viewer = self._viewers.get(name)
         if viewer is None:
             return
         left = viewer.seen + self.idle_seconds - time.monotonic()
         if left > 0 or viewer.working:
-            self._forget_later(name, max(left, 0.1))
+            self._remove_later(name, max(left, 0.1))
         else:
-            self._forget(name)
+            self._remove(name)
 
-    def _forget(self, name: str) -> None:
+    def _remove(self, name: str) -> None:
         viewer = self._viewers.pop(name, None)
         if viewer and viewer.waiting:
             _tell(viewer.waiting, {"gone": True})

@@ -1,4 +1,4 @@
-"""The Live tab: the camera, and the keypoints over it; what it sees is looked at in memory only."""
+"""The Live tab: the camera, and the keypoints over it; frames are processed in memory only."""
 
 from __future__ import annotations
 

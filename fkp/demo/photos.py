@@ -1,4 +1,4 @@
-"""A visitor's photos: read, looked at once, and shown, enlarged and saved from what was found.
+"""A visitor's photos: read, faces found once, and shown, enlarged and saved from what was found.
 
 What is kept in memory of a photo is its faces, one picture of it for the screen and one of every face, all as
 JPEG; the file that was uploaded is read again only to save the photo at full size.
@@ -35,9 +35,9 @@ FACE_SIDE = 480
 FACE_MARGIN = 1.5
 THUMBNAIL_SIDE = 96
 FULL_PIXELS = 40_000_000
-"""A photo with more pixels is looked at, and saved, at a half or a quarter of its width and height."""
+"""A photo with more pixels is processed, and saved, at a half or a quarter of its width and height."""
 MAX_BYTES = 400_000_000
-"""Memory that one photo may take while it is decoded and looked at."""
+"""Memory that one photo may take while it is decoded and processed."""
 ALL_BYTES = 800_000_000
 """The same of all photos together: as many are let in at once as that is enough for."""
 ALBUM_BYTES = 60_000_000
@@ -90,10 +90,10 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class Album:
-    """The photos of one visitor; `at` is the one that is looked at, and `face` the face of it, if any.
+    """The photos of one visitor; `at` is the one that is shown, and `face` the face of it, if any.
 
-    `files` are all that were given, those that are yet to be looked at as well; `wanted` is what the sliders
-    said when they were looked at.
+    `files` are all that were given, those that are yet to be processed as well; `wanted` is what the sliders
+    said when they were processed.
     """
 
     photos: tuple[Photo, ...] = ()
@@ -109,7 +109,7 @@ class Album:
         return self.photos[self.at] if self.photos else None
 
     def with_photo(self, photo: Photo) -> Album:
-        """With one more photo; the first is looked at."""
+        """With one more photo; the first is shown."""
         if sum(each.bytes for each in self.photos) + photo.bytes > ALBUM_BYTES:
             photo = replace(photo, enlarged=())
         album = replace(self, photos=(*self.photos, photo))
@@ -319,7 +319,7 @@ def warm_up(model: FaceKeypoints) -> None:
 def save_picture(
     album: Album, style: draw.Style, settings: Settings, folder: Path, kind: str = "png"
 ) -> Path:
-    """The photo that is looked at with its faces drawn, as PNG or JPEG at full size; nothing else is in the
+    """The photo that is shown with its faces drawn, as PNG or JPEG at full size; nothing else is in the
     file.
 
     Raises images.ImageError when its upload is no longer there.

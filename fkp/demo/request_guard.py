@@ -149,7 +149,8 @@ class RequestGuard:
     def __init__(self, app: Any, rules: Rules) -> None:
         self.app, self.rules = app, rules
         at_once = max(BODIES_AT_ONCE, rules.max_bytes)
-        self._disk = _Share(rules.room or (lambda: math.inf), 2 * uploads.LOOK_SECONDS, (507, uploads.FULL))
+        room: Callable[[], float] = rules.room or (lambda: math.inf)
+        self._disk = _Share(room, 2 * uploads.MEASURE_SECONDS, (507, uploads.FULL))
         self._memory = _Share(lambda: at_once, BODY_KEPT, (503, BUSY))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

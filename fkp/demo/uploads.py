@@ -86,15 +86,15 @@ def new_file(folder: Path, name: str, key: str | None = None) -> Path:
 
 FULL = "There is no room for more files here at the moment. Please try again in a few minutes."
 
-LOOK_SECONDS = 0.5
-"""How often, at most, the folder is looked through to see how full it is."""
+MEASURE_SECONDS = 0.5
+"""How often, at most, it is measured how full the folder is."""
 
 
 def room(folder: Path, quota: int) -> int:
     """Bytes that may still come."""
     now = time.monotonic()
     at, held = _full_at.get(folder, (-1.0, 0))
-    if now - at > LOOK_SECONDS:
+    if now - at > MEASURE_SECONDS:
         held = 0
         seen = set()
         for parent, _, names in os.walk(folder):

@@ -39,7 +39,7 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
     kept = gr.State(
         LatestAction(ClipSession()),
         time_to_live=data_retention.KEPT_SECONDS,
-        delete_callback=lambda kept: kept.value.forget(site.uploads),
+        delete_callback=lambda kept: kept.value.discard(site.uploads),
     )
     moment = gr.Number(visible=False)
     with gr.Row(elem_classes="sides"):
@@ -95,12 +95,12 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
         clip = clip_jobs.probe(path, limits)
         with session.sending(moment) as goes_on:
             if not goes_on:
-                ClipSession(clip).forget(site.uploads, but=session.value.path)
+                ClipSession(clip).discard(site.uploads, but=session.value.path)
                 return
-            session.value.forget(site.uploads, but=path)
+            session.value.discard(site.uploads, but=path)
             session.value = ClipSession(clip)
             if clip.problem:
-                session.value.forget(site.uploads)
+                session.value.discard(site.uploads)
                 session.value = ClipSession()
                 yield everything(view.clip_answer(clip))
             else:
@@ -166,7 +166,7 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
                     clip.path, options.style(shown, size), "face_numbers" in shown, limits, site.uploads,
                     recorded=found.spec if found else None, **wanted,
                 )  # fmt: skip
-                session.value.forget(site.uploads, but=clip.path, but_job=found)
+                session.value.discard(site.uploads, but=clip.path, but_job=found)
                 session.value = ClipSession(clip, found, found)
                 job = job_queue.begin(spec, visitor)
             except clip_jobs.BusyError as error:
@@ -184,7 +184,7 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
                     if ended and job.done and job.progress:
                         session.value = ClipSession(clip, job, job)
                         if found:
-                            found.forget()
+                            found.discard()
                         outputs = after(clip, job)
                     elif ended:
                         session.value = ClipSession(clip, found, found)
@@ -220,11 +220,11 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
                 return
             if pressed == "Cancel" and clip is not None:
                 if job is not None:
-                    job.forget()
+                    job.discard()
                 session.value = ClipSession(clip, found, found)
                 yield after(clip, found) if found else before(clip)
             else:
-                session.value.forget(site.uploads)
+                session.value.discard(site.uploads)
                 session.value = ClipSession()
                 yield everything(view.clip_answer(None))
 

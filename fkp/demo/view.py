@@ -41,7 +41,7 @@ def data_uri(content: bytes, kind: str = "image/jpeg") -> str:
 
 
 def answer(album: Album, left_out: int = 0) -> str:
-    """What was found in the photo that is looked at, or why nothing was.
+    """What was found in the photo that is shown, or why nothing was.
 
     `left_out` photos were sent, but are more than are taken at once.
     """
@@ -156,7 +156,7 @@ def percent(score: float) -> str:
 
 
 def picture(album: Album, overlay: bytes) -> dict[str, Any]:
-    """The properties of the picture component (`components.picture`) for the photo that is looked at."""
+    """The properties of the picture component (`components.picture`) for the photo that is shown."""
     photo = album.photo
     if photo is None or photo.problem:
         nothing = {"value": "", "hidden": "hidden", "base": NOTHING, "overlay": NOTHING}

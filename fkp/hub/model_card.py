@@ -6,7 +6,6 @@ The text is fkp/hub/card/card.md. What was not measured, and what is not known o
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import math
 import re
@@ -34,6 +33,9 @@ TEXT = _OWN / "card.md"
 PORTRAITS = _OWN / "portraits.jpg"
 """examples/four_faces.jpg of the project, smaller: made of two portraits that are in the public domain."""
 
+POINTS = _OWN / "points.png"
+"""The mean face with its points numbered; docs/points_figure.py draws it."""
+
 LICENSE = "mit"
 
 NETWORKS = {"keypoints": "keypoint network", "faces": "face detector"}
@@ -46,8 +48,6 @@ TRAINING_DATA = {
     "a face; faces in these that nobody had labelled were marked by OpenCV's YuNet",
 }
 """What `train.py` trains each network on."""
-
-UPPER_LIP, LOWER_LIP = [49, 50, 51, 52, 53], [55, 56, 57, 58, 59, 65, 66, 67]
 
 
 class Weights(NamedTuple):
@@ -97,23 +97,7 @@ _POINTS = f"![The mean face with its points numbered]({POINTS_FIGURE})\n\n"
 def pictures(model: Callable[..., Faces]) -> dict[str, bytes]:
     """Both pictures by name; only the first if the model, called as `FaceKeypoints` is, finds no face."""
     found = example(model)
-    return {POINTS_FIGURE: points_figure()} | ({} if found is None else {EXAMPLE: found})
-
-
-@functools.cache
-def points_figure() -> bytes:
-    """The mean face with its points numbered, as PNG. Its lips are parted, or numbers would hide points."""
-    face = np.array(scheme.MEAN_FACE, np.float32)
-    face[UPPER_LIP, 1] -= 24
-    face[LOWER_LIP, 1] += 40
-    face = face * 0.52 + (480, 200)
-    sheet = np.full((940, 960, 3), 38, np.uint8)
-    box = np.concatenate([face.min(axis=0), face.max(axis=0)])
-    faces = Faces(box[None], np.ones(1), face[None], np.ones((1, len(face))))
-    from fkp import draw
-
-    picture = draw.draw(sheet, faces, numbers=True)
-    return _encoded(picture, "png", colours=64)
+    return {POINTS_FIGURE: POINTS.read_bytes()} | ({} if found is None else {EXAMPLE: found})
 
 
 def example(model: Callable[..., Faces]) -> bytes | None:
@@ -124,14 +108,8 @@ def example(model: Callable[..., Faces]) -> bytes | None:
         return None
     from fkp import draw  # which loading does not need
 
-    return _encoded(draw.draw(picture, faces), "jpeg")
-
-
-def _encoded(picture: np.ndarray, kind: str, colours: int = 0) -> bytes:
-    out, image = io.BytesIO(), Image.fromarray(picture)
-    if colours:
-        image = image.quantize(colours, dither=Image.Dither.NONE)
-    image.save(out, kind, optimize=True)
+    out = io.BytesIO()
+    Image.fromarray(draw.draw(picture, faces)).save(out, "jpeg", optimize=True)
     return out.getvalue()
 
 

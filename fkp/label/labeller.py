@@ -119,7 +119,7 @@ class Labeller:
 
     @property
     def _enough_pixels(self) -> int | None:
-        """How many of a picture's pixels the detector looks at, if it is one of ours."""
+        """How many of a picture's pixels the detector is given, if it is one of ours."""
         config = getattr(self.model.face_detector, "config", None)
         return getattr(config, "fine_pixels", None)
 

@@ -127,25 +127,44 @@ class Photometry:
         if draw() < self.light:
             image = cv2.LUT(image, _light(generator, dark=draw() < self.dark / max(self.light, 1e-6)))
         if draw() < self.colour:
-            grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
             kept = 0.0 if draw() < 1 / 3 else generator.uniform(0.4, 1.4)
-            image = cv2.addWeighted(image, kept, grey, 1 - kept, 0)
+            image = cv2.addWeighted(image, kept, grey(image), 1 - kept, 0)
         if draw() < self.low_resolution:
-            width, height = image.shape[1::-1]
             factor = generator.uniform(self.least_resolution, 0.7)
-            small_wh = max(1, round(width * factor)), max(1, round(height * factor))
             how = cv2.INTER_LINEAR if draw() < 0.7 else cv2.INTER_CUBIC
-            small = cv2.resize(image, small_wh, interpolation=cv2.INTER_AREA)
-            image = cv2.resize(small, (width, height), interpolation=how)
+            image = low_resolution(image, factor, how)
         if draw() < self.blur:
             image = _blurred(image, generator)
         if draw() < self.noise:
             noise = generator.standard_normal(image.shape, np.float32) * np.float32(generator.uniform(3, 18))
-            image = (image + noise).clip(0, 255).astype(np.uint8)
+            image = noisy(image, noise)
         if draw() < self.compression:
-            quality = [cv2.IMWRITE_JPEG_QUALITY, int(generator.integers(10, 60))]
-            image = np.asarray(cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR))
+            image = compressed(image, int(generator.integers(10, 60)))
         return image
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """The image (H,W,3) without colour, with as many channels."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def low_resolution(image: np.ndarray, factor: float, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """The image (H,W,3) shrunk by a factor below 1, and enlarged back."""
+    width, height = image.shape[1::-1]
+    small_wh = max(1, round(width * factor)), max(1, round(height * factor))
+    small = cv2.resize(image, small_wh, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=interpolation)
+
+
+def noisy(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """The image (H,W,3) uint8 with noise (H,W,3), grey levels, added."""
+    return (image + noise).clip(0, 255).astype(np.uint8)
+
+
+def compressed(image: np.ndarray, quality: int) -> np.ndarray:
+    """The image (H,W,3) uint8 through JPEG of that quality, 0 to 100, and back."""
+    _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
 
 
 def _light(generator: np.random.Generator, dark: bool) -> np.ndarray:

@@ -189,7 +189,7 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
                     "300w" if subfolder.startswith("300w") else subfolder.split("/")[0],
                     is_held_out(subfolder, name),
                     np.reshape([*labelled.get(name, []), *ellipses(boxes)], (-1, 68, 2)),
-                    # People have looked at these: what a detector took for a face there is none.
+                    # People have checked these: what a detector took for a face there is none.
                     known.of(image, *([] if subfolder == "no_faces" else ["ignore"])),
                 )
             )
@@ -274,7 +274,7 @@ def recolour(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     table = levels.clip(0, 255).astype(np.uint8)
     image = cv2.LUT(image, table[None])
     if rng.random() < 0.15:
-        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        image = augmentation.grey(image)
     return image
 
 
@@ -283,17 +283,11 @@ def degrade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.2:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.0))
     if rng.random() < 0.2:
-        height, width = image.shape[:2]
-        factor = rng.uniform(0.35, 0.9)
-        size_wh = (round(width * factor), round(height * factor))
-        small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
-        image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+        image = augmentation.low_resolution(image, rng.uniform(0.35, 0.9))
     if rng.random() < 0.12:
-        noise = rng.uniform(2, 14) * rng.standard_normal(image.shape, np.float32)
-        image = (image + noise).clip(0, 255).astype(np.uint8)
+        image = augmentation.noisy(image, rng.uniform(2, 14) * rng.standard_normal(image.shape, np.float32))
     if rng.random() < 0.35:
-        _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
-        image = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
+        image = augmentation.compressed(image, int(rng.integers(25, 90)))
     return image
 
 
@@ -530,7 +524,7 @@ class FaceTask:
         return config, model
 
     def _ranges(self, model: DetectorNetwork) -> tuple[tuple[str, float, float], ...]:
-        """The ranges of the activations in some training photos of every source, as they are looked at."""
+        """The ranges of the activations in some training photos of every source, at the detector's size."""
         if not export.is_possible():
             return ()
         pictures = []

@@ -3,7 +3,7 @@
     for progress in video.annotate("in.mp4", "out.mp4", model):
         print(progress.frames, progress.total)
 
-Frames are read, looked at and written one by one.
+Frames are read, processed and written one by one.
 """
 
 from __future__ import annotations

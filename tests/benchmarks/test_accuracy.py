@@ -50,12 +50,6 @@ def test_shrinking_keeps_a_label_on_its_content(point):
     np.testing.assert_allclose(box, geometry.tight_boxes(moved))
 
 
-def test_a_face_that_is_small_already_is_left_out():
-    smaller, boxes = changed(one_face(3, width=50), BY_NAME["size"], 60)
-    assert len(smaller) == 0 and boxes.shape == (0, 4)
-    assert len(changed(one_face(3, width=50), BY_NAME["size"], 30)[0]) == 3
-
-
 def test_a_quarter_turn_is_numpys():
     face = one_face()
     picture, keypoints, box = robustness.turned(face.pictures[0], face.keypoints[0], 90, RNG)
@@ -90,16 +84,6 @@ def test_box_noise_is_seeded_and_as_large_as_stated():
     np.testing.assert_allclose(boxes[:, :2] + boxes[:, 2:], true[:, :2] + true[:, 2:])  # its middle stays
     grown = np.log((boxes[:, 2:] - boxes[:, :2]) / (true[:, 2:] - true[:, :2]))
     assert grown.std() == pytest.approx(0.1, rel=0.1) and abs(grown.mean()) < 0.02
-
-
-@pytest.mark.parametrize(("name", "level"), [("blur", 8), ("jpeg", 10), ("dark", 10)])
-def test_light_and_sharpness_move_no_label(name, level):
-    face = one_face()
-    picture, keypoints = face.pictures[0], face.keypoints[0]
-    worse, labels, box = BY_NAME[name].change(picture, keypoints, level, np.random.default_rng(0))
-    np.testing.assert_array_equal(labels, keypoints)
-    np.testing.assert_array_equal(box, face.boxes[0])
-    assert worse.shape == picture.shape and 1 < np.abs(worse.astype(int) - picture).mean() < 120
 
 
 def test_a_dark_picture_has_a_tenth_of_the_light_and_noise():

@@ -29,13 +29,6 @@ def seen(boxes, scores, of: Photo, least_iou: float = 0.5) -> Seen:
 FACE, OTHER, NOWHERE = [10, 10, 30, 30], [50, 50, 70, 70], [80, 10, 95, 25]
 
 
-def test_nothing_found():
-    nothing = seen([], [], photo([FACE]))
-    assert not nothing.false.any() and nothing.best.tolist() == [0]
-    assert photo_sets.recall([nothing], 0.1) == 0 and photo_sets.recall([], 0.1) is None
-    assert len(photo_sets.false_scores([])) == len(photo_sets.false_scores([nothing])) == 0
-
-
 def test_boxes_on_something_doubtful_neither_count_nor_are_false():
     finds = seen([FACE, OTHER, NOWHERE, [11, 10, 30, 30]], [0.9, 0.8, 0.7, 0.6], photo([FACE], [OTHER]))
     assert finds.own.tolist() == [0, -1, -1, -1] and finds.best.tolist() == [0.9]
@@ -57,7 +50,7 @@ def test_recall_by_size():
     assert photo_sets.recall([finds], 0.5, (32, np.inf)) is None and photo_sets.recall([finds], 0.5) == 50
 
 
-def test_what_detectors_find_comes_best_first():
+def test_boxes_come_best_first():
     def detector(image, *, min_score=None):
         assert image.shape == (100, 100, 3) and min_score == photo_sets.LEAST_SCORE
         return np.array([NOWHERE, FACE], np.float32), np.array([0.1, 0.9], np.float32)
@@ -101,7 +94,7 @@ def test_recall_on_wider_at_as_many_false_boxes_a_photo(monkeypatch):
     assert own["allowed"] is None and own["sizes"] == [0, 100, None, None] and own["faces"] == 2
 
 
-def test_what_is_told_of_a_set():
+def test_figures_of_a_set():
     seen_there = [
         seen([FACE, OTHER], [0.6, 0.2], photo(held_out=False)),
         seen([FACE, OTHER, NOWHERE], [0.5, 0.4, 0.3], photo()),

@@ -51,7 +51,7 @@ def test_motions_move_points_as_they_move_pixels(name: str) -> None:
         assert np.abs(bright - truth.mean(axis=0) + keypoints.mean(axis=0) - [320, 240]).max() < 1.0
 
 
-def test_smoothed_points_of_a_real_clip_tremble_less() -> None:
+def test_smoothing_reduces_jitter_in_a_real_clip() -> None:
     model = FaceKeypoints.from_pretrained()
     row = jitter.measure(model, jitter.portrait(model, "eileen_collins"), jitter.MOTIONS["still"], 25)
     assert 0 < row.jitter < row.jitter_raw < 1 and row.detector <= 12

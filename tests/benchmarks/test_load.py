@@ -1,10 +1,9 @@
-"""benchmarks/load.py: what counts as another answer, and what is told of a run."""
+"""benchmarks/load.py: what counts as another answer, and how memory is told."""
 
 import numpy as np
 import pytest
 
 from benchmarks import load
-from benchmarks.load import Call
 
 
 def record(x: float = 10, score: float = 0.9, image: str = "a.jpg", faces: int = 1) -> dict:
@@ -20,18 +19,6 @@ def test_answers_are_compared():
     assert load.difference(record(score=0.8), record())[1] == "score is off by 0.1"
     assert load.difference(record(image="b.jpg"), record())[1] == "image is 'b.jpg' instead of 'a.jpg'"
     assert load.difference(record(faces=2), record())[1] == "2 faces instead of 1"
-
-
-def test_rows_of_a_run():
-    calls = [Call(second, 1 + second / 10, "right") for second in range(10)]
-    calls += [Call(0, 9, "wrong", "2 faces instead of 1"), Call(0, 1, "busy")]
-    calls += [Call(20, 99, "right", apart=0.01)]
-    rows = dict(load.told(calls, 3, 10))
-    assert rows["3 clients at once on /detect, 10 s"] == "0.9 requests/s"  # one ended too late
-    assert rows["latency, upload to answer"] == "p50 1.45 s, p95 1.85 s, longest 1.90 s"
-    assert rows["answered as a lone request is"] == "11, no point off by more than 0.01 px"
-    assert rows["answered otherwise, errors, told that it is busy"] == "1, 0, 1"
-    assert rows["wrong: 2 faces instead of 1"] == "1"
 
 
 def test_the_slope_of_memory_begins_after_the_warm_up():

@@ -46,7 +46,7 @@ def test_figures_of_a_peer_that_is_always_off_by_a_pixel() -> None:
     assert row["nme_box"].keys() == {"frontal", "half-profile", "profile"} and row["ms"] >= 0
 
 
-def test_what_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peers_that_are_not_there_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "dlib", None)
     for peer in peers.PEERS:

@@ -27,11 +27,3 @@ def test_visibility_is_judged_against_visible_points() -> None:
     assert found["auc_turned_away"] == found["auc_covered"] == 1
     assert found["reliability_error"] == pytest.approx(0.25 * 0.4)  # a quarter is never seen, said to be 0.4
     assert poses.of_visibility(1 - said, flags)["auc_turned_away"] == 0
-
-
-def test_scores_count_where_the_eyes_have_labels() -> None:
-    truth = np.stack([synthetic.face(60)] * 2)
-    said = faces.Placed(truth + 0.0, *np.full((3, 2, 68), 0.7))
-    truth[1, 36] = np.nan
-    said.scores[1] = 0.0
-    assert poses.of_scores(said, truth) == pytest.approx(0.3)

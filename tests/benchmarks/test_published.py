@@ -17,7 +17,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_only_what_is_between_the_marks_is_replaced(folder):
+def test_publishing_replaces_only_what_is_between_the_marks(folder):
     published.publish("x", {"README.md": {"x": "new"}}, folder, {"a": [1, 2.5], "d": "[\n 1 ]"})
     assert (folder / "README.md").read_text() == PAGE.replace("old", "new")
     text = (folder / "metrics.json").read_text()

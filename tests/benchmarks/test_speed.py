@@ -1,4 +1,4 @@
-"""benchmarks/speed.py: what a figure is, what is skipped, and the table of README.md."""
+"""benchmarks/speed.py: what a figure is, and what is skipped."""
 
 import pytest
 
@@ -30,29 +30,8 @@ def test_the_command_on_record_names_no_folder():
     assert command == "python benchmarks/speed.py --model MODEL --seconds 2 --write"
 
 
-def test_the_summary_is_of_medians_and_of_the_fastest_backend():
-    tasks = {"keypoints 1": 4.0, "detector": 10.0, "predict 640x480": 20.0, "predict 1920x1080": 5.0}
-    rows = [
-        {"backend": backend, "threads": threads, "task": task, "ms": ms * slower / threads, "best_ms": 1.0}
-        for backend, slower in (("torch", 2), ("onnxruntime", 1))
-        for threads in (1, 2)
-        for task, ms in tasks.items()
-    ]
-    machine = {"cpu": "Chip", "instructions": ["AVX2"], "cores": 2, "memory_gib": 8, "system": "Linux"}
-    figures = {"rows": rows, "machine": machine, "versions": {"Python": "3.11"}, "command": "python x"}
-    lines = speed.summary(figures | {"faces": {"640x480": 2, "1920x1080": 5}}).splitlines()
-    assert lines[2:7] == [
-        "| keypoints of one face at a known box, torch | 8.00 ms | 4.00 ms |",
-        "| keypoints of one face at a known box, onnxruntime | 4.00 ms | 2.00 ms |",
-        "| face detector, 640×480, onnxruntime | 10.00 ms | 5.00 ms |",
-        "| whole picture, 640×480, 2 faces, onnxruntime | 50.0 images/s | 100 images/s |",
-        "| whole picture, 1920×1080, 5 faces, onnxruntime | 200 images/s | 400 images/s |",
-    ]
-    assert lines[-1].endswith("Medians; made by `python x`.")
-
-
 @pytest.mark.slow
-def test_what_cannot_be_timed_is_skipped_by_name_and_the_rest_is_timed(tmp_path, monkeypatch):
+def test_subjects_that_cannot_be_timed_are_skipped_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "ROUNDS", 2)
     order = speed.stored(tmp_path, hub.BUNDLED) | {"threads": 1, "batches": [2], "sizes": []}
     subjects = [({"backend": "none"}, order | {"backend": "none"}), ({"backend": "any"}, order)]

@@ -86,7 +86,7 @@ def test_a_click_on_the_cross_leaves_a_face_out(page):
 
 
 @pytest.mark.parametrize("page", [LAPTOP], indirect=True)
-def test_many_faces_are_one_stop_for_the_keyboard_and_can_be_enlarged(page):
+def test_keyboard_stops_once_for_many_faces_and_can_enlarge_each(page):
     four_faces(page)
     stops = page.locator("#result .faces button[tabindex='0']")
     expect(stops).to_have_count(1)
@@ -240,7 +240,7 @@ def serious_findings(page: Page, where: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", SCREENS.values(), ids=SCREENS, indirect=True)
-def test_no_serious_findings_of_axe(page, axe):
+def test_axe_finds_nothing_serious(page, axe):
     """Every tab as it is at first, and then with a photo, a clip and the camera."""
     page.add_style_tag(content="* { transition: none !important; animation: none !important; }")
     page.evaluate(axe)
@@ -285,7 +285,7 @@ def visit_every_tab(page: Page) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", [LAPTOP], indirect=True)
-def test_nothing_that_the_page_does_is_against_its_content_security_policy(page, address):
+def test_content_security_policy_allows_all_that_the_page_does(page, address):
     """Which the fixture of the page sees to, in the console."""
     for _ in visit_every_tab(page):
         pass
@@ -311,7 +311,7 @@ SMALL = """() => [...document.querySelectorAll("button, select, summary, label:h
 
 
 @pytest.mark.parametrize("page", [PHONE | {"is_mobile": True}], indirect=True)
-def test_what_is_touched_is_44_pixels_large(page):
+def test_touch_targets_are_44_pixels_large(page):
     for tab in visit_every_tab(page):
         assert page.evaluate(SMALL) == [], tab
 

@@ -158,7 +158,7 @@ def test_numbers_of_the_moment_are_saved_and_not_mirrored(page, root):
     expect_her(record)
 
 
-def test_what_is_shown_can_be_chosen_with_the_keyboard(page):
+def test_options_can_be_chosen_with_the_keyboard(page):
     start(page)
     face = (0.47, 0.64)
     live = page.locator(".live")
@@ -208,7 +208,7 @@ def test_stop_switches_the_camera_off_and_start_on_again(page):
     results(page)
 
 
-def test_another_tab_switches_the_camera_off(page):
+def test_camera_is_switched_off_by_another_tab(page):
     start(page)
     assert looks_after(page, lambda: page.get_by_role("tab", name="Photo").click()) == 0
     page.get_by_role("tab", name="Live").click()
@@ -236,7 +236,7 @@ def test_a_camera_that_goes_away_is_told(page):
     results(page)
 
 
-def test_without_a_connection_it_says_so_and_comes_back(page):
+def test_camera_without_a_connection_says_so_and_comes_back(page):
     start(page)
     page.context.set_offline(True)
     expect_said(page, "The connection is lost", ".note")
@@ -273,7 +273,7 @@ def test_a_full_house_is_told_and_a_place_is_free_when_a_viewer_is_gone(small_ho
 # --- Cameras --------------------------------------------------------------------------------------------
 
 
-def test_another_camera_can_be_chosen(visit):
+def test_camera_can_be_chosen(visit):
     with visit(WITHOUT_ASKING, CAMERAS.format(2)) as page:
         start(page)
         choice = page.get_by_role("combobox", name="Camera")
@@ -292,7 +292,7 @@ def test_another_camera_can_be_chosen(visit):
         expect(choice).to_have_value(page.evaluate(f"{CAMERA}.getSettings().deviceId"))
 
 
-def test_no_camera_is_told(visit):
+def test_camera_that_is_missing_is_told(visit):
     with visit(WITHOUT_ASKING, CAMERAS.format(0)) as page:
         open_live(page)
         page.get_by_role("button", name="Start the camera").click()

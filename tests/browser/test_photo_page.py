@@ -105,7 +105,7 @@ def test_examples_run_on_a_click(page, number, faces):
     expect(page.locator("#result .faces button").nth(faces - 1)).to_be_visible()
 
 
-def test_several_photos_at_once(page, portrait, four_faces, photo_without_a_face, tmp_path):
+def test_photos_several_at_once(page, portrait, four_faces, photo_without_a_face, tmp_path):
     note = tmp_path / "note.jpg"
     note.write_text("milk, bread, apples")
     choose(page, portrait, note, four_faces, photo_without_a_face)
@@ -149,7 +149,7 @@ def test_work_that_is_going_on_is_told_and_can_be_stopped(page, four_faces, tmp_
     assert "Error" not in page.locator("body").inner_text()
 
 
-def test_no_face_is_told_kindly_and_can_be_tried_again(page, photo_without_a_face, portrait):
+def test_photo_without_a_face_is_told_kindly_and_can_be_tried_again(page, photo_without_a_face, portrait):
     choose(page, photo_without_a_face)
     expect_answer(page, "No face found")
     expect(page.get_by_role("button", name="Save picture")).to_be_disabled()
@@ -163,7 +163,7 @@ def test_no_face_is_told_kindly_and_can_be_tried_again(page, photo_without_a_fac
     expect_answer(page, "Found 1 face")
 
 
-def test_what_is_no_picture_is_told_kindly(page, tmp_path):
+def test_photo_that_is_no_picture_is_told_kindly(page, tmp_path):
     note = tmp_path / "holiday.jpg"
     note.write_text("milk, bread, apples")
     choose(page, note)
@@ -228,7 +228,7 @@ def test_a_photo_can_be_pasted_and_dropped(page, portrait, way):
     expect_answer(page, "Found 1 face in given.jpg")
 
 
-def test_what_is_pasted_under_another_tab_is_left_alone(page, portrait):
+def test_paste_under_another_tab_is_left_alone(page, portrait):
     page.get_by_role("tab", name="About").click()
     page.evaluate(GIVE, ["paste", base64.b64encode(portrait.read_bytes()).decode()])
     page.get_by_role("tab", name="Photo").click()

@@ -129,7 +129,7 @@ def test_work_on_a_clip_is_told_and_can_be_cancelled(tab, long_clip):
     expect_answer(tab, "Choose a clip")
 
 
-def test_photos_are_looked_at_while_a_clip_is_worked_on(tab, root, long_clip):
+def test_photos_are_answered_while_a_clip_is_worked_on(tab, root, long_clip):
     choose(tab, long_clip)
     find(tab)
     expect(tab.locator("#clip-answer progress")).to_be_visible(timeout=PATIENCE_MS)
@@ -150,7 +150,7 @@ def test_photos_are_looked_at_while_a_clip_is_worked_on(tab, root, long_clip):
     ],
     ids=["empty", "text", "broken"],
 )
-def test_what_is_no_clip_is_told_kindly(tab, tmp_path, content, told):
+def test_clip_that_is_none_is_told_kindly(tab, tmp_path, content, told):
     path = tmp_path / "party.mp4"
     path.write_bytes(content)
     choose(tab, path)
@@ -191,14 +191,14 @@ def test_a_clip_can_be_dropped(tab, clip):
     expect_answer(tab, "dropped.mp4 is ready")
 
 
-def test_no_face_is_told_kindly(tab, tmp_path):
+def test_clip_without_a_face_is_told_kindly(tab, tmp_path):
     choose(tab, film(tmp_path / "sky.mp4", [np.full((64, 64, 3), 180, np.uint8)] * 4))
     expect_answer(tab, "sky.mp4 is ready")
     find(tab)
     expect_answer(tab, "No face found in sky.mp4.")
 
 
-def test_what_to_show_is_chosen_before(tab, clip):
+def test_options_are_chosen_before(tab, clip):
     """With nothing to show, the clip comes back as it was."""
     choose(tab, clip)
     expect_answer(tab, "is ready")
@@ -240,7 +240,7 @@ def test_a_clip_that_is_done_is_drawn_anew_by_itself(tab, clip):
     assert tab.evaluate("document.querySelector('.film').currentTime") == pytest.approx(0.5, abs=0.1)
 
 
-def test_what_is_changed_while_faces_are_looked_for_is_drawn_afterwards(tab, clip, portrait, tmp_path):
+def test_options_changed_during_detection_are_drawn_afterwards(tab, clip, portrait, tmp_path):
     path = film(tmp_path / "party.mp4", [portrait] * 150, times=(np.arange(150) / 25).tolist())
     choose(tab, path)
     expect_answer(tab, "is ready")
@@ -283,7 +283,7 @@ SCREENS = {"phone": PHONE, "phone-dark": PHONE | DARK, "dark": DARK}
 
 
 @pytest.mark.parametrize("page", SCREENS.values(), ids=SCREENS, indirect=True)
-def test_there_is_room_and_text_stands_out(tab, clip):
+def test_layout_has_room_and_text_stands_out(tab, clip):
     tab.add_style_tag(content="* { transition: none !important; animation: none !important; }")
     choose(tab, clip)
     expect_answer(tab, "is ready")

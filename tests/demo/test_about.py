@@ -39,12 +39,12 @@ def test_plots_are_shown_where_there_are_any(root, tmp_path):
     assert all(f'alt="{title}"' in told for title in about.PLOTS.values())
 
 
-def test_what_runs_is_told_and_escaped():
+def test_about_tells_what_runs_and_escapes_it():
     told = about.text({}, ["keypoints on <b>onnxruntime</b> 1.0, 2 threads"], None)
     assert "keypoints on &lt;b&gt;onnxruntime&lt;/b&gt; 1.0, 2 threads" in told
 
 
-def test_what_is_promised_is_what_is_set():
+def test_about_promises_what_is_set():
     told = about.text({}, [], None)
     assert f"{data_retention.KEPT_SECONDS // 60} minutes" in told
     assert f"Every {data_retention.SWEEP_SECONDS} seconds" in told
@@ -58,12 +58,12 @@ def test_programs_and_links_are_told_as_they_are():
     assert "https://example.org/faces/gradio_api/mcp/" in told
 
 
-def test_nothing_is_fetched_from_elsewhere(root):
+def test_about_fetches_nothing_from_elsewhere(root):
     told = re.sub(r'"data:[^"]*"', "", about.text({}, [], root / "docs"))  # where any letters may stand
     assert "http" not in told and 'src="/' not in told
 
 
-def test_it_links_to_where_the_weights_and_the_source_are():
+def test_about_links_to_the_weights_and_the_source():
     told = about.links("me/weights", "https://a.org/fkp?a=1&b=2")
     assert (
         'href="https://huggingface.co/me/weights"' in told and 'href="https://a.org/fkp?a=1&amp;b=2"' in told

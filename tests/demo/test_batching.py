@@ -61,7 +61,7 @@ def slow() -> Slow:
     return Slow()
 
 
-def test_one_call_runs_at_once(slow):
+def test_call_that_is_alone_runs_at_once(slow):
     slow.let_go.set()
     means, sums = Shared(slow)(pictures(2, 7), np.array([1]))
     assert means.tolist() == [7, 7] and sums.tolist() == [[8], [8]] and slow.sizes == [2]
@@ -75,7 +75,7 @@ def test_calls_that_wait_are_run_together_and_each_gets_its_own(slow):
         assert means.tolist() == [10 * n] * n and sums.shape == (n, 1)
 
 
-def test_other_sizes_and_other_inputs_run_by_themselves(slow):
+def test_calls_of_other_sizes_and_inputs_run_by_themselves(slow):
     calls = [
         (pictures(1, 1), np.array([1])),
         (pictures(1, 2), np.array([2])),
@@ -88,7 +88,7 @@ def test_other_sizes_and_other_inputs_run_by_themselves(slow):
     assert [sums.tolist() for _, sums in results] == [[[2]], [[4]], [[4]], [[5]]]
 
 
-def test_no_run_is_larger_than_the_limit(slow):
+def test_runs_are_no_larger_than_the_limit(slow):
     results = together(Shared(slow), slow, [(pictures(30, value),) for value in (1, 2, 3, 4)])
     assert max(slow.sizes) <= LARGEST and sum(slow.sizes) == 121
     assert [len(means) for means, _ in results] == [30] * 4
@@ -101,7 +101,7 @@ def test_an_error_reaches_all_that_ran_together_and_the_next_call_works(slow):
     assert shared(pictures(1, 5))[0].tolist() == [5]
 
 
-def test_many_threads_get_what_they_would_get_alone(root):
+def test_threads_get_what_they_would_get_alone(root):
     """The bundled network gives the same for a face alone and among others, to a thousandth of a pixel."""
     model, alone = FaceKeypoints.from_pretrained(), FaceKeypoints.from_pretrained()
     model.runner = batching.Shared(model.runner)

@@ -1,4 +1,4 @@
-"""A visitor's clip: looked at, worked on in its turn, stopped and forgotten."""
+"""A visitor's clip: looked at, worked on in its turn, stopped and deleted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def until(true: Callable[[], object]) -> None:
 # --- Looking --------------------------------------------------------------------------------------------
 
 
-def test_what_is_told_of_a_clip(uploads: Path) -> None:
+def test_probe_tells_of_a_clip(uploads: Path) -> None:
     clip = clip_jobs.probe(film(uploads / "a.mp4", 10, size_wh=(64, 48), sound="aac"), Settings())
     assert (clip.problem, clip.size_wh, clip.frames, clip.sound) == ("", (64, 48), 10, True)
     assert clip.seconds == pytest.approx(0.4, abs=0.1)
@@ -65,7 +65,7 @@ def test_what_is_told_of_a_clip(uploads: Path) -> None:
         (b"\0\0\0\x20ftypisom" + bytes(500), "holiday.mp4: is no video"),
     ],
 )
-def test_what_is_no_clip_is_told_without_a_folder(uploads: Path, content: bytes, told: str) -> None:
+def test_probe_of_what_is_no_clip_names_no_folder(uploads: Path, content: bytes, told: str) -> None:
     (uploads / "holiday.mp4").write_bytes(content)
     problem = clip_jobs.probe(uploads / "holiday.mp4", Settings()).problem
     assert told in problem and str(uploads) not in problem
@@ -127,7 +127,7 @@ def test_a_clip_comes_back_with_its_faces(uploads: Path) -> None:
         assert [row["face"] for row in csv.DictReader(file)] == ["1", "2"] * 5
 
 
-def test_what_turns_out_to_be_damaged_is_told_and_leaves_nothing(uploads: Path) -> None:
+def test_job_of_a_damaged_clip_tells_and_leaves_nothing(uploads: Path) -> None:
     path = film(uploads / "a.mp4", 60, front=True)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     job_queue = JobQueue(lambda each: clip_jobs.annotate(FacesInColour(), each))
@@ -180,7 +180,7 @@ class Slow:
             self.closed.append(given.clip.stem)
 
 
-def test_one_at_a_time_and_in_their_order(uploads: Path) -> None:
+def test_jobs_run_one_at_a_time_and_in_their_order(uploads: Path) -> None:
     work = Slow()
     job_queue = JobQueue(work)
     jobs = [job_queue.begin(spec(uploads / f"{name}.mp4", uploads)) for name in "abc"]
@@ -225,7 +225,7 @@ def test_the_line_is_bounded(uploads: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert all(job.wait(LONG) for job in jobs) and len(list(uploads.iterdir())) == 2
 
 
-def test_all_ends_when_the_program_does(uploads: Path) -> None:
+def test_jobs_end_when_the_program_does(uploads: Path) -> None:
     work = Slow()
     job_queue = JobQueue(work)
     jobs = [job_queue.begin(spec(uploads / f"{name}.mp4", uploads)) for name in "ab"]
@@ -238,21 +238,21 @@ def test_all_ends_when_the_program_does(uploads: Path) -> None:
 # --- Forgetting -----------------------------------------------------------------------------------------
 
 
-def test_a_reel_forgets_its_upload_and_what_was_made_of_it(uploads: Path) -> None:
+def test_session_deletes_its_upload_and_what_was_made_of_it(uploads: Path) -> None:
     clip = clip_jobs.probe(film(uploads / "a.mp4", 3), Settings())
     job = JobQueue(lambda each: clip_jobs.annotate(FacesInColour(), each)).begin(spec(clip.path, uploads))
     assert job.wait(LONG) and len(files(uploads)) == 4
-    ClipSession(clip, job).forget(uploads, but=clip.path)
+    ClipSession(clip, job).discard(uploads, but=clip.path)
     assert files(uploads) == ["a.mp4"]
-    ClipSession(clip, job).forget(uploads)
+    ClipSession(clip, job).discard(uploads)
     assert list(uploads.iterdir()) == []
-    ClipSession(clip, job).forget(uploads)  # twice is no error
-    ClipSession().forget(uploads)
+    ClipSession(clip, job).discard(uploads)  # twice is no error
+    ClipSession().discard(uploads)
 
 
-def test_an_example_is_not_forgotten(uploads: Path, tmp_path: Path) -> None:
+def test_session_does_not_delete_an_example(uploads: Path, tmp_path: Path) -> None:
     clip = clip_jobs.probe(film(tmp_path / "example.mp4", 3), Settings())
-    ClipSession(clip).forget(uploads)
+    ClipSession(clip).discard(uploads)
     assert clip.path.is_file()
 
 

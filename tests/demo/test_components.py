@@ -67,7 +67,7 @@ def test_the_upload_of_clips_tells_its_limits_and_shows_the_example(root):
     assert "Or try" not in in_a_page(lambda: components.clip_upload([], Settings())).html_template
 
 
-def test_what_the_upload_sends(tmp_path):
+def test_upload_sends_its_paths(tmp_path):
     """Of what it names twice there is one."""
     names = []
     for number in range(4):
@@ -100,7 +100,7 @@ def test_templates_hold_nothing_that_a_browser_would_run(template):
     assert not re.search(r"\son\w+=", template)
 
 
-def test_all_files_of_the_page_are_there_and_fetch_nothing_from_elsewhere():
+def test_static_files_are_all_there_and_fetch_nothing_from_elsewhere():
     names = {"about.html", "choose.js", "page.css", "picture.js", "upload.js"}
     assert {path.name for path in components.WEB.iterdir()} >= names
     for name in names:
@@ -128,7 +128,7 @@ def test_a_picture_in_the_request_itself_becomes_an_upload(uploads):
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "photo.png", "../secret.png", "a\0b"])
-def test_no_other_file_of_the_server_can_be_read(uploads, path, monkeypatch):
+def test_files_of_the_server_cannot_be_read(uploads, path, monkeypatch):
     Image.new("RGB", (4, 3)).save(uploads.parent / "secret.png")
     monkeypatch.chdir(uploads.parent)
     (uploads.parent / "photo.png").write_bytes((uploads.parent / "secret.png").read_bytes())
@@ -149,7 +149,7 @@ def test_a_slider_makes_any_number_fit(sent, number):
 @pytest.mark.parametrize(
     "payload", [None, {}, {"path": None}, {"path": ""}, {"url": "http://127.0.0.1/a.png"}]
 )
-def test_no_picture_is_told(uploads, payload):
+def test_picture_that_is_missing_is_told(uploads, payload):
     with pytest.raises(gr.Error, match="A picture is needed.") as caught:
         components.PictureFile(render=False).preprocess(None if payload is None else ImageData(**payload))
     assert caught.value.print_exception is False
@@ -203,7 +203,7 @@ def test_a_failure_of_ours_is_a_sentence_for_visitors_and_printed_for_the_owner(
     assert "'value': 7" not in str(session.config_values)
 
 
-def test_what_a_function_says_is_told():
+def test_errors_of_a_function_are_told():
     def refuse(number):
         raise gr.Error("Not seven.", print_exception=False)
 
@@ -221,7 +221,7 @@ def test_what_a_function_says_is_told():
         (components.Choices(["a", "b"], label="show"), ["a", 3], "show is 3, where one of a, b is needed."),
     ],
 )
-def test_what_is_no_choice_is_told_and_not_printed(block, given, told):
+def test_choice_that_is_none_is_told_and_not_printed(block, given, told):
     with pytest.raises(gr.Error) as caught:
         block.preprocess(given)
     assert caught.value.message == told and not caught.value.print_exception

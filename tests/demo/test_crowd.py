@@ -54,9 +54,9 @@ def test_a_crowd_is_told_that_it_is_busy_and_nothing_else(served, known):
     assert all("try again" in call.told for call in calls if call.kind == "busy")
 
 
-def test_nothing_is_left_of_them(served, known):
+def test_crowd_leaves_nothing(served, known):
     server, process = served
     asyncio.run(load.crowd(server, known, clients=4, seconds=0, requests=8))
-    process.stdin.write("forget\n")
+    process.stdin.write("expire\n")
     process.stdin.flush()
     assert process.stdout.readline() == "0 0\n"

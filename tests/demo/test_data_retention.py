@@ -26,12 +26,12 @@ def folder(tmp_path):
     return tmp_path / "uploads"
 
 
-def test_what_is_young_stays(folder):
+def test_files_that_are_young_stay(folder):
     uploads.delete_old(folder, seconds=60)
     assert len([path for path in folder.rglob("*") if path.is_file()]) == 2
 
 
-def test_what_is_old_goes_with_its_folders_but_the_folder_itself_stays(folder):
+def test_files_that_are_old_go_with_their_folders(folder):
     uploads.delete_old(folder, seconds=-1)
     uploads.delete_old(folder, seconds=-1)  # what has just become empty is as young as that
     assert folder.is_dir() and list(folder.iterdir()) == []
@@ -168,7 +168,7 @@ def test_calls_push_out_no_visitor(sessions):
     assert "visitor" in holder.session_data and len(holder.session_data) == 10 and deleted == []
 
 
-def test_where_all_hold_state_the_longest_away_goes_with_what_it_holds(sessions):
+def test_sessions_that_all_hold_state_lose_the_longest_away(sessions):
     holder, deleted = sessions
     (state,) = holder["visitor"].state_data
     for number in range(12):

@@ -28,14 +28,14 @@ def test_an_action_that_comes_late_does_not_begin():
 
 
 @pytest.mark.parametrize("moment", [None, "12", [1], {"a": 1}, float("nan")])
-def test_what_is_no_moment_comes_before_all_others(moment):
+def test_moment_that_is_none_comes_before_all_others(moment):
     visitor = LatestAction("nothing")
     visitor.begin(moment)
     assert not visitor.is_over(moment)
     assert visitor.begin(0) and not visitor.is_over(0)
 
 
-def test_what_is_sent_waits_for_what_is_being_sent():
+def test_sending_waits_for_what_is_being_sent():
     visitor, seen = LatestAction("nothing"), []
 
     def other():

@@ -1,4 +1,4 @@
-"""Cameras looked at live: places, turns, bounds and refusals; tests/browser has the page's side."""
+"""Live cameras: places, turns, bounds and refusals; tests/browser has the page's side."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_only_place_is_told_in_the_singular(model):
 @pytest.mark.parametrize(
     "sent", [None, [], "x", {}, {"viewer": None}, {"viewer": ["a"]}, {"viewer": "guessed"}]
 )
-def test_without_a_place_nothing_is_looked_at_and_nobody_is_disturbed(model, sent):
+def test_frames_without_a_place_disturb_nobody(model, sent):
     async def story(viewers):
         sender = await Sender.join(viewers)
         assert await viewers.leave(sent) == {} and len(viewers) == 1
@@ -131,7 +131,7 @@ def test_without_a_place_nothing_is_looked_at_and_nobody_is_disturbed(model, sen
     run(story, Viewers(model))
 
 
-def test_one_who_falls_silent_is_forgotten_with_all_there_was(model):
+def test_viewer_who_falls_silent_is_removed_with_all_there_was(model):
     async def story(viewers):
         sender = await Sender.join(viewers)
         assert await sender.is_answered()
@@ -146,7 +146,7 @@ def test_one_who_falls_silent_is_forgotten_with_all_there_was(model):
     run(story, Viewers(model, idle_seconds=0.3))
 
 
-def test_one_who_goes_on_sending_is_not_forgotten(model):
+def test_viewer_who_goes_on_sending_is_kept(model):
     async def story(viewers):
         sender = await Sender.join(viewers)
         end = time.monotonic() + 1.2
@@ -158,7 +158,7 @@ def test_one_who_goes_on_sending_is_not_forgotten(model):
     run(story, Viewers(model, idle_seconds=0.6))
 
 
-def test_one_whose_frame_is_worked_on_is_not_forgotten_and_can_leave(model):
+def test_viewer_whose_frame_is_worked_on_is_kept_and_can_leave(model):
     async def story(viewers):
         model.gate.clear()
         sender = await Sender.join(viewers)
@@ -209,7 +209,7 @@ def test_faces_come_as_numbers_in_pixels_of_the_frame_and_keep_their_number(mode
     run(story, Viewers(model))
 
 
-def test_no_face_is_an_answer_too(model):
+def test_frame_without_a_face_is_answered(model):
     async def story(viewers):
         sender = await Sender.join(viewers)
         assert (await sender.send(jpeg=jpeg(Image.new("RGB", (64, 48)))))["faces"] == []
@@ -266,7 +266,7 @@ def test_the_newest_frame_is_the_next_one(model):
     run(story, Viewers(model))
 
 
-def test_all_get_their_turn_however_much_one_sends():
+def test_viewers_all_get_their_turn_however_much_one_sends():
     model = Model(takes=0.004)
 
     async def story(viewers):
@@ -307,7 +307,7 @@ def test_a_tracker_is_used_by_one_thread_at_a_time():
     run(story, Viewers(Careful()))
 
 
-def test_more_frames_than_the_rate_are_not_looked_at(model, monkeypatch):
+def test_frames_beyond_the_rate_are_skipped(model, monkeypatch):
     """By the server's clock, which stands still here and then moves on by one frame."""
     now = 1000.0
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now))
@@ -363,7 +363,7 @@ BAD_FRAMES = {
 
 
 @pytest.mark.parametrize("what", BAD_FRAMES)
-def test_what_is_no_frame_is_refused_in_a_sentence_and_it_goes_on(model, what):
+def test_frame_that_is_none_is_refused_in_a_sentence(model, what):
     sent, reason = BAD_FRAMES[what]
 
     async def story(viewers):
@@ -521,7 +521,7 @@ def test_the_page_keeps_to_its_number_of_places(model):
     through_the_page(model, story, limits=app.Settings(max_viewers=1))
 
 
-def test_no_error_tells_anything_of_the_server():
+def test_errors_tell_nothing_of_the_server():
     class Broken(Model):
         def keypoints_at(self, image, boxes):
             raise RuntimeError("/home/somebody/secret")
@@ -534,7 +534,7 @@ def test_no_error_tells_anything_of_the_server():
     through_the_page(Broken(), story)
 
 
-def test_what_is_too_large_is_refused_before_it_is_read(model):
+def test_frame_that_is_too_large_is_refused_before_it_is_read(model):
     async def story(call, page):
         assert (await call("track", {"jpeg": "x" * live.MAX_REQUEST})).status_code == 413
         assert (await call("track", None, files={"jpeg": b"x"})).status_code == 413  # would go to disk
@@ -543,7 +543,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(model):
     through_the_page(model, story)
 
 
-def test_only_a_frame_that_was_looked_at_keeps_a_place(model):
+def test_place_is_kept_only_by_frames_that_were_tracked(model):
     """Eight cameras that sent nothing once held all places."""
 
     async def story(viewers):
@@ -560,7 +560,7 @@ def test_only_a_frame_that_was_looked_at_keeps_a_place(model):
     run(story, Viewers(model, 2, idle_seconds=0.4))
 
 
-def test_one_address_has_half_of_the_places_at_most(model):
+def test_address_has_half_of_the_places_at_most(model):
     async def story(viewers):
         assert all(["viewer" in await viewers.join("192.0.2.1") for _ in range(2)])
         assert "refused" in await viewers.join("192.0.2.1")

@@ -81,7 +81,7 @@ def test_a_name_that_was_made_to_lead_here_is_refused(host):
     assert refusal(rebound) is None  # where it is served to others, that is how they reach it
 
 
-def test_more_names_can_be_given():
+def test_hosts_can_be_added():
     headers = {"host": "Faces.example.org", "origin": "https://faces.example.org"}
     assert refusal(headers, ["faces.example.org"], at_home=True) is None
     assert (

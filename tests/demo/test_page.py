@@ -15,6 +15,6 @@ def test_the_page_leads_to_the_edition_in_the_browser_where_one_is_served():
 
 
 @pytest.mark.parametrize("address", ["faces.example.org", "javascript:alert(1)", 'https://x/"><script>'])
-def test_what_is_no_address_is_told(address):
+def test_address_that_is_none_is_told(address):
     with pytest.raises(SettingsError, match="FKP_BROWSER_EDITION is .* where an address as https"):
         from_environment({"FKP_BROWSER_EDITION": address})

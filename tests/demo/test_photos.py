@@ -1,4 +1,4 @@
-"""A visitor's photos: read within limits, looked at, shown, saved, forgotten."""
+"""A visitor's photos: read within limits, looked at, shown, saved, deleted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_gif_is_read_as_colours(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"milk, bread", b"\xff\xd8\xff\xe0 and no more", b"<svg></svg>"])
-def test_what_is_no_picture_is_told_without_a_folder(tmp_path, content):
+def test_photo_that_is_no_picture_is_told_without_a_folder(tmp_path, content):
     path = tmp_path / "holiday.jpg"
     path.write_bytes(content)
     photo = look(path)
@@ -67,14 +67,14 @@ def test_an_expired_photo_is_told(tmp_path):
     assert look(tmp_path / "gone.jpg").problem.startswith("is no longer here")
 
 
-def test_too_many_pixels_are_told_in_numbers_before_they_are_read(tmp_path):
+def test_photo_with_too_many_pixels_is_told_in_numbers_before_it_is_read(tmp_path):
     path = tmp_path / "huge.png"
     Image.new("1", (5000, 4000)).save(path)
     problem = look(path, settings=Settings(max_pixels=12_000_000)).problem
     assert problem.startswith("has 20 million pixels, the most that are read here are 12 million.")
 
 
-def test_too_large_a_file_is_told(tmp_path):
+def test_photo_that_is_too_large_is_told(tmp_path):
     path = picture(tmp_path / "large.png")
     problem = look(path, settings=Settings(max_file_size=100)).problem
     assert "larger than 0.0001 MB" in problem
@@ -84,7 +84,7 @@ def test_too_large_a_file_is_told(tmp_path):
 # --- Looking --------------------------------------------------------------------------------------------
 
 
-def test_no_face_is_no_problem(tmp_path):
+def test_photo_without_a_face_is_no_problem(tmp_path):
     photo = look(picture(tmp_path / "night.png", colour=(0, 0, 0)))
     assert photo.problem == "" and len(photo.faces) == 0 and photo.enlarged == () and photo.shown
 
@@ -166,7 +166,7 @@ def album(tmp_path) -> Album:
     return album
 
 
-def test_the_first_photo_and_its_first_face_are_looked_at(album):
+def test_album_begins_at_the_first_face_of_the_first_photo(album):
     assert (album.photo.name, album.face, len(album.photos)) == ("a.b.png", 0, 3)
     assert (Album().photo, Album().face) == (None, None)
 
@@ -212,7 +212,7 @@ def test_the_picture_cannot_be_saved_once_its_upload_is_gone(album, tmp_path):
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
 
-def test_all_pictures_are_saved_under_different_names(album, tmp_path):
+def test_saved_pictures_have_different_names(album, tmp_path):
     photo = album.photo
     album = album.with_photo(photo).with_photo(replace(photo, path=photo.path.with_name("A.b.png")))
     saved = photos.save_pictures(album, STYLE, Settings(), tmp_path)

@@ -77,14 +77,14 @@ def sentence(*args, **options):
         "/rundown",
     ],
 )
-def test_what_the_page_and_programs_need_passes(path):
+def test_requests_of_the_page_and_of_programs_pass(path):
     assert visit(answering(), path)[:2] == (200, "fine")
 
 
 @pytest.mark.parametrize(
     "path", ["call/find", "call/v2/save", "call/", "call/v2/", "call/detect2", "call/Detect"]
 )
-def test_only_public_endpoints_can_be_called_by_name(path):
+def test_endpoints_are_called_by_name_only_where_they_are_public(path):
     told = "There is no endpoint of this name. Those that can be called are /annotate and /detect."
     assert sentence(answering(), f"/gradio_api/{path}") == (404, told)
 
@@ -106,11 +106,11 @@ def test_only_public_endpoints_can_be_called_by_name(path):
         "file=File:///etc/passwd",
     ],
 )
-def test_what_the_page_has_no_use_for_is_closed(route):
+def test_routes_that_the_page_has_no_use_for_are_closed(route):
     assert sentence(answering(), f"/gradio_api/{route}") == (404, "There is nothing here.")
 
 
-def test_other_sites_are_refused_and_browsers_that_ask_for_them():
+def test_origins_of_other_sites_are_refused():
     headers = {"host": "a", "origin": "https://b"}
     assert sentence(answering(), headers=headers)[0] == 403
     assert visit(answering(), headers=headers, kind="websocket") == "websocket.close"
@@ -120,7 +120,7 @@ def test_other_sites_are_refused_and_browsers_that_ask_for_them():
     assert "does not answer to the name 'b'" in sentence(answering(), headers={"host": "b"}, rules=strict)[1]
 
 
-def test_no_more_is_taken_than_is_said():
+def test_size_limit_holds_whatever_is_announced():
     told = (413, "That is too much: a request may bring along 0.0 MB at most.")
     assert sentence(answering(), headers={"content-length": "1001"}) == told
     assert visit(answering(), headers={"content-length": "1000"}, body=[bytes(600), bytes(400)])[0] == 200
@@ -177,7 +177,7 @@ def test_uploads_end_where_the_disk_is_full():
 
 def test_uploads_at_once_share_the_room_that_is_left(monkeypatch):
     """Eight that began together wrote eight times what the disk was to hold."""
-    monkeypatch.setattr(uploads, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(uploads, "MEASURE_SECONDS", 0.02)
     assert at_once("/gradio_api/upload") == ([200, 200, 200, 507, 507], 507, 200)
 
 
@@ -233,7 +233,7 @@ def at_once(path):
     return asyncio.run(several())
 
 
-def test_every_answer_says_what_browsers_may_do():
+def test_headers_of_every_answer_say_what_browsers_may_do():
     """On Hugging Face Spaces the page stands in a frame."""
     _, _, headers = visit(answering())
     assert headers[b"x-content-type-options"] == b"nosniff"
@@ -244,7 +244,7 @@ def test_every_answer_says_what_browsers_may_do():
     assert b"https://huggingface.co" in headers[b"content-security-policy"]
 
 
-def test_too_much_is_told_by_whatever_notices_first():
+def test_size_refusal_is_told_by_whatever_notices_first():
     async def app(scope, receive, send):
         try:
             while (await receive()).get("more_body"):
@@ -293,7 +293,7 @@ def test_an_error_of_the_api_stays_as_it_is():
     assert visit(answering(500, headers, b'{"error": "No."}'))[:2] == (500, '{"error": "No."}')
 
 
-def test_what_breaks_off_while_it_streams_is_ended(capsys):
+def test_stream_that_breaks_off_is_ended(capsys):
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"data: 1", "more_body": True})

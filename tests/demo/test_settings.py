@@ -15,7 +15,7 @@ def test_an_empty_environment_gives_the_defaults():
     assert from_environment({"FKP_MAX_FACES": "", "FKP_MODEL": " ", "PATH": "/bin"}) == Settings()
 
 
-def test_every_setting_is_read():
+def test_settings_are_all_read():
     environment = {
         "FKP_MODEL": "owner/name",
         "FKP_REVISION": "v2",
@@ -68,7 +68,7 @@ def test_sizes_may_have_a_unit(text, size):
         ("FKP_DETECTOR", "haar", "one of fkp, yunet, whole is needed"),
     ],
 )
-def test_what_cannot_be_used_is_told_with_its_name(name, value, needed):
+def test_settings_that_cannot_be_used_are_told_by_name(name, value, needed):
     with pytest.raises(SettingsError) as caught:
         from_environment({name: value})
     told = str(caught.value)

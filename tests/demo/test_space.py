@@ -55,7 +55,7 @@ def test_the_header_says_what_to_run(folder: Path) -> None:
     assert {given["colorFrom"], given["colorTo"]} <= colours
 
 
-def test_it_holds_what_the_page_needs_and_no_more(folder: Path, root: Path) -> None:
+def test_space_holds_what_the_page_needs_and_no_more(folder: Path, root: Path) -> None:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     tops = {name.split("/")[0] for name in files}
     assert tops == {"README.md", "LICENSE", "app.py", "requirements.txt", "fkp", "examples", "docs"}
@@ -108,12 +108,12 @@ def test_a_model_becomes_a_variable_and_is_named(tmp_path: Path) -> None:
         (("me/demo", None, None, "abacus"), "there is no hardware 'abacus': choose one of cpu-basic"),
     ],
 )
-def test_what_cannot_be_is_told(arguments: tuple, told: str) -> None:
+def test_space_that_cannot_be_is_told(arguments: tuple, told: str) -> None:
     with pytest.raises(SpaceError, match=re.escape(told)):
         Space(*arguments)
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_space_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(SpaceError, match="is there already"):
         space.build(Space("me/demo"), tmp_path)
@@ -232,7 +232,7 @@ def test_the_page_starts_from_the_folder_alone(folder: Path, root: Path, tmp_pat
 
 
 @pytest.mark.fresh
-def test_it_starts_in_an_environment_of_its_own_requirements(folder: Path, root: Path) -> None:
+def test_space_starts_in_an_environment_of_its_requirements(folder: Path, root: Path) -> None:
     # A folder of its own, for pytest would keep these gigabytes.
     with tempfile.TemporaryDirectory() as temporary:
         alone, environment = Path(temporary, "space"), Path(temporary, "environment")
@@ -288,7 +288,7 @@ def test_a_static_space_holds_what_the_browser_edition_is_built_from(static: Pat
     assert len(shared) == 5 and shared <= files
 
 
-def test_what_a_static_space_cannot_be_is_told(tmp_path: Path) -> None:
+def test_static_space_that_cannot_be_is_told(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match="'faces' is no Hub id"):
         space.build_static("faces", tmp_path / "a", weights_hub.BUNDLED)
     with pytest.raises(SpaceError, match="has no config.json"):

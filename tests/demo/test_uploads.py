@@ -28,7 +28,7 @@ def files(folder) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-def test_only_regular_files_where_uploads_lie(tmp_path):
+def test_uploads_are_regular_files_where_uploads_lie(tmp_path):
     """The folder itself, named as a photo, once ended the sweeping for everybody."""
     folder = tmp_path / "uploads"
     path = upload(folder, b"pixels")
@@ -126,7 +126,7 @@ with uploads.own_folder(Path({str(tmp_path)!r})) as folder:
 # --- Shares ------------------------------------------------------------------------------------------------
 
 
-def test_one_with_many_wishes_waits_behind_those_with_few():
+def test_fair_share_lets_many_requests_wait_behind_few():
     share, order = fair_share.FairShare(10), []
 
     def wish(visitor):
@@ -143,7 +143,7 @@ def test_one_with_many_wishes_waits_behind_those_with_few():
     assert order[:2] == ["light", "other"] and order[2:] == ["heavy"] * 4
 
 
-def test_what_is_larger_than_all_gets_all_and_small_wishes_go_together():
+def test_fair_share_gives_all_to_what_is_larger_than_all():
     share = fair_share.FairShare(10)
     with share.taken(99):
         pass

@@ -77,7 +77,7 @@ def test_photos_that_were_left_out_are_told():
     assert "Only the first 1 photo was taken, 3 were left out." in told and "problem" in told
 
 
-def test_what_visitors_give_is_escaped_everywhere():
+def test_input_of_visitors_is_escaped_everywhere():
     evil = album(EVIL).with_photo(album(EVIL, problem=EVIL).photo)
     texts = [
         view.answer(evil),
@@ -93,7 +93,7 @@ def test_what_visitors_give_is_escaped_everywhere():
             assert not any(name.startswith("on") for name in attributes)
 
 
-def test_no_photo_and_unread_photos_show_no_picture():
+def test_picture_is_not_shown_without_a_photo_that_was_read():
     for none in (Album(), album(problem="is empty.")):
         properties = view.picture(none, b"")
         assert properties["hidden"] == "hidden" and properties["value"] == ""
@@ -117,7 +117,7 @@ def test_the_picture_has_a_button_over_every_face():
     assert (width, height) == pytest.approx((50, 80 / 120 * 100), abs=0.01)
 
 
-def test_one_photo_has_no_strip_and_several_have_a_button_each():
+def test_strip_has_a_button_for_each_of_several_photos():
     assert view.strip(Album()) == view.strip(album()) == ""
     three = album().with_photo(album(problem="is empty.").photo).with_photo(album(faces=NO_FACES).photo)
     tags = Tags(view.strip(three.go_to(1)))
@@ -161,7 +161,7 @@ def test_the_panel_has_the_face_and_its_68_points():
     assert all(image.get("alt") is not None for image in tags.all("img"))
 
 
-def test_one_face_needs_no_choice_and_none_no_panel():
+def test_panel_has_no_choice_for_one_face_and_is_none_without():
     told = view.face_panel(album(faces=TWO[0]), b"enlarged")
     assert "<h2>The face</h2>" in told and "data-face" not in told and told.count("data-remove") == 1
     for none in (Album(), album(faces=NO_FACES)):
@@ -203,7 +203,7 @@ def test_a_browser_is_told_all_it_needs_to_draw():
 CLIP = ClipInfo(Path("/tmp/x/a<b>.mp4"), "", (640, 480), 12.4, 310, True)
 
 
-def test_what_is_said_of_a_clip():
+def test_clip_is_told_in_words():
     assert "Choose a clip" in view.clip_answer(None)
     told = view.clip_answer(CLIP)
     assert "a&lt;b&gt;.mp4" in told and "640×480 pixels, 12 s, with sound." in told and "/tmp" not in told
@@ -220,7 +220,7 @@ def test_durations_are_told_as_people_say_them(seconds, told):
     assert view.duration(seconds) == told
 
 
-def test_those_who_wait_are_told_how_many_are_before_them():
+def test_waiting_tells_how_many_are_before():
     assert "1 clip of others is before yours" in view.waiting(1)
     assert "3 clips of others are before yours" in view.waiting(3)
 

@@ -93,7 +93,7 @@ def zero(monkeypatch: pytest.MonkeyPatch) -> Iterator[LentByFork]:
     cv2.setNumThreads(before)
 
 
-def test_without_spaces_it_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_stays_here_without_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spaces", None)  # as if it were not installed
     work = zerogpu.lent(counting, HERE, seconds=lambda upto: 1)
     assert list(work(2)) == [(multiprocessing.current_process().name, HERE), 0, 1]
@@ -101,7 +101,7 @@ def test_without_spaces_it_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
         list(work(-1))
 
 
-def test_elsewhere_spaces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_stays_here_away_from_zero_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in = ModuleType("spaces")
     stand_in.GPU = lambda work, duration: work  # what the real one does away from ZeroGPU
     monkeypatch.setitem(sys.modules, "spaces", stand_in)
@@ -109,25 +109,25 @@ def test_elsewhere_spaces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     assert list(work(1)) == [(multiprocessing.current_process().name, MOVED), 0]
 
 
-def test_on_zero_gpu_it_is_done_in_another_process(zero: LentByFork) -> None:
+def test_work_on_zero_gpu_is_done_in_another_process(zero: LentByFork) -> None:
     work = zerogpu.lent(counting, HERE, seconds=lambda upto: 10 * upto)
     assert list(work(2)) == [("lent", MOVED), 0, 1]
     assert zero.asked == [20]
 
 
-def test_what_it_raises_there_is_raised_here(zero: LentByFork) -> None:
+def test_errors_raised_there_are_raised_here(zero: LentByFork) -> None:
     work = zerogpu.lent(counting, HERE, seconds=lambda upto: 1)
     with pytest.raises(ValueError, match="-1 is below zero"):
         list(work(-1))
 
 
-def test_where_no_gpu_can_be_had_it_runs_without(zero: LentByFork) -> None:
+def test_work_runs_without_a_gpu_that_cannot_be_had(zero: LentByFork) -> None:
     zero.refuses = True
     work = zerogpu.lent(counting, HERE, seconds=lambda upto: 1)
     assert list(work(1)) == [(multiprocessing.current_process().name, HERE), 0]
 
 
-def test_closing_it_early_ends_the_other_process(zero: LentByFork) -> None:
+def test_work_closed_early_ends_the_other_process(zero: LentByFork) -> None:
     work = zerogpu.lent(counting, HERE, seconds=lambda upto: 1)(10**6)
     assert next(work) == ("lent", MOVED) and multiprocessing.active_children()
     work.close()

@@ -29,7 +29,7 @@ class Oval:
 
 
 @pytest.mark.parametrize("shape_hw", [(120, 80), (1, 1), (3, 400)])
-def test_the_first_look_is_at_the_middle_and_gives_the_box(shape_hw: tuple[int, int]) -> None:
+def test_first_pass_is_at_the_middle_and_gives_the_box(shape_hw: tuple[int, int]) -> None:
     model = Oval()
     boxes, scores = single_face.SingleFace(model)(np.zeros((*shape_hw, 3), np.uint8))
     (((x1, y1, x2, y2),),) = model.asked
@@ -41,7 +41,7 @@ def test_the_first_look_is_at_the_middle_and_gives_the_box(shape_hw: tuple[int, 
     assert boxes.dtype == scores.dtype == np.float32 and scores.tolist() == [1]
 
 
-def test_any_score_is_reached() -> None:
+def test_min_score_of_any_size_is_reached() -> None:
     assert len(single_face.SingleFace(Oval())(np.zeros((9, 9, 3), np.uint8), min_score=1.0)[0]) == 1
 
 
@@ -68,7 +68,7 @@ def test_a_real_face(margin: float) -> None:
     assert overlap > (0.85 if margin > 1 else 0.7)  # a margin of 1 leaves nothing around the points to see
 
 
-def test_copies_look_with_their_own_model() -> None:
+def test_copies_use_their_own_model() -> None:
     model = FaceKeypoints.from_pretrained(detector="whole")
     photo = images.read(EXAMPLES / "eileen_collins.jpg")[50:220, 130:320]
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):

@@ -111,7 +111,7 @@ def box_at(x: float, y: float, scale: float = 1.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape_hw", [(200, 300), (1, 1), (1, 700), (33, 31), (2000, 3)])
-def test_no_face(finder: yunet.YuNet, shape_hw: tuple[int, int]) -> None:
+def test_picture_without_a_face(finder: yunet.YuNet, shape_hw: tuple[int, int]) -> None:
     blue = np.zeros((*shape_hw, 3), np.uint8)
     blue[..., 2] = 255
     boxes, scores = finder(blue)
@@ -159,7 +159,7 @@ def test_a_big_picture_is_shrunk(finder: yunet.YuNet) -> None:
     assert boxes == pytest.approx(expected, abs=1e-3) and len(scores) == 2
 
 
-def test_a_big_picture_is_looked_at_twice_and_what_overlaps_is_found_once(finder: yunet.YuNet) -> None:
+def test_large_picture_is_searched_twice_and_what_overlaps_is_found_once(finder: yunet.YuNet) -> None:
     """A red square is 16×16 cells at 1280 pixels and 4×4 at 320, whose boxes are 4 times as wide and high."""
     image = np.zeros((640, 1280, 3), np.uint8)
     image[64:192, 128:256, 0] = 255
@@ -171,7 +171,7 @@ def test_a_big_picture_is_looked_at_twice_and_what_overlaps_is_found_once(finder
     assert overlaps.max() <= 0.35  # of YuNet's boxes MAX_IOU; tight boxes overlap by the same share
 
 
-def test_several_threads(finder: yunet.YuNet) -> None:
+def test_threads_share_a_detector(finder: yunet.YuNet) -> None:
     """Pictures of different sizes at once: OpenCV's detector knows one size at a time."""
     sizes = [(64 + 24 * i, 300 - 24 * i) for i in range(8)] * 3
     cells = [(2 + i % 3, 3 + i % 2, 255) for i in range(len(sizes))]
@@ -191,7 +191,7 @@ def test_copies_and_other_processes(finder: yunet.YuNet) -> None:
 # --- the file -----------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_file_that_is_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "no.onnx", tmp_path):
         with pytest.raises(hub.WeightsError) as caught:
             yunet.YuNet(path)
@@ -199,7 +199,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_is_no_yunet(what: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_file_that_is_no_yunet(what: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "yunet.onnx"
     path.write_bytes(BROKEN[what])
     with pytest.raises(hub.WeightsError) as caught:

@@ -68,7 +68,7 @@ def test_revisions_stay_what_they_were_after_a_newer_push(
     assert find(client, cache, revision="v1", local_files_only=True) == [old]
 
 
-def test_without_a_network_the_cache_serves_with_a_warning(
+def test_cache_serves_with_a_warning_without_a_network(
     server: LoopbackHub, client: Client, cache: Path, files: dict
 ) -> None:
     sha = server.add(NAME, files)
@@ -82,7 +82,7 @@ def test_without_a_network_the_cache_serves_with_a_warning(
 
 
 @pytest.mark.parametrize("kind", ["closed", "silent", "trickling"])
-def test_what_is_not_cached_fails_soon_without_a_network(client: Client, cache: Path, kind: str) -> None:
+def test_download_fails_soon_without_a_network(client: Client, cache: Path, kind: str) -> None:
     """A refused connection, a socket that accepts and never answers, one that answers letter by letter."""
     client("usual, download.PATIENCE = download.PATIENCE, 0.7")
     with {"closed": closed_port, "silent": silent_port, "trickling": trickling_port}[kind]() as nowhere:
@@ -185,7 +185,7 @@ def test_the_token_of_the_environment(server: LoopbackHub, tmp_path: Path, files
         (["config.json", "pytorch_model.bin"], "pytorch_model.bin but no model.safetensors"),
     ],
 )
-def test_no_weights(
+def test_repository_without_weights(
     server: LoopbackHub, client: Client, cache: Path, files: dict, names: list[str], said: str
 ) -> None:
     server.add(NAME, {name: files.get(name, b"") for name in names})

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from docs import points_figure
 from fkp import Faces, hub, scheme
 from fkp.hub import model_card
 from tests.loopback_hub import Client, LoopbackHub
@@ -71,7 +72,7 @@ except ValueError as error:
         assert server.requests == ["POST /api/validate-yaml"] * 3
 
 
-def test_every_figure_is_in_the_metrics(bundled: model_card.Weights) -> None:
+def test_figures_are_all_in_the_metrics(bundled: model_card.Weights) -> None:
     """Numbers with a fraction: rounded, each must be one of those measured, of the config, or a size."""
     body = model_card.text(bundled, "someone/faces").split("\n---\n", 1)[1]
     body = body.replace(bundled.config["fkp_version"], "")
@@ -94,7 +95,7 @@ def test_every_figure_is_in_the_metrics(bundled: model_card.Weights) -> None:
     assert len(numbers) > 100 and [number for number in numbers if number not in known] == []
 
 
-def test_without_figures_it_says_so(bare: model_card.Weights) -> None:
+def test_card_without_figures_says_so(bare: model_card.Weights) -> None:
     text = model_card.text(bare, "someone/faces")
     for said in (
         "These weights came without figures: how good they are was not measured.",
@@ -106,7 +107,7 @@ def test_without_figures_it_says_so(bare: model_card.Weights) -> None:
     assert "NME" not in text and "model-index" not in text and header(text).eval_results is None
 
 
-def test_what_training_measured_is_told_as_that(bare: model_card.Weights) -> None:
+def test_figures_of_training_are_told_as_that(bare: model_card.Weights) -> None:
     training = {"faces": {"command": "python train.py faces --data DATA", "seed": 0}}
     metrics = {"validation": {"faces": {"ap": 88.7826, "extra": None}}, "training": training}
     text = model_card.text(bare._replace(metrics=metrics), "someone/faces")
@@ -140,7 +141,7 @@ def test_the_code_block_names_the_repository(bundled: model_card.Weights) -> Non
     compile(code, "card", "exec")
 
 
-def test_only_pictures_that_are_there_are_shown(bundled: model_card.Weights) -> None:
+def test_pictures_are_shown_only_where_they_are_there(bundled: model_card.Weights) -> None:
     def shown(*names: str) -> list[str]:
         return re.findall(r"!\[[^]]+\]\(([^)]+)\)", model_card.text(bundled, "a/b", names))
 
@@ -175,12 +176,13 @@ def test_the_mean_face() -> None:
 
 
 def test_the_figure_of_the_points() -> None:
-    picture = Image.open(io.BytesIO(model_card.points_figure()))
-    assert picture.format == "PNG" and len(model_card.points_figure()) < 100_000
+    """The file is what the command draws, and every point is in it."""
+    picture = Image.open(model_card.POINTS)
+    assert picture.format == "PNG" and model_card.POINTS.stat().st_size < 100_000
     pixels = np.array(picture.convert("RGB")).astype(int)
+    assert np.abs(pixels - np.array(points_figure.figure().convert("RGB"))).mean() < 1
     ground = pixels[0, 0]
-    for point, (x, y) in enumerate(np.array(scheme.MEAN_FACE) * 0.52 + (480, 200)):
-        y += 20.8 * (point in model_card.LOWER_LIP) - 12.5 * (point in model_card.UPPER_LIP)
+    for point, (x, y) in enumerate(points_figure.points()):
         assert pixels[round(y), round(x)].max() > ground.max() + 80, point
 
 
@@ -210,7 +212,7 @@ def test_saved_weights_have_a_card_of_their_own(weights: Path) -> None:
     assert f"| keypoint network | {count / 1e6:.2f} million |" in text
 
 
-def test_it_tells_how_the_graphs_are_fed(bundled: model_card.Weights) -> None:
+def test_card_tells_how_the_graphs_are_fed(bundled: model_card.Weights) -> None:
     """Names, order and shapes are those of the bundled graphs."""
     text = model_card.text(bundled, "someone/faces")
     for name in ("keypoints", "detector"):

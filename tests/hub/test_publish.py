@@ -48,7 +48,7 @@ def test_push_and_push_again(
         (User("another", role="fineGrained"), "does not let you write"),
     ],
 )
-def test_no_right_to_push(
+def test_push_without_the_right_to(
     server: LoopbackHub, client: Client, weights: Path, user: User | None, said: str
 ) -> None:
     server.tokens = {"hf_secret": user} if user else {}

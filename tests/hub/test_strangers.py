@@ -77,7 +77,7 @@ def halved(folder: Path) -> None:
     (folder / KEYPOINTS).write_bytes(model.SerializeToString())
 
 
-def test_other_weights_in_the_same_graph_are_run(folder: Path) -> None:
+def test_graph_with_other_weights_is_run(folder: Path) -> None:
     halved(folder)
     assert FaceKeypoints.from_pretrained(folder, backend="onnxruntime").backend == "onnxruntime"
 
@@ -222,7 +222,7 @@ def test_a_file_of_any_size_is_not_read_whole(folder: Path) -> None:
     assert KEYPOINTS in refused(folder)
 
 
-def test_no_byte_of_a_graph_makes_more_than_a_sentence(folder: Path) -> None:
+def test_graph_with_any_byte_changed_is_a_sentence(folder: Path) -> None:
     content, generator = (folder / KEYPOINTS).read_bytes(), np.random.default_rng(0)
     for blob in (b"\x38\x01", b"\x3a\x02\x08\x01", b"\x3a\x02\x28\x01", b"\x3a\x06\x0a\x04\x08\x80\x80\x01"):
         with pytest.raises(onnx_file.OnnxError):
@@ -235,7 +235,7 @@ def test_no_byte_of_a_graph_makes_more_than_a_sentence(folder: Path) -> None:
             onnx_file.read(bytes(damaged), lambda name, array: frozenset())
 
 
-def test_the_detectors_graph_is_looked_at_too(folder: Path) -> None:
+def test_graph_of_the_detector_is_checked_too(folder: Path) -> None:
     changed(folder, another_weight, "onnx/detector.onnx")
     assert "onnx/detector.onnx" in refused(folder)
 
@@ -243,7 +243,7 @@ def test_the_detectors_graph_is_looked_at_too(folder: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\x08", b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"text" * 99]
 )
-def test_what_is_no_graph_is_a_sentence(folder: Path, content: bytes) -> None:
+def test_graph_that_is_none_is_a_sentence(folder: Path, content: bytes) -> None:
     (folder / KEYPOINTS).write_bytes(content)
     assert KEYPOINTS in refused(folder)
 
@@ -277,7 +277,7 @@ def test_cut_anywhere_it_is_a_sentence(folder: Path) -> None:
         ("detector", "neck_width", 0), ("detector", "bias", [9, 0, 0, 0]), ("detector", "widths", []),
     ],
 )  # fmt: skip
-def test_every_number_of_a_config_has_a_range(folder: Path, network: str, key: str, value: object) -> None:
+def test_config_numbers_all_have_a_range(folder: Path, network: str, key: str, value: object) -> None:
     config = json.loads((folder / weights.CONFIG).read_text())
     config[network][key] = value
     (folder / weights.CONFIG).write_text(json.dumps(config))
@@ -289,7 +289,7 @@ def test_the_usual_configs_are_within() -> None:
     KeypointConfig(), DetectorConfig(), weights.load(weights.BUNDLED)
 
 
-def test_no_field_of_a_config_was_forgotten() -> None:
+def test_config_fields_are_all_checked() -> None:
     """None takes numbers without end, or what is none."""
     held = weights.load(weights.BUNDLED)
     for config in (held.keypoints, held.detector):
@@ -352,7 +352,7 @@ def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
     assert len(contents) == 1
 
 
-def test_what_figures_say_is_text() -> None:
+def test_figures_of_strangers_are_text() -> None:
     evil = "<img src=x onerror=alert(1)>"
     figures = {"n": evil, "missed": 1, "nme": 1.0, "nme_inner": 1.0, "fr8": 1.0}
     metrics = {

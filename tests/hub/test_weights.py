@@ -53,7 +53,7 @@ def change_tensors(folder: Path, change) -> None:
 # --- folders ------------------------------------------------------------------------------------------
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_folder_without_weights(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "no"):
         assert str(folder / "config.json") in refused(folder) and "does not exist" in refused(folder)
 
@@ -135,7 +135,7 @@ def test_graphs_are_made_once_and_copied_from_then_on(
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
-def test_without_the_extra_there_are_no_graphs(
+def test_graphs_are_not_made_without_the_extra(
     folder: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -158,7 +158,7 @@ def test_weights_are_saved_even_when_no_graph_can_be_made(
     assert hub.load(tmp_path / "new").files("keypoints").graphs == {}
 
 
-def test_without_metrics(folder: Path) -> None:
+def test_weights_without_metrics(folder: Path) -> None:
     (folder / "metrics.json").unlink()
     assert hub.load(folder).metrics == {}
 

@@ -52,7 +52,7 @@ def accept(path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", annotation.FORMATS)
-def test_there_and_back(outputs: Path, format: str) -> None:
+def test_annotations_there_and_back(outputs: Path, format: str) -> None:
     """The least sure picture first, and every point where it was, to the hundredth of a pixel."""
     path = annotation.write(format, outputs)
     if format == "label-studio":
@@ -114,7 +114,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 @pytest.mark.slow
-def test_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_annotation_formats_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures → first draft → what an annotator exports → CSV → weights of one's own, which run."""
     monkeypatch.setattr("fkp.networks.export.is_possible", lambda: False)  # graphs take long
     pictures, out, csv = material.folder(tmp_path / "in"), tmp_path / "out", tmp_path / "labels.csv"

@@ -108,14 +108,14 @@ def test_a_damaged_shard(tars: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     same(out, copies=2)
 
 
-def test_what_a_worker_cannot_have(tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_worker_without_what_it_needs(tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     command = ["label", str(tars), "--out", str(tmp_path / "out"), "--workers", "1", "--backend", "abacus"]
     assert main(command) == 1
     told = capsys.readouterr().err
     assert "there is no backend 'abacus'" in told and "Traceback" not in told
 
 
-def test_no_source(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_source_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["label", str(tmp_path / "no"), "--out", str(tmp_path / "out")]) == 1
     assert "no: there is no such file or folder" in capsys.readouterr().err
 
@@ -223,7 +223,7 @@ def test_reduced_and_turned(tmp_path: Path) -> None:
     assert reduced.scale_xy == (4, 4)
 
 
-def test_other_weights_on_a_worker(tmp_path: Path) -> None:
+def test_worker_with_other_weights(tmp_path: Path) -> None:
     settings = label.Settings().resolved()
     labeller.Labeller(settings, tmp_path)
     with pytest.raises(hub.WeightsError, match="other weights"):
@@ -253,7 +253,7 @@ print(done.counts.pictures, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     assert peaks[1] < 1.05 * peaks[0]
 
 
-def test_every_source_kind_gives_the_same(tmp_path: Path) -> None:
+def test_sources_of_every_kind_give_the_same(tmp_path: Path) -> None:
     operator = labeller.Labeller(label.Settings(options={"passes": 1}).resolved(), tmp_path / "out")
     material.folder(tmp_path / "pictures")
     tar, parquet = material.tar(tmp_path / "tar.tar"), material.parquet(tmp_path / "parquet.parquet")

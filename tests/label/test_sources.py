@@ -133,7 +133,7 @@ def test_file_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ("nosuch://a", {}, "nosuch"),
     ],
 )
-def test_no_source(tmp_path: Path, source: str, options: dict[str, str], reason: str) -> None:
+def test_source_that_is_none(tmp_path: Path, source: str, options: dict[str, str], reason: str) -> None:
     (tmp_path / "empty").mkdir()
     material.tar(tmp_path / "mixed" / "a.tar", {"a.jpg": b"x"})
     material.parquet(tmp_path / "mixed" / "a.parquet")

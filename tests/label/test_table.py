@@ -52,7 +52,7 @@ def test_written_is_read(tmp_path: Path) -> None:
     assert told == {"weights": "x", "version": 1, "pictures": 4, "faces": 5, "unreadable": 1}
 
 
-def test_what_is_not_known_is_null(tmp_path: Path) -> None:
+def test_unknown_values_are_null(tmp_path: Path) -> None:
     known = faces(2)
     unknown = Faces(known.boxes, known.scores, known.keypoints, known.keypoint_scores)
     with table.Writer(tmp_path / "a.parquet", {}) as writer:
@@ -62,7 +62,7 @@ def test_what_is_not_known_is_null(tmp_path: Path) -> None:
     assert np.isnan(next(table.read(tmp_path)).faces.sigmas).all()
 
 
-def test_many_row_groups_and_no_picture_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_groups_keep_a_picture_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "ROWS", 4)
     with table.Writer(tmp_path / "a.parquet", {}) as writer:
         for number in range(7):
@@ -74,7 +74,7 @@ def test_many_row_groups_and_no_picture_in_two(tmp_path: Path, monkeypatch: pyte
         same(picture.faces, faces(3, seed=number))
 
 
-def test_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     left = tmp_path / ".a.parquet.elsewhere-12.part"
     left.write_bytes(b"of a run that was killed")
     with pytest.raises(KeyError), table.Writer(tmp_path / "a.parquet", {}) as writer:
@@ -88,7 +88,7 @@ def test_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PAR1 and no end"])
-def test_what_is_none_of_ours(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_ours(tmp_path: Path, content: bytes) -> None:
     assert table.about(tmp_path / "a.parquet") is None
     (tmp_path / "a.parquet").write_bytes(content)
     assert table.about(tmp_path / "a.parquet") is None

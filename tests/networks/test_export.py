@@ -105,7 +105,7 @@ class Wrapped(torch.nn.Module):
         return (self.inner(pictures),)
 
 
-def test_where_no_file_can_be_written(tiny_folder: Path, tmp_path: Path) -> None:
+def test_export_where_no_file_can_be_written(tiny_folder: Path, tmp_path: Path) -> None:
     model = onnx.load(tiny_folder / "onnx" / "detector.onnx")
     with pytest.raises(export.ExportError, match="cannot be written: Is a directory"):
         export._write(model, tmp_path)

@@ -13,7 +13,7 @@ CONFIGS = {"keypointnet": KEYPOINTNET, "baseline": BASELINE}
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_one_interface(name, count):
+def test_networks_share_one_interface(name, count):
     model = keypoint_net.build(CONFIGS[name]).eval()
     size = CONFIGS[name].crop_size
     crops = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
@@ -26,7 +26,7 @@ def test_one_interface(name, count):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_parameter_learns(name):
+def test_parameters_all_learn(name):
     model = keypoint_net.build(CONFIGS[name])
     size = CONFIGS[name].crop_size
     raw = model(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8), torch.tensor([1, 2]))
@@ -71,7 +71,7 @@ def test_the_shipped_network_is_small():
     assert parameters * 4 < 5e6
 
 
-def test_what_is_corrected_in_the_decoded_output():
+def test_decoded_output_is_corrected():
     """Points by the style's annotation offset, sigmas by its temperature, visibility by its calibration."""
     plain = dataclasses.replace(CONFIGS["keypointnet"], annotation_offsets=(0.0,) * 8)
     corrected = dataclasses.replace(
@@ -156,7 +156,7 @@ def test_a_widened_network_says_the_same(bigger):
         keypoint_net.widened(wide, dataclasses.replace(config, widths=(8, 16, 64, 256)))
 
 
-def test_another_architecture_is_not_resized():
+def test_resizing_another_architecture_is_refused():
     wide = keypoint_net.build(CONFIGS["keypointnet"])
     assert keypoint_net.resized(wide, wide.config) is wide
     assert keypoint_net.resized(wide, CONFIGS["baseline"]) is wide

@@ -44,7 +44,7 @@ def test_face_crop_draws_within_its_limits():
     assert 0.5 <= min(factors) < 0.6 and 1.7 < max(factors) <= 2.0
 
 
-def test_any_v2_transform_works_on_a_sample():
+def test_torchvision_transforms_work_on_a_sample():
     sample = ToTensors()({"image": np.zeros((50, 60, 3), np.uint8), "keypoints": face()})
     assert isinstance(sample["keypoints"], tv_tensors.KeyPoints)
     turned = v2.RandomHorizontalFlip(p=1.0)(sample)
@@ -86,7 +86,7 @@ def only(change: str) -> Photometry:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_change_of_light_and_sharpness_does_what_it_says(change):
+def test_photometry_changes_do_what_they_say(change):
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     generator = np.random.default_rng(1)
     results = [only(change).change(image, generator) for _ in range(30)]

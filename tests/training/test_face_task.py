@@ -179,7 +179,7 @@ def test_a_batch_depends_on_seed_step_and_rank_alone(folder: Path, task: FaceTas
 
 
 @pytest.mark.slow
-def test_what_a_miner_takes_for_a_face_is_shown_more_often(folder: Path) -> None:
+def test_hard_negatives_are_shown_more_often(folder: Path) -> None:
     class Miner:
         """Sees a face in the upper left corner of every picture."""
 
@@ -250,7 +250,7 @@ def aim(boxes: list[list[float]], kinds: list[int], size: int = 128) -> tuple[to
     return learnt.box[0], learnt.middle[0], learnt.counts[0], at
 
 
-def test_no_box_no_target() -> None:
+def test_targets_without_a_box() -> None:
     for index, middle, counts, _ in (aim([], []), aim([[0.0, 0, 0, 0]], [face_task.NOTHING])):
         assert (index == -1).all() and not middle.any() and counts.all()
 
@@ -280,7 +280,7 @@ def test_the_grid_is_that_of_the_size(side: float, strides: set[int]) -> None:
 
 
 @pytest.mark.slow
-def test_every_face_has_a_middle_wherever_it_lies() -> None:
+def test_targets_give_every_face_a_middle() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         side = np.exp(rng.uniform(np.log(8), np.log(120)))
@@ -295,7 +295,7 @@ def test_the_smaller_of_two_faces_is_learnt() -> None:
     assert (index[middle] == 0).any()
 
 
-def test_what_is_to_be_ignored_neither_counts_nor_learns_unless_a_face_is_there() -> None:
+def test_targets_leave_out_what_is_to_be_ignored_unless_a_face_is_there() -> None:
     index, _, counts, at = aim([[20.0, 20, 100, 100]], [IGNORE])
     inside = ((at[:, :2] > 20) & (at[:, :2] < 100)).all(1)
     assert (index == -1).all() and not counts[inside].any() and counts[~inside].all()
@@ -340,7 +340,7 @@ def test_the_right_answer_costs_nothing(task: FaceTask) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_teacher_says_is_learnt_and_left_behind(folder: Path, tmp_path: Path) -> None:
+def test_teachers_head_is_learnt_and_left_behind(folder: Path, tmp_path: Path) -> None:
     teacher = YuNetTeacher(synthetic.yunet_graph(tmp_path / "yunet.onnx"))
     task = FaceTask(folder, batch_size=4, config=SMALL, teacher=teacher, workers=2)
     batch, network = task.batch(0), task.network.train()
@@ -398,12 +398,12 @@ def photo(faces: list[list[float]], ignore: list[list[float]], source: str = "30
 EMPTY = np.empty((0, 4)), np.empty(0)
 
 
-def test_nothing_found_where_nothing_is() -> None:
+def test_figures_where_nothing_is_and_nothing_is_found() -> None:
     figures = face_task.measure([(photo([], [], "scenes"), *EMPTY)])
     assert figures["ap"] == figures["recall_ytf"] == figures["iou"] == figures["extra"] == 0
 
 
-def test_each_face_has_one_box() -> None:
+def test_matching_gives_each_face_one_box() -> None:
     there = photo([[0, 0, 10, 10], [50, 50, 60, 60]], [[80, 80, 90, 90]])
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [80, 80, 90, 90], [30, 30, 40, 40.0]])
     result = face_task.match(there, boxes, np.array([0.6, 0.9, 0.8, 0.7]))
@@ -473,7 +473,7 @@ def test_validation_and_preview_run(task: FaceTask) -> None:
     assert picture.dtype == np.uint8 and picture.ndim == 3
 
 
-def test_what_boxes_are_off_by_on_the_whole() -> None:
+def test_bias_of_boxes_is_the_median() -> None:
     faces = [[10.0, 10, 50, 60], [100, 100, 180, 160]]
     off = np.array([2, 3, 2, 3.0])
     there = photo(faces, [])

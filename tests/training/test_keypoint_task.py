@@ -208,7 +208,7 @@ def test_spreads_learn_from_labels_alone():
     assert raw.log_spreads.grad[0].abs().min() > 0 and not raw.log_spreads.grad[1].any()
 
 
-def test_what_is_covered_cannot_be_seen(task):
+def test_covered_points_are_not_visible(task):
     mask = np.zeros((112, 112), np.uint8)
     mask[:, 50:] = 1
     points = np.array([[10, 10], [60, 10], [70, 20], [500, 10], [np.nan, np.nan]], np.float32)
@@ -262,7 +262,7 @@ def test_a_teacher_tells_of_faces_without_labels(tmp_path):
 
 
 @pytest.mark.slow
-def test_each_view_is_learnt_as_the_teacher_sees_it(tmp_path):
+def test_teacher_is_asked_about_each_view(tmp_path):
     folder = synthetic.data_folder(tmp_path)
     augmentation = keypoint_task.Augmentation(taught=1.0)
     task = task_of(folder, batch_size=16, augmentation=augmentation)

@@ -8,7 +8,7 @@ WHOLE = {"settings": {}, "history": [], "sums": {}, "average": {}, "optimizers":
 
 
 @pytest.mark.parametrize("content", [None, b"", b"half", {"step": 1}, [1, 2]])
-def test_what_is_no_checkpoint_is_told_by_name(tmp_path, content):
+def test_checkpoint_that_is_none_is_named(tmp_path, content):
     """Gone, cut off, another program's, or without what a run needs."""
     run = RunFolder(tmp_path / "run")
     if isinstance(content, bytes):

@@ -25,7 +25,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthetic.yunet_graph(tmp_path_factory.mktemp("yunet") / "yunet.onnx")
 
 
-def test_it_says_what_onnx_runtime_says(file: Path) -> None:
+def test_teacher_says_what_onnx_runtime_says(file: Path) -> None:
     picture = np.random.default_rng(1).integers(0, 256, (1, 3, 64, 64), np.uint8)
     session = onnxruntime.InferenceSession(file)
     names = [output.name for output in session.get_outputs()]
@@ -37,12 +37,12 @@ def test_it_says_what_onnx_runtime_says(file: Path) -> None:
         np.testing.assert_allclose(said[0, i], flat.clip(least, 1 - least), atol=1e-5)
 
 
-def test_there_is_an_answer_for_every_cell_of_any_size(file: Path) -> None:
+def test_teacher_answers_for_every_cell_of_any_size(file: Path) -> None:
     pictures = torch.zeros(2, 3, 96, 160, dtype=torch.uint8)
     assert YuNetTeacher(file)(pictures).shape == (2, 2, len(face_net.cells(96, 160)))
 
 
-def test_what_is_no_yunet_is_named(tmp_path: Path, file: Path) -> None:
+def test_files_that_are_no_yunet_are_named(tmp_path: Path, file: Path) -> None:
     (tmp_path / "text.onnx").write_text("no graph")
     with pytest.raises(ValueError, match=r"text\.onnx"):
         YuNetTeacher(tmp_path / "text.onnx")

@@ -138,7 +138,7 @@ def test_keypoints_are_where_the_model_alone_sees_them(
         assert min(apart) < 2
 
 
-def test_no_face(tmp_path: Path, model: FaceKeypoints) -> None:
+def test_clip_without_a_face(tmp_path: Path, model: FaceKeypoints) -> None:
     """A clip without a face is a normal one: its frames, no rows."""
     source = filmed.film(tmp_path / "a.mp4", 4)
     files = {"json_file": tmp_path / "b.json", "csv_file": tmp_path / "b.csv"}
@@ -244,7 +244,7 @@ def test_stopped_early_with_what_there_is(tmp_path: Path, model: FaceKeypoints, 
     assert len(json.loads((tmp_path / "b.json").read_text())["frames"]) == 2
 
 
-def test_what_is_said_before_the_work(tmp_path: Path, model: FaceKeypoints, clip: Path) -> None:
+def test_progress_begins_before_the_work(tmp_path: Path, model: FaceKeypoints, clip: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     for target, options, sentence in (
         (tmp_path / "b.gif", {}, r"b\.gif: a video's name has to end in \.mp4, \.m4v, \.mov, \.webm, \.mkv$"),

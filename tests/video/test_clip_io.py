@@ -45,7 +45,7 @@ def close(image: np.ndarray, colours: object, within: int = 12) -> bool:
 # --- Reading ------------------------------------------------------------------------------------------------
 
 
-def test_what_a_clip_says_of_itself(tmp_path: Path) -> None:
+def test_clip_says_size_length_and_sound(tmp_path: Path) -> None:
     path = filmed.film(tmp_path / "a.mp4", 10, sound="aac")
     with Clip(path) as clip:
         assert (clip.size_wh, clip.frames, clip.rate) == ((64, 48), 10, 25)
@@ -168,7 +168,7 @@ def refused(path: Path, **limits: float) -> str:
     return sentence
 
 
-def test_no_clip_at_all(tmp_path: Path) -> None:
+def test_file_that_is_no_clip(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "none.mp4")
     assert "folder" in refused(tmp_path)
     for content, reason in (
@@ -301,7 +301,7 @@ def test_sound_is_taken_over_as_it_is(tmp_path: Path) -> None:
     ("name", "codec", "sound"), [("a.avi", "mpeg4", "pcm_s16le"), ("a.ts", "libx264", "aac")]
 )
 @pytest.mark.slow
-def test_other_sound_is_encoded_anew(tmp_path: Path, name: str, codec: str, sound: str) -> None:
+def test_sound_of_another_codec_is_encoded_anew(tmp_path: Path, name: str, codec: str, sound: str) -> None:
     source = filmed.film(tmp_path / name, 25, codec=codec, sound=sound)
     found = filmed.listened(copied(source, tmp_path / "b.mp4"))
     assert found[0] == "aac"
@@ -328,7 +328,7 @@ def test_a_film_of_a_turned_clip_is_upright_itself(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frames_of(target)[0].image, images[0])  # no turn is asked for any more
 
 
-def test_nothing_else_goes_along(tmp_path: Path) -> None:
+def test_film_carries_nothing_else_along(tmp_path: Path) -> None:
     source = tmp_path / "a.mp4"
     with av.open(str(source), "w", options={"movflags": "use_metadata_tags"}) as container:
         container.metadata["location"] = "+52.5200+013.4050/"
@@ -354,7 +354,7 @@ def test_a_film_that_cannot_be_written(tmp_path: Path) -> None:
         film.abandon()
 
 
-def test_without_h264_there_is_vp9(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_film_is_vp9_without_h264(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(av, "codecs_available", {"libvpx-vp9", "aac"})
     target = copied(filmed.film(tmp_path / "a.mp4", 3), tmp_path / "b.mp4")
     with av.open(str(target)) as container:
@@ -413,7 +413,7 @@ def test_an_edit_list_that_leaves_out_the_beginning(tmp_path: Path) -> None:
     assert len(times) == pytest.approx(25, abs=2) and times[0] == pytest.approx(0, abs=0.05)
 
 
-def test_too_many_frames_are_told_before_the_work_or_when_they_come(tmp_path: Path) -> None:
+def test_frames_beyond_the_limit_are_told_before_the_work_or_when_they_come(tmp_path: Path) -> None:
     times = [i / 500 for i in range(100)]
     stated = filmed.film(tmp_path / "a.mp4", 100, times=times)
     with pytest.raises(ClipError, match=r"a\.mp4.* 100 frames"):
