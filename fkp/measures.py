@@ -88,6 +88,7 @@ def pose(keypoints: np.ndarray, sigmas: np.ndarray | None = None) -> Pose:
     to the camera. Keypoints that are no face, all in one place or on a line, give NaN.
     """
     points = np.asarray(keypoints, np.float64)[:, list(scheme.INNER)]
+    n, coordinates = len(points), 2 * points.shape[1]
     errors = np.zeros(points.shape[:2]) if sigmas is None else np.nan_to_num(sigmas)[:, list(scheme.INNER)]
     around = points - points.mean(axis=1, keepdims=True)
     scale = np.sqrt((around**2).mean(axis=(1, 2)) / HEAD[:, :2].var(axis=0).mean()).clip(1e-9)
@@ -104,14 +105,17 @@ def pose(keypoints: np.ndarray, sigmas: np.ndarray | None = None) -> Pose:
     rows = left @ right
     rotation = np.concatenate([rows, np.cross(rows[:, 0], rows[:, 1])[:, None]], axis=1)
     for _ in range(8):
-        turned = np.einsum("nij,npj->npi", rotation, model)
-        jacobian = _jacobian(turned, scale)
+        turned = model @ rotation.transpose(0, 2, 1)
+        jacobian = _jacobian(turned, scale)  # (n,51,2,4)
         residual = seen - scale[:, None, None] * turned[..., :2]
-        hessian = np.einsum("np,npai,npaj->nij", weights, jacobian, jacobian)
+        weighted = (weights[..., None, None] * jacobian).reshape(n, coordinates, 4).transpose(0, 2, 1)
+        hessian = weighted @ jacobian.reshape(n, coordinates, 4)
         hessian += 1e-9 * np.trace(hessian, axis1=1, axis2=2)[:, None, None] * np.eye(4)
-        step = np.linalg.solve(hessian, np.einsum("np,npai,npa->ni", weights, jacobian, residual)[..., None])
+        step = np.linalg.solve(hessian, weighted @ residual.reshape(n, coordinates, 1))
         rotation = _rotations(step[:, :3, 0].clip(-0.5, 0.5)) @ rotation
         scale = scale * np.exp(step[:, 3, 0].clip(-0.5, 0.5))
+        if np.abs(step).max(initial=0) < 1e-5:  # radians, and shares of the scale: usually the fourth
+            break
     covariance = np.linalg.inv(hessian)[:, :3, :3]
     to_angles = _angles_by_turn(rotation)
     variances = np.einsum("nij,njk,nik->ni", to_angles, covariance, to_angles)
