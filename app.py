@@ -17,7 +17,6 @@ import socket
 import sys
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +107,8 @@ def launch(
         },
         **options,
     )
+    if blocks.mcp_error:  # Gradio would serve the page without it
+        raise ImportError(blocks.mcp_error)
     request_guard.limit_connections(blocks.server)
     return address
 
@@ -153,8 +154,6 @@ def main() -> None:
     try:
         socket.getaddrinfo(args.host or "127.0.0.1", None)  # Gradio would try for ever
         limits = settings.from_environment(os.environ | ({"FKP_MODEL": args.model} if args.model else {}))
-        if limits.mcp and find_spec("mcp") is None:
-            raise settings.SettingsError("FKP_MCP needs a package: run 'pip install \"gradio[mcp]\"'")
         model = load(limits)
     except socket.gaierror as error:
         parser.exit(1, f"{parser.prog}: {printable(args.host)}: {error.strerror}\n")
@@ -172,6 +171,9 @@ def main() -> None:
                 blocks, limits, folder, server_name=args.host, server_port=args.port, quiet=True,
                 inbrowser=not args.no_browser and _has_desktop(), prevent_thread_lock=True,
             )  # fmt: skip
+        except ImportError as error:  # not there, or of another version than Gradio wants
+            reason = printable(str(error))
+            parser.exit(1, f"{parser.prog}: FKP_MCP: {reason}: run 'pip install \"gradio[mcp]\"'\n")
         except OSError as error:  # no such address, or the port is taken
             port = args.port or os.environ.get("GRADIO_SERVER_PORT")
             advice = f". Choose another, as --port {int(port) + 1}" if port else "; choose one by --port"

@@ -133,7 +133,11 @@ def many(folder: Path) -> Path:
 def begin(source: Path, out: Path) -> subprocess.Popen[str]:
     """A run that has finished a shard or two, and is in the middle of others."""
     command = [sys.executable, "-m", "fkp", "label", str(source), "--out", str(out), "--workers", "2"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # As in a terminal: what is run in the background ignores it, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and not (list(out.glob("[!.]*")) and list(out.glob(".*"))):
         assert process.poll() is None, process.communicate()
