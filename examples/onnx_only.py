@@ -43,7 +43,7 @@ def sampled(image: np.ndarray, first: np.ndarray, scale: float, size: int) -> np
 
     `first` (2,) xy is where the first of `size` × `size` samples is taken, `scale` pixels lie between them.
     """
-    factor = max(1, int(scale))  # where samples are rarer than pixels, these are averaged before
+    factor = 2 ** max(0, math.floor(math.log2(scale)))  # samples rarer than pixels: averages before
     slices, weights = [], []
     for start, length in zip(first[::-1], image.shape[:2], strict=True):
         low = min(max(math.floor(start - scale) - factor, 0), length)

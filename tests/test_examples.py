@@ -241,10 +241,13 @@ sys.meta_path.insert(0, Refuse())
 """
 
 
-@pytest.mark.parametrize("name", ["eileen_collins", "grace_hopper"])
-def test_onnx_alone_gives_what_the_package_gives(name: str, tmp_path: Path, model) -> None:
+@pytest.mark.parametrize(
+    ("name", "times"), [("eileen_collins", 1), ("eileen_collins", 3), ("grace_hopper", 1)]
+)
+def test_onnx_alone_gives_what_the_package_gives(name: str, times: int, tmp_path: Path, model) -> None:
     (tmp_path / "sitecustomize.py").write_text(NOTHING_ELSE)
-    image = np.asarray(Image.open(EXAMPLES / f"{name}.jpg"))
+    photo = Image.open(EXAMPLES / f"{name}.jpg")
+    image = np.asarray(photo.resize((times * photo.width, times * photo.height)))
     np.save(tmp_path / "picture.npy", image)
     (face,) = model(image, max_faces=1)
     graph = model.weights.folder / "onnx" / "keypoints.onnx"
