@@ -21,9 +21,8 @@ from fkp.hub import model_card
 if TYPE_CHECKING:
     from fkp.hub import download
 
-BATCH, CACHED_BATCH = 64, 8
-"""Crops that go through the keypoint network at once on torch, where more only costs memory, and on ONNX
-Runtime: 64 take a fifth more time each there, on one thread; what lies between layers leaves the cache."""
+BATCH = 64
+"""Crops that go through the keypoint network at once; more only costs memory."""
 
 RADIUS = 0.05
 """A keypoint score is the probability that the point lies within this share of the inter-ocular distance."""
@@ -364,10 +363,9 @@ class FaceKeypoints:
         return (keypoints[:n] + back) / 2, sigmas, visibility
 
     def _run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same without the mirrored crops, some at a time."""
+        """The same without the mirrored crops, BATCH at a time."""
         style = np.array([scheme.style_index(self.label_style)])
-        size = BATCH if self.runner.name.startswith("torch") else CACHED_BATCH
-        parts = [self.runner(crops[i : i + size], style) for i in range(0, len(crops), size)]
+        parts = [self.runner(crops[i : i + BATCH], style) for i in range(0, len(crops), BATCH)]
         if not parts:
             return np.empty((0, 68, 2), np.float32), np.empty((0, 68)), np.empty((0, 68))
         keypoints, sigmas, visibility = map(np.concatenate, zip(*parts, strict=True))

@@ -468,12 +468,11 @@ def test_known_boxes(model: FaceKeypoints) -> None:
 
 
 def test_batches_of_many_faces(model: FaceKeypoints) -> None:
-    size = pipeline.CACHED_BATCH  # the stand-in is none of torch's
-    boxes = np.tile(BOXES, (size, 1))
+    boxes = np.tile(BOXES, (pipeline.BATCH, 1))
     faces = model.keypoints_at(dotted(), boxes)
-    assert model.runner.batches == [size, size]
-    assert faces.sigmas.shape == (2 * size, 68)
-    assert faces.keypoints[:, 0] == pytest.approx(np.tile(DOTS, (size, 1)), abs=0.1)
+    assert model.runner.batches == [pipeline.BATCH, pipeline.BATCH]
+    assert faces.sigmas.shape == (2 * pipeline.BATCH, 68)
+    assert faces.keypoints[:, 0] == pytest.approx(np.tile(DOTS, (pipeline.BATCH, 1)), abs=0.1)
 
 
 def test_pictures_given_in_any_way(model: FaceKeypoints, tmp_path: Path) -> None:

@@ -59,6 +59,27 @@ def test_backends_agree(folder: Path, root: Path, options: dict) -> None:
     assert len(boxes) == len(theirs) > 0
 
 
+def test_onnxruntime_gets_few_pictures_at_once_and_each_gives_what_it_gives_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Runner(hub.load(folder).files("keypoints"), "onnxruntime")
+    some = crops(2 * runtime.CACHED + 3, tiny.KEYPOINTS.crop_size)
+    alone = [run(crop[None], STYLE) for crop in some]
+    sizes: list[int] = []
+    session = run.backend._session
+
+    class Counted:
+        def run(self, names: object, inputs: dict) -> object:
+            sizes.append(len(inputs["crops"]))
+            return session.run(names, inputs)
+
+    monkeypatch.setattr(run.backend, "_session", Counted())
+    together = run(some, STYLE)
+    assert sizes == [runtime.CACHED, runtime.CACHED, 3]
+    for ours, *each in zip(together, *alone, strict=True):
+        np.testing.assert_allclose(ours, np.concatenate(each), atol=1e-3)
+
+
 @pytest.mark.parametrize("config", [tiny.KEYPOINTS, tiny.BASELINE], ids=["keypointnet", "baseline"])
 def test_torch_gives_what_the_network_predicts(config: KeypointConfig) -> None:
     weights = tiny.weights(config)

@@ -187,7 +187,7 @@ def _numbers(array: np.ndarray, parts: int) -> pa.Array:
 def _pose(faces: Faces) -> pa.Array:
     """The pose in degrees, of a tenth; null where the points are no face."""
     pose = faces.pose
-    angles = np.stack([pose.yaw, pose.pitch, pose.roll]).astype(np.float32).round(1)
+    angles = np.stack([pose.yaw, pose.pitch, pose.roll]).round(1)
     unknown = ~np.isfinite(angles).all(axis=0)
     return pa.StructArray.from_arrays([*map(pa.array, angles)], fields=list(_POSE), mask=pa.array(unknown))
 
