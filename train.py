@@ -6,13 +6,18 @@
     torchrun --nproc-per-node 2 train.py keypoints --data DATA
     python train.py keypoints --csv labels.csv --images pictures --start fkp/weights --epochs 9   # your faces
 
-The bundled keypoint weights were made on a GPU by these two, in four minutes and seven (LOG.md):
+The bundled keypoint weights were made by these, the first three on a GPU in ten minutes, ten beside them and
+eleven, the last on a CPU in four; FIRST is such a wide network, too, EARLIER the weights before (LOG.md):
 
-    OPTIONS="--data DATA --precision bf16 --workers 12 --repeats 3 2 1 --warmup 0.04"
-    python train.py keypoints $OPTIONS --widths 64 128 256 512 --blocks 3 6 4 --top-down 192 --batch-size 512
-        --augmentation 1 0.9 1 --weight-decay 0.1 --ema 0.998 --epochs 74 --name teacher
-    python train.py keypoints $OPTIONS --teacher runs/teacher/model --each-view --taught 0.7 --batch-size 1024
-        --augmentation 1 0.7 1 --ema 0.9995 --epochs 247 --name keypoints
+    OPTIONS="--data DATA --photos DIR --align EARLIER --each-view --precision bf16 --workers 6 --warmup 0.04"
+    WIDE="--teacher FIRST --widths 64 128 256 512 --blocks 3 6 4 --top-down 192 --batch-size 512"
+    WIDE="$WIDE --augmentation 1 0.8 1 --weight-decay 0.1 --ema 0.998 --epochs 97"
+    python train.py keypoints $OPTIONS $WIDE --seed 1 --name one
+    python train.py keypoints $OPTIONS $WIDE --seed 2 --name two
+    python train.py keypoints $OPTIONS --start EARLIER --teacher runs/one/model runs/two/model --taught 0.7
+        --batch-size 1024 --augmentation 1 0.7 1 --ema 0.9995 --epochs 250 --name narrow
+    python train.py keypoints --data DATA --start runs/narrow/model --align runs/narrow/model --only style
+        --augmentation 1 0.7 1 --lr 3e-3 --ema 0.99 --warmup 0.1 --epochs 3
 
 On CPU cores a teacher is asked once about each face, not about each view; LOG.md has such runs.
 
@@ -57,6 +62,7 @@ from tqdm import tqdm
 
 from fkp import FaceKeypoints, __version__, detector, hub, runtime, scheme
 from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig
+from fkp.detectors import yunet
 from fkp.hub import publish
 from fkp.networks import keypoint_net, state
 from fkp.training import distillation, face_task, keypoint_task, own_faces
@@ -84,7 +90,6 @@ def main(arguments: list[str] | None = None) -> int:
     def autocast() -> AbstractContextManager[Any]:
         return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
-
     # --- What: the data, the network, its loss and its validation ------------------------------------------
     torch.manual_seed(args.seed)  # the initial weights
     try:
@@ -100,9 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"{args.csv or args.data} holds too few faces for a batch of {args.batch_size}")
         if args.start:
             stored = {model: hub.load(hub.find(model)) for model in args.start}
-            state.copy_mean(
-                {model: fitted(weights, task) for model, weights in stored.items()}, task.network
-            )
+            state.copy_mean({model: fitted(weights, task) for model, weights in stored.items()}, task.network)
         if args.teacher and isinstance(task, keypoint_task.KeypointTask):
             with autocast():
                 teach(task, args, run, other)
@@ -110,6 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     model = task.network.to(device).to(memory_format=torch.channels_last)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(args.only is None or name.startswith(args.only))
     average = AveragedModel(model, multi_avg_fn=exponential(args.ema), use_buffers=True)
     optimizers = make_optimizers(args, model, task.hidden_kernels)
     step, last = 0, args.epochs * task.steps_per_epoch
@@ -165,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     interruption = Interruption(device)
     bar = tqdm(total=last, initial=step, unit="step", disable=rank > 0, dynamic_ncols=True)
     saved = time.monotonic()
-    model.train()
+    model.train(args.only is None)  # statistics of normalisation stay as they are, too
     broken = False
     with interruption:
         for batch in chain.from_iterable(loader):
@@ -235,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
         average.module.eval()
         with autocast():
             result = task.finish(average.module)
-            validation = task.validate(result if args.what == "keypoints" else average.module)
+            validation = task.validate(result if args.what == "keypoints" else result[1])
         record = {"command": command(args, world), "seed": args.seed, "fkp_version": __version__}
         training = {**other.metrics.get("training", {}), args.what: record}
         metrics = {"validation": {args.what: validation}, "training": training}
@@ -291,12 +296,11 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
         miner = None if args.mine is None else face_detector(hub.load(hub.find(args.mine)))
-        teacher = None
-        if args.yunet is not None:
-            teacher = YuNetTeacher(args.yunet)
+        teacher = None if args.yunet is None else YuNetTeacher(args.yunet)
+        elsewhere = None if args.photos is None else (args.photos, yunet.YuNet(args.yunet))
         return face_task.FaceTask(
             args.data, DetectorConfig(), batch_size=args.batch_size, seed=args.seed, device=device,
-            miner=miner, portraits=args.portraits, workers=args.workers, teacher=teacher,
+            miner=miner, portraits=args.portraits, workers=args.workers, teacher=teacher, elsewhere=elsewhere,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
     augmentation = replace(keypoint_task.Augmentation(), taught=args.taught).scaled(turn, framing, photometry)
@@ -315,8 +319,12 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
             own, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
             augmentation=augmentation, all_faces=args.all_faces,
         )  # fmt: skip
+    faces = keypoint_task.read_faces(args.data, config, workers=args.workers)
+    if args.align:
+        network = hub.load(hub.find(args.align)).module("keypoints").to(memory_format=torch.channels_last)
+        faces = keypoint_task.aligned(faces, network.to(device))
     return keypoint_task.KeypointTask(
-        keypoint_task.read_faces(args.data, config, workers=args.workers), config,
+        faces, config,
         batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         augmentation=augmentation, all_faces=args.all_faces, repeats=args.repeats,
     )  # fmt: skip
@@ -338,14 +346,15 @@ def face_detector(stored: hub.Weights) -> detector.Detector:
 def teach(
     task: keypoint_task.KeypointTask, args: argparse.Namespace, run: RunFolder, other: hub.Weights
 ) -> None:
-    """Lets a teacher say what it sees in every face, which takes minutes, so a resumed run has it written."""
+    """Lets teachers say what they see in every face, which takes minutes, so a resumed run has it written."""
     written = run.path / "pseudo_labels.npz"
     earlier = None
     if args.resume and written.is_file():
         earlier = distillation.PseudoLabels.load(written)
-    teacher = hub.load(hub.find(args.teacher)).module("keypoints").to(memory_format=torch.channels_last)
+    stored = [hub.load(hub.find(teacher)).module("keypoints") for teacher in args.teacher]
+    teachers = [state.folded(teacher).to(args.device) for teacher in stored]
     find = face_detector(other)
-    said = task.learn_from(teacher.to(args.device), args.data, find, earlier, args.each_view)
+    said = task.learn_from(teachers, args.data, find, earlier, args.each_view, args.photos)
     if earlier is None and int(os.environ.get("RANK", 0)) == 0:
         said.save(written)
 
@@ -430,14 +439,14 @@ def make_optimizers(
     `peak` of each group is its peak learning rate.
     """
     hidden = {id(kernel) for kernel in hidden_kernels}
-    rest = [p for p in model.parameters() if id(p) not in hidden]
+    rest = [p for p in model.parameters() if id(p) not in hidden and p.requires_grad]
     groups = [
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": args.weight_decay, "peak": args.lr},
         {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0, "peak": args.lr},
     ]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.99))]
-    if hidden_kernels:
-        group = {"params": hidden_kernels, "weight_decay": args.weight_decay, "peak": args.muon_lr}
+    if kernels := [kernel for kernel in hidden_kernels if kernel.requires_grad]:
+        group = {"params": kernels, "weight_decay": args.weight_decay, "peak": args.muon_lr}
         optimizers.append(Muon([group]))
     return optimizers
 
@@ -493,8 +502,8 @@ def command(args: argparse.Namespace, world: int) -> str:
         if name in places | {"device"} or value == usual[name]:
             continue
         values = value if isinstance(value, list | tuple) else [] if value is True else [value]
-        place = {"start": "MODEL", "mine": "MODEL", "teacher": "MODEL", "portraits": "CSV",
-                 "yunet": "FILE"}.get(name)
+        place = {"start": "MODEL", "mine": "MODEL", "teacher": "MODEL", "align": "MODEL",
+                 "portraits": "CSV", "yunet": "FILE", "photos": "DIR"}.get(name)  # fmt: skip
         words = [place if place and Path(v).exists() else str(v) for v in values]
         parts.append(" ".join([f"--{name.replace('_', '-')}", *words]))
     return " ".join(parts)
@@ -548,13 +557,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--architecture", choices=("keypointnet", "baseline"), default="keypointnet")
     model.add_argument("--start", metavar="MODEL", nargs="+",
                        help="weights to start from: a folder or OWNER/NAME; the mean of several")  # fmt: skip
+    model.add_argument("--only", metavar="NAME",
+                       help="train the parameters alone whose names begin so, e.g. 'style', and let all "
+                            "others be")  # fmt: skip
     model.add_argument("--widths", type=int, nargs=4, metavar=("AT2", "AT4", "AT8", "AT16"),
                        help="keypoints: channels at 1/2 to 1/16 (default: "
                             f"{' '.join(map(str, KEYPOINTNET.widths))}); of a wider --start "
                             "those stay that matter most")  # fmt: skip
-    model.add_argument("--teacher", metavar="MODEL",
+    model.add_argument("--teacher", metavar="MODEL", nargs="+",
                        help="keypoints: faces are learnt from what this model says, those without labels "
-                            "too (distillation)")  # fmt: skip
+                            "too (distillation); from the mean of several, with --each-view")  # fmt: skip
+    model.add_argument("--align", metavar="MODEL",
+                       help="keypoints: the labels of MERL-RAV's crops are moved and scaled towards what "
+                            "this model sees")  # fmt: skip
+    model.add_argument("--photos", metavar="DIR", type=Path,
+                       help="photos from elsewhere, whose faces nobody has marked, to learn from too: "
+                            "faces from what --yunet finds, keypoints from what --teacher says")  # fmt: skip
     model.add_argument("--taught", type=share, default=0.4, metavar="SHARE",
                        help="keypoints: share of the labelled faces learnt from the teacher")  # fmt: skip
     model.add_argument("--each-view", action="store_true",
@@ -589,7 +607,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     learning.add_argument("--repeats", type=int, nargs=3, default=keypoint_task.REPEATS,
                           metavar=tuple(style.upper() for style in scheme.LABEL_STYLES),
                           help="keypoints: how often an epoch shows the faces of each labelling style "
-                               "(default: 2 1 1)")  # fmt: skip
+                               "(default: 3 2 1)")  # fmt: skip
     learning.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights")
     learning.add_argument("--seed", type=int, default=0)
     machine = parser.add_argument_group("machine")
@@ -604,6 +622,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("either --data or --csv is needed")
     if args.csv and (args.what != "keypoints" or args.images is None or args.teacher):
         parser.error("--csv goes with keypoints and --images, and without --teacher")
+    if args.photos and not (args.yunet if args.what == "faces" else args.teacher):
+        parser.error("--photos needs --yunet for faces, --teacher for keypoints")
+    if args.teacher and len(args.teacher) > 1 and not args.each_view:
+        parser.error("several teachers go with --each-view")
     return args
 
 

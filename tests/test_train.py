@@ -203,6 +203,32 @@ def test_a_run_starts_from_the_weights_of_a_model(folder, tmp_path, what):
         assert torch.equal(ours[name], theirs[name]), name
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["faces", "--photos", "."], "--photos needs --yunet for faces"),
+        (["keypoints", "--photos", "."], "--teacher for keypoints"),
+        (["keypoints", "--teacher", "a", "b"], "several teachers go with --each-view"),
+    ],
+)
+def test_what_goes_together(arguments, reason, capsys):
+    with pytest.raises(SystemExit):
+        train.parse([*arguments, "--data", "DATA"])
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_only_what_is_named_is_trained(folder, tmp_path):
+    options = ("--start", str(folder / "other"), "--only", "style", "--epochs", "1", "--ema", "0")
+    assert train.main(command(folder, tmp_path, *options)) == 0
+    ours, theirs = (
+        hub.load(place).module("keypoints").state_dict()
+        for place in (tmp_path / "keypoints" / "model", folder / "other")
+    )
+    changed = {name for name in theirs if not torch.equal(ours[name], theirs[name])}
+    assert changed == {"style.weight"}
+
+
 @pytest.mark.slow
 def test_a_narrower_network_learns_from_a_teacher(folder, tmp_path, monkeypatch):
     other = str(folder / "other")

@@ -43,9 +43,12 @@ NETWORKS = {"keypoints": "keypoint network", "faces": "face detector"}
 
 TRAINING_DATA = {
     "keypoints": "YouTube Faces (frames and keypoints as in Udacity's course on computer vision), the "
-    "training parts of 300-W (LFPW, HELEN, AFW) and AFLW with MERL-RAV's labels",
+    "training parts of 300-W (LFPW, HELEN, AFW) and AFLW with MERL-RAV's labels; larger networks gave points "
+    "to faces that nobody had labelled, in these, in UTKFace and All-Age-Faces and in the photos below",
     "faces": "WIDER FACE, YouTube Faces, 300-W's training parts, AFLW, people with masks, and photos without "
-    "a face; faces in these that nobody had labelled were marked by OpenCV's YuNet",
+    "a face; OpenCV's YuNet marked the faces that nobody had labelled, in these and in 1919 photos of two "
+    "public repositories (github.com/jolignier/face-mask-dataset-ilc-2021, whose terms are not stated, and "
+    "github.com/EliSchwartz/imagenet-sample-images, under ImageNet's terms)",
 }
 """What `train.py` trains each network on."""
 

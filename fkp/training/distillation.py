@@ -7,7 +7,7 @@ https://arxiv.org/abs/1503.02531, and Radosavovic et al., https://arxiv.org/abs/
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 from tqdm import tqdm
 
 from fkp import data, geometry, images, scheme
@@ -76,9 +76,12 @@ class PseudoLabels:
             return cls(**stored)
 
 
-def unlabelled_faces(folder: Path, find: Find, workers: int = 0) -> list[Face]:
+def unlabelled_faces(folder: Path, find: Find, workers: int = 0, photos: Path | None = None) -> list[Face]:
     """The faces below a data folder that may be trained on and have no labels: those with a box, and those of
-    the pictures in `faces/`, whose boxes `find` tells, to as many threads as there are `workers`."""
+    the pictures in `faces/`, whose boxes `find` tells, to as many threads as there are `workers`.
+
+    And all faces that it finds in a folder of `photos`.
+    """
     sources = {source.folder: source for source in data.TRAINING_SOURCES}
     boxes, faces = data.FaceBoxes(folder), []
     for kind in ("detected", "wider", "people"):
@@ -91,14 +94,28 @@ def unlabelled_faces(folder: Path, find: Find, workers: int = 0) -> list[Face]:
                 known = not data.is_held_out(source.key(name))
             if known and max(box[2:] - box[:2]) >= LEAST_SIDE:
                 faces.append(Face(folder / image, box))
-    paths = sorted((folder / "faces").glob("*.*"))
+    portraits = sorted((folder / "faces").glob("*.*"))
+    elsewhere = [] if photos is None else sorted(photos.glob("*.*"))
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        answers = pool.map(lambda path: find(images.read(path)), paths)
-        bar = tqdm(answers, "finding faces", len(paths), leave=False, unit="picture")
-        for path, (found, scores) in zip(paths, bar, strict=True):
-            if len(found) and scores[0] >= LEAST_SCORE:
-                faces.append(Face(path, found[0]))
+        answers = pool.map(lambda path: find(images.read(path)), portraits + elsewhere)
+        bar = tqdm(answers, "finding faces", len(portraits + elsewhere), leave=False, unit="picture")
+        found = [boxes[scores >= LEAST_SCORE] for boxes, scores in bar]
+    faces += [Face(p, box) for p, boxes in zip(portraits, found, strict=False) for box in boxes[:1]]
+    for path, boxes in zip(elsewhere, found[len(portraits) :], strict=True):
+        faces += [Face(path, box) for box in boxes if max(box[2:] - box[:2]) >= LEAST_SIDE]
     return faces
+
+
+@torch.no_grad()
+def heatmaps(teachers: Sequence[keypoint_net.KeypointNetwork], crops: Tensor, styles: Tensor) -> Tensor:
+    """What teachers see in crops (n,3,S,S): the mean of their heat maps (n,68,h,h), as logits.
+
+    Every other one is shown the crops mirrored.
+    """
+    seen = [teacher(crops, styles).outputs for teacher in teachers[::2]]
+    for teacher in teachers[1::2]:
+        seen.append(teacher(crops.flip(3), styles).outputs.flip(3)[:, list(scheme.FLIP)])
+    return torch.stack(seen).mean(dim=0)
 
 
 def teaches_default(styles: np.ndarray) -> np.ndarray:

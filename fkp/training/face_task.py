@@ -25,7 +25,7 @@ from torchvision.ops import complete_box_iou_loss
 from tqdm import tqdm
 
 from fkp import data as facial_keypoints
-from fkp import detector, geometry, images, metrics, runtime
+from fkp import detector, faces, geometry, images, metrics, runtime
 from fkp.config import DetectorConfig
 from fkp.detector import STRIDES, Detector
 from fkp.networks import export, face_net
@@ -51,6 +51,12 @@ CROWD_SIZES, CROWD_IOU, FALSE_ALLOWED = (12.0, 20.0, 32.0, 64.0, math.inf), 0.4,
 PROFILES = "merl/aflw_train"
 """The folder of faces whose points are labelled where they are seen; every third is a profile."""
 
+PHOTOS = "photos"
+"""Photos from elsewhere, whose faces nobody has marked and another detector tells."""
+
+CERTAIN, POSSIBLE = 0.86, 0.3
+"""In these, what it is so sure of is a face; what it is less sure of may be one, and is to ignore."""
+
 SURE = 0.5
 """The least score of a face in an unlabelled portrait that is learnt from."""
 
@@ -59,15 +65,16 @@ WILDEST = "300w/afw"
 
 SHARES = {
     "wider": 0.45, "300w": 0.13, "merl": 0.09, "ytf": 0.05, "faces": 0.05, "masks": 0.05,
-    "scenes": 0.08, "animals": 0.06, "no_faces": 0.04,
+    "scenes": 0.08, "animals": 0.06, "no_faces": 0.04, PHOTOS: 0.35,
 }  # fmt: skip
 """How often a tile of a mosaic comes from each source."""
 
 PORTRAITS = ("ytf", "merl", "faces")
 """Sources whose photos show little beside a face."""
 
-AS_IT_IS = {"wider": 0.6, "300w": 0.2, "masks": 0.2}
-"""How often a photo of a source is shown at about its own size: faces that are small have been seen so."""
+AS_IT_IS = {"wider": 0.6, "300w": 0.2, "masks": 0.3, PHOTOS: 0.5}
+"""How often a photo of a source is shown at about its own size, or up to twice as large, as the pass that is
+to find small faces shows it: such faces have been seen so."""
 
 BESIDE = 0.2
 """How often a tile shows what lies beside the faces of a photo: hands, above all."""
@@ -111,7 +118,7 @@ OCCLUSION = 0.15
 SIDES = ((0.0, 56.0), (40.0, 112.0), (80.0, math.inf))
 """Faces whose longer side (pixels) lies in the range of a grid are learnt by it; ranges overlap."""
 
-BOX_WEIGHT, TAUGHT_WEIGHT = 2.0, 0.5
+BOX_WEIGHT, TAUGHT_WEIGHT = 2.0, 1.0
 """What the losses of the boxes and of the second head, which learns what a teacher says, are multiplied by;
 that of the scores counts once."""
 
@@ -203,6 +210,21 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
     return photos
 
 
+def photos_elsewhere(folder: Path, find: faces.FaceDetector, pool: ThreadPoolExecutor) -> list[Photo]:
+    """The photos of a folder, with what a detector finds in them: faces where it is certain, else to ignore.
+
+    It is shown them twice as large, to find small faces.
+    """
+
+    def look(path: Path) -> Photo:
+        boxes, scores = find(cv2.resize(images.read(path), None, fx=2, fy=2), min_score=POSSIBLE)
+        boxes = (boxes + 0.5) / 2 - 0.5
+        return Photo(path, PHOTOS, False, ellipses(boxes[scores >= CERTAIN]), boxes[scores < CERTAIN])
+
+    paths = sorted(folder.iterdir())
+    return list(tqdm(pool.map(look, paths), "finding faces", len(paths), leave=False, unit="photo"))
+
+
 def is_held_out(subfolder: str, name: str) -> bool:
     """Whether a photo is for validation: by person (YTF), by photo (300-W), a third where faces are wildest.
 
@@ -233,7 +255,7 @@ def random_transform(
         x1, y1, x2, y2 = geometry.tight_boxes(face)
         centre = np.array([x1 + x2, y1 + y2]) / 2
         if rng.random() < as_it_is:
-            scale = math.exp(rng.uniform(math.log(0.5), math.log(1.4)))
+            scale = math.exp(rng.uniform(math.log(0.5), math.log(2.3)))
         else:
             octaves = math.log(1.05 * max(size_wh) / SMALLEST_FACE)
             side = SMALLEST_FACE * math.exp(octaves * rng.random() ** 1.2)
@@ -345,12 +367,13 @@ class FaceTask:
         self, folder: Path, config: DetectorConfig | None = None, *,
         batch_size: int = 64, seed: int = 0, device: torch.device | None = None,
         miner: Detector | None = None, portraits: Path | None = None, workers: int = 0,
-        teacher: YuNetTeacher | None = None,
+        teacher: YuNetTeacher | None = None, elsewhere: tuple[Path, faces.FaceDetector] | None = None,
     ) -> None:  # fmt: skip
         """`miner` is a detector whose false alarms on the training photos become hard negatives.
 
         `portraits`: see `read_photos`. With several `workers` all photos are read now, for them to share. A
-        `teacher` is asked about every picture that is learnt from.
+        `teacher` is asked about every picture that is learnt from. `elsewhere` is a folder of photos whose
+        faces nobody has marked, and a detector that finds them.
         """
         self.config = config or DetectorConfig()
         self.batch_size, self.seed, self.teacher = batch_size, seed, teacher
@@ -359,6 +382,9 @@ class FaceTask:
             self.network = Pupil.of(self.network, self.config)
             self.teacher = teacher.to(device or "cpu")
         photos = read_photos(folder, portraits)
+        if elsewhere is not None:
+            with ThreadPoolExecutor(max(1, workers)) as pool:
+                photos += photos_elsewhere(*elsewhere, pool)
         training = {s: [p for p in photos if p.source == s and not p.held_out] for s in SHARES}
         self.training = {source: some for source, some in training.items() if some}
         if not self.training:
@@ -410,9 +436,7 @@ class FaceTask:
             "kinds": torch.from_numpy(kinds),
         }
 
-    def mosaic(
-        self, rng: np.random.Generator, size: int
-    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    def mosaic(self, rng: np.random.Generator, size: int) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """One training picture (size,size,3), and the boxes (m,4) and kinds (m,) in it."""
         tiles = rng.choice([1, 2, 3, 4], p=[0.35, 0.4, 0.2, 0.05])
         picture = np.empty((size, size, 3), np.uint8)
@@ -477,7 +501,10 @@ class FaceTask:
         grids, taught = model(batch["pictures"]), torch.zeros((), device=batch["pictures"].device)
         if self.teacher is not None:
             grids, told = grids
-            taught = F.smooth_l1_loss(told, self.teacher(batch["pictures"]))
+            wanted = self.teacher(batch["pictures"])
+            # What may be a face is rare, and what matters most.
+            rarity = 1 + 10 * wanted.sigmoid().prod(dim=1, keepdim=True).sqrt()
+            taught = (F.smooth_l1_loss(told, wanted, reduction="none") * rarity).mean()
         height, width = batch["pictures"].shape[2:]
         at = face_net.cells(height, width, grids.logits.device)
         box, middle, counts = targets(batch["boxes"], batch["kinds"], at)
@@ -507,9 +534,8 @@ class FaceTask:
         That are the bias of its boxes, the calibration of its scores and its operating threshold. Training
         photos give the ranges of its activations, where they can be had (`fkp[export]`).
         """
-        plain = DetectorNetwork(self.config).to(next(model.parameters()).device)
-        plain.load_state_dict({name: model.state_dict()[name] for name in plain.state_dict()})
-        model = plain.eval()  # without what a teacher has made of it
+        if isinstance(model, Pupil):
+            model = model.alone()
         found = self._found(running(self.config, model))
         off = bias(found)
         unbiased = [(photo, detector.corrected(boxes, off), scores) for photo, boxes, scores in found]
@@ -751,9 +777,7 @@ def crowd_recall(found: list[tuple[Photo, np.ndarray, np.ndarray]]) -> list[floa
     return shares
 
 
-def sheet(
-    found: list[tuple[Photo, np.ndarray, np.ndarray]], side: int = 320, columns: int = 4
-) -> np.ndarray:
+def sheet(found: list[tuple[Photo, np.ndarray, np.ndarray]], side: int = 320, columns: int = 4) -> np.ndarray:
     """Photos in a grid (H,W,3) uint8 RGB: faces green, boxes to ignore grey, what was found red."""
     shown = [_shown(*one, side) for one in found]
     shown += [np.zeros((side, side, 3), np.uint8)] * (-len(shown) % columns)

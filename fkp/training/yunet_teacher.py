@@ -23,6 +23,9 @@ from fkp.networks.face_net import DetectorNetwork, Grids
 if TYPE_CHECKING:
     import onnx
 
+BLENDED = 0.3
+"""How much the second head's word counts in the score that ships. Chosen on validation photos (LOG.md)."""
+
 LIMIT = 9.0
 """Logits of YuNet's are learnt up to this far from 0: beyond, they differ in nothing that matters."""
 
@@ -32,6 +35,7 @@ class Pupil(DetectorNetwork):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__(config)
+        self.config = config
         self.second_heads = nn.ModuleList(nn.Conv2d(config.neck_width, 2, 1) for _ in STRIDES)
 
     def forward(self, pictures: Tensor) -> Grids | tuple[Grids, Tensor]:  # type: ignore[override]
@@ -41,6 +45,20 @@ class Pupil(DetectorNetwork):
             return self.read(features)
         told = [head(x).flatten(2) for head, x in zip(self.second_heads, features, strict=True)]
         return self.read(features), torch.cat(told, dim=2).float()
+
+    def alone(self) -> DetectorNetwork:
+        """The detector's network as it ships, without the second head but with `BLENDED` of its word.
+
+        The logit of a score is that of the first head, and the mean of YuNet's two as the second tells them:
+        both are linear in the same features, and so is what is between them.
+        """
+        network = DetectorNetwork(self.config).to(next(self.parameters()).device)
+        tensors = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+        for name in [name for name in tensors if name.startswith("second_heads")]:
+            told, own = tensors.pop(name), tensors[name.removeprefix("second_")]
+            own[0] = torch.lerp(own[0], told.mean(dim=0), BLENDED)
+        network.load_state_dict(tensors)
+        return network.eval()
 
     @classmethod
     def of(cls, network: DetectorNetwork, config: DetectorConfig) -> Pupil:

@@ -70,7 +70,8 @@ def halved(folder: Path) -> None:
         name = tensor.name.removeprefix("network.").removesuffix(".float16")
         if name in tensors.keypoint_tensors:
             array = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(numpy_helper.from_array((array / 2).astype(array.dtype), tensor.name))
+            half = (array / 2).astype(np.float16)  # as they are stored: the smallest ones are rounded
+            tensor.CopyFrom(numpy_helper.from_array(half.astype(array.dtype), tensor.name))
     for entry in model.metadata_props:
         if entry.key == runtime.WEIGHTS_SHA256:
             entry.value = digest

@@ -1,3 +1,6 @@
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +110,35 @@ def test_faces_without_labels_are_those_of_training_photos(tmp_path) -> None:
     assert found == [
         (f"300w/lfpw_train/{kept}", 60), ("wider/train/a.jpg", 55), ("masks/d.jpg", 44), ("faces/e.jpg", 45)
     ]  # fmt: skip
+
+
+def test_all_large_faces_of_photos_from_elsewhere_teach(tmp_path: Path) -> None:
+    folder = synthetic.data_folder(tmp_path)
+    (photos := tmp_path / "photos").mkdir()
+    synthetic.cv2.imwrite(str(photos / "p.jpg"), np.zeros((90, 60, 3), np.uint8))
+    boxes = np.array([[5.0, 5, 50, 50], [0, 0, 44, 40], [0, 0, 30, 30], [9, 9, 60, 60]])
+
+    def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return boxes, np.array([0.9, 0.8, 0.8, 0.6])
+
+    without = distillation.unlabelled_faces(folder, find)
+    added = distillation.unlabelled_faces(folder, find, photos=photos)[len(without) :]
+    assert [face.path.name for face in added] == ["p.jpg", "p.jpg"]  # one is small, one unsure
+    assert np.array_equal([face.box for face in added], boxes[:2])
+
+
+def test_every_other_teacher_sees_the_mirror_image() -> None:
+    """And what it says is turned back."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(KEYPOINTNET, widths=(4, 8, 8, 8))
+    teachers = [keypoint_net.build(config).eval() for _ in range(2)]
+    crops = torch.randint(0, 256, (2, 3, KEYPOINTNET.crop_size, KEYPOINTNET.crop_size), dtype=torch.uint8)
+    styles = torch.tensor([0, 1])
+    alone = distillation.heatmaps(teachers[:1], crops, styles)
+    both = distillation.heatmaps(teachers, crops, styles)
+    mirrored = distillation.heatmaps(teachers[1:], crops.flip(3), styles).flip(3)[:, list(scheme.FLIP)]
+    assert torch.allclose(both, (alone + mirrored) / 2, atol=1e-5)
+    assert not torch.allclose(both, alone, atol=1e-2)
 
 
 @pytest.mark.parametrize("turn", [-20.0, 15.0])

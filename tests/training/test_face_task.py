@@ -346,7 +346,7 @@ def test_teachers_head_is_learnt_and_left_behind(folder: Path, tmp_path: Path) -
     batch, network = task.batch(0), task.network.train()
     optimizer = torch.optim.Adam(network.second_heads.parameters(), lr=0.3)
     told = []
-    for _ in range(12):
+    for _ in range(24):
         loss, parts = task.loss(network, batch)
         optimizer.zero_grad()
         loss.backward()
@@ -356,6 +356,23 @@ def test_teachers_head_is_learnt_and_left_behind(folder: Path, tmp_path: Path) -
     assert not {id(p) for p in task.hidden_kernels} & {id(p) for p in network.second_heads.parameters()}
     _, finished = task.finish(network.eval())
     assert type(finished) is DetectorNetwork and not hasattr(finished, "second_heads")
+
+
+def test_photos_from_elsewhere_are_learnt_from(folder: Path, tmp_path: Path) -> None:
+    """What a detector is certain of is a face, what it is not to ignore; it sees them twice as large."""
+    (photos := tmp_path / "photos").mkdir()
+    cv2.imwrite(str(photos / "p.png"), np.zeros((120, 160, 3), np.uint8))
+    told = np.array([[19.5, 19.5, 99.5, 99.5], [119.5, 119.5, 199.5, 199.5]])
+
+    def find(image: np.ndarray, *, min_score: float) -> tuple[np.ndarray, np.ndarray]:
+        assert image.shape == (240, 320, 3) and min_score == face_task.POSSIBLE
+        return told, np.array([face_task.CERTAIN, face_task.POSSIBLE])
+
+    task = FaceTask(folder, batch_size=4, config=SMALL, elsewhere=(photos, find))
+    (photo,) = task.training[face_task.PHOTOS]
+    assert np.allclose(photo.boxes, [[9.5, 9.5, 49.5, 49.5]]) and not photo.held_out
+    assert np.allclose(photo.ignore, [[59.5, 59.5, 99.5, 99.5]])
+    assert all(len(task.batch(step)["pictures"]) for step in range(4))
 
 
 def test_cells_in_a_box_to_ignore_learn_nothing(task: FaceTask) -> None:
