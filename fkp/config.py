@@ -112,7 +112,7 @@ class DetectorConfig:
     """Channels of the three grids that the head reads."""
     least_size: int = 320
     """A picture whose longer side has fewer pixels is enlarged to this many."""
-    coarse_size: int = 192
+    coarse_size: int = 160
     """Every picture is seen at this size, so that a face that fills it is seen whole."""
     input_size: int = 640
     """A picture whose longer side has more pixels is shrunk to this many for the pass after that."""

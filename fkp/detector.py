@@ -111,8 +111,11 @@ class Detector:
         logits, offsets = (output[0] for output in self.runner(picture[None]))
         if not (np.isfinite(logits).all() and np.isfinite(offsets).all()):
             raise RuntimeError("the face detector gives numbers that are not finite: get its weights anew")
-        scores = calibrated(logits, self.config.calibration)
-        keep = np.flatnonzero(scores >= min_score)
+        # Few cells see a face: the others' scores are not worked out.
+        keep = np.flatnonzero(logits >= raw(min_score, self.config.calibration) - 1e-3)
+        scores = np.zeros_like(logits)
+        scores[keep] = calibrated(logits[keep], self.config.calibration)
+        keep = keep[scores[keep] >= min_score]
         if len(keep) > MOST_BOXES:
             keep = np.sort(keep[np.argpartition(-scores[keep], MOST_BOXES)[:MOST_BOXES]])
         boxes, scores = decode(offsets[keep], _cells_once(*picture.shape[:2])[keep]), scores[keep]
@@ -129,6 +132,14 @@ def calibrated(logits: np.ndarray, calibration: tuple[float, float]) -> np.ndarr
     return 1 / (1 + np.exp(-(slope * logits + intercept).clip(-80, 80)))
 
 
+def raw(score: float, calibration: tuple[float, float]) -> float:
+    """The logit from which on a `calibrated` score is at least this; -inf where that cannot be told."""
+    slope, intercept = calibration
+    if not 0 < score < 1 or slope <= 0:
+        return -math.inf
+    return (math.log(score / (1 - score)) - intercept) / slope
+
+
 def voted(boxes: np.ndarray, scores: np.ndarray, best: np.ndarray) -> np.ndarray:
     """The `best` (k,) of boxes (n,4), each as the mean of those that tell the same face, by scores (n,).
 
@@ -139,7 +150,8 @@ def voted(boxes: np.ndarray, scores: np.ndarray, best: np.ndarray) -> np.ndarray
     for row, index in enumerate(best):  # not all at once: there may be thousands, of tens of thousands
         says = geometry.iou(boxes[index], boxes)[0] >= VOTE_IOU
         says &= scores >= VOTE_SCORE * scores[index]
-        means[row] = np.average(boxes[says], axis=0, weights=scores[says].clip(1e-9))
+        weights = scores[says].clip(1e-9)
+        means[row] = weights @ boxes[says] / weights.sum()
     return means
 
 

@@ -33,7 +33,7 @@ KEYPOINTS = KeypointConfig(
 )  # fmt: skip
 FACES = DetectorConfig(
     widths=(4, 4, 4, 4), depths=(1, 2, 1), neck_width=4, least_size=96, input_size=160, min_score=0.5,
-    enlargement=1.5, enlarged_pixels=1_000_000, max_iou=0.3, bias=(0.01, -0.02, 0.03, -0.04),
+    coarse_size=192, enlargement=1.5, enlarged_pixels=1_000_000, max_iou=0.3, bias=(0.01, -0.02, 0.03, -0.04),
     calibration=(1.25, 0.5),
 )  # fmt: skip
 """As little as possible is as usual, so that each value is seen to travel."""

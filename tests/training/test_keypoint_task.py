@@ -36,8 +36,9 @@ def test_held_out_faces_are_never_trained_on(task):
     assert not set(task.held_out) & set(task.training)
     assert len(task.held_out) + len(set(task.training)) == 5 * 24
     shown = np.bincount(task.training, minlength=len(task.styles))[np.unique(task.training)]
-    of_300w = task.styles[np.unique(task.training)] == scheme.style_index("300w")
-    assert (shown[of_300w] == 2).all() and (shown[~of_300w] == 1).all()
+    styles = task.styles[np.unique(task.training)]
+    for style, times in zip(scheme.LABEL_STYLES, keypoint_task.REPEATS, strict=True):
+        assert (shown[styles == scheme.style_index(style)] == times).all()
 
 
 def test_batch_depends_on_the_step_alone(task):
