@@ -215,6 +215,14 @@ def photo(name: str) -> str:
     return re.sub(r"(?<=\d)_\d+$", "", Path(name).stem)
 
 
+def pictures(folder: Path) -> list[Path]:
+    """The files in a folder by name, but for hidden ones. Raises OSError, or DataError if it has none."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    if not paths:
+        raise DataError(f"{folder} holds no picture")
+    return paths
+
+
 def is_held_out(key: str) -> bool:
     """Whether a person or photo is kept out of training; the same on every machine, one in HELD_OUT."""
     return int(hashlib.sha1(key.encode()).hexdigest(), 16) % HELD_OUT == 0

@@ -218,6 +218,25 @@ def test_what_goes_together(arguments, reason, capsys):
 
 
 @pytest.mark.slow
+def test_photos_from_elsewhere_and_aligned_labels(folder, tmp_path, capsys):
+    """As the bundled weights are made."""
+    other, photos = str(folder / "other"), tmp_path / "photos"
+    shutil.copytree(folder / "300w" / "afw", photos)
+    options = ("--teacher", other, other, "--each-view", "--align", other, "--photos", str(photos))
+    assert train.main(command(folder, tmp_path, *options, "--epochs", "1")) == 0
+    training = hub.load(tmp_path / "keypoints" / "model").metrics["training"]["keypoints"]["command"]
+    shutil.rmtree(photos)
+    assert train.main(command(folder, tmp_path, *options, "--overwrite")) == 1
+    assert "photos" in capsys.readouterr().err
+    photos.mkdir()
+    (photos / ".DS_Store").touch()
+    assert train.main(command(folder, tmp_path, *options, "--overwrite")) == 1
+    assert "holds no picture" in capsys.readouterr().err
+    for said in ("--teacher MODEL MODEL", "--align MODEL", "--photos DIR", "--each-view"):
+        assert said in training
+
+
+@pytest.mark.slow
 def test_only_what_is_named_is_trained(folder, tmp_path):
     options = ("--start", str(folder / "other"), "--only", "style", "--epochs", "1", "--ema", "0")
     assert train.main(command(folder, tmp_path, *options)) == 0

@@ -95,7 +95,7 @@ def unlabelled_faces(folder: Path, find: Find, workers: int = 0, photos: Path | 
             if known and max(box[2:] - box[:2]) >= LEAST_SIDE:
                 faces.append(Face(folder / image, box))
     portraits = sorted((folder / "faces").glob("*.*"))
-    elsewhere = [] if photos is None else sorted(photos.glob("*.*"))
+    elsewhere = [] if photos is None else data.pictures(photos)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         answers = pool.map(lambda path: find(images.read(path)), portraits + elsewhere)
         bar = tqdm(answers, "finding faces", len(portraits + elsewhere), leave=False, unit="picture")

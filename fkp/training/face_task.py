@@ -221,7 +221,7 @@ def photos_elsewhere(folder: Path, find: faces.FaceDetector, pool: ThreadPoolExe
         boxes = (boxes + 0.5) / 2 - 0.5
         return Photo(path, PHOTOS, False, ellipses(boxes[scores >= CERTAIN]), boxes[scores < CERTAIN])
 
-    paths = sorted(folder.iterdir())
+    paths = facial_keypoints.pictures(folder)
     return list(tqdm(pool.map(look, paths), "finding faces", len(paths), leave=False, unit="photo"))
 
 
