@@ -113,12 +113,12 @@ class Detector:
             raise RuntimeError("the face detector gives numbers that are not finite: get its weights anew")
         # Few cells see a face: the others' scores are not worked out.
         keep = np.flatnonzero(logits >= raw(min_score, self.config.calibration) - 1e-3)
-        scores = np.zeros_like(logits)
-        scores[keep] = calibrated(logits[keep], self.config.calibration)
-        keep = keep[scores[keep] >= min_score]
-        if len(keep) > MOST_BOXES:
-            keep = np.sort(keep[np.argpartition(-scores[keep], MOST_BOXES)[:MOST_BOXES]])
-        boxes, scores = decode(offsets[keep], _cells_once(*picture.shape[:2])[keep]), scores[keep]
+        scores = calibrated(logits[keep], self.config.calibration)
+        best = np.flatnonzero(scores >= min_score)
+        if len(best) > MOST_BOXES:
+            best = np.sort(best[np.argpartition(-scores[best], MOST_BOXES)[:MOST_BOXES]])
+        keep, scores = keep[best], scores[best]
+        boxes = decode(offsets[keep], _cells_once(*picture.shape[:2])[keep])
         side = geometry.longer_sides(boxes)
         fits = (side >= max(least, SMALLEST * max(1.0, scale))) & (side <= most)
         # Edges at −½: the inverse of how `fit` placed the picture.

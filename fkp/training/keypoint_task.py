@@ -165,16 +165,14 @@ def aligned(faces: LabelledFaces, network: keypoint_net.KeypointNetwork) -> Labe
     boxes = geometry.tight_boxes(faces.keypoints)
     said = distillation.pseudo_labels(network, faces.crops, boxes, faces.styles, chosen, count)
     keypoints = faces.keypoints.copy()
-    seen = np.where(np.isnan(keypoints[chosen]), np.nan, said.keypoints[chosen, 1])
-    off = np.nanmean(seen - keypoints[chosen], axis=1, keepdims=True)
+    given = keypoints[chosen]
+    seen = np.where(np.isnan(given), np.nan, said.keypoints[chosen, 1])
+    middles, theirs = (np.nanmean(points, axis=1, keepdims=True) for points in (given, seen))
+    off = theirs - middles
     off -= off.mean(axis=0)  # what they have in common is the network's
-    middles, their_middles = (np.nanmean(p, axis=1, keepdims=True) for p in (keypoints[chosen], seen))
-    sizes, their_sizes = (
-        np.nanstd(points - middle, axis=(1, 2), keepdims=True)
-        for points, middle in ((keypoints[chosen], middles), (seen, their_middles))
-    )
-    scaled = (keypoints[chosen] - middles) * (their_sizes / sizes) ** ALIGNED
-    keypoints[chosen] = middles + ALIGNED * off + scaled
+    form, their_form = given - middles, seen - theirs
+    larger = np.nanstd(their_form, axis=(1, 2), keepdims=True) / np.nanstd(form, axis=(1, 2), keepdims=True)
+    keypoints[chosen] = middles + ALIGNED * off + form * larger**ALIGNED
     return dataclasses.replace(faces, keypoints=keypoints)
 
 
