@@ -106,6 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
         if args.start:
             stored = {model: hub.load(hub.find(model)) for model in args.start}
             state.copy_mean({model: fitted(weights, task) for model, weights in stored.items()}, task.network)
+        if args.only and not any(n.startswith(args.only) for n, _ in task.network.named_parameters()):
+            raise ValueError(f"--only {args.only}: the name of no parameter begins so")
         if args.teacher and isinstance(task, keypoint_task.KeypointTask):
             with autocast():
                 teach(task, args, run, other)
@@ -624,6 +626,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--csv goes with keypoints and --images, and without --teacher")
     if args.photos and not (args.yunet if args.what == "faces" else args.teacher):
         parser.error("--photos needs --yunet for faces, --teacher for keypoints")
+    if args.only and args.yunet:
+        parser.error("--only goes without --yunet, whose head learns beside all others")
     if args.teacher and len(args.teacher) > 1 and not args.each_view:
         parser.error("several teachers go with --each-view")
     return args

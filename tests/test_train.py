@@ -208,6 +208,7 @@ def test_a_run_starts_from_the_weights_of_a_model(folder, tmp_path, what):
     [
         (["faces", "--photos", "."], "--photos needs --yunet for faces"),
         (["keypoints", "--photos", "."], "--teacher for keypoints"),
+        (["faces", "--only", "heads", "--yunet", "y"], "--only goes without --yunet"),
         (["keypoints", "--teacher", "a", "b"], "several teachers go with --each-view"),
     ],
 )
@@ -237,7 +238,7 @@ def test_photos_from_elsewhere_and_aligned_labels(folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_only_what_is_named_is_trained(folder, tmp_path):
+def test_only_what_is_named_is_trained(folder, tmp_path, capsys):
     options = ("--start", str(folder / "other"), "--only", "style", "--epochs", "1", "--ema", "0")
     assert train.main(command(folder, tmp_path, *options)) == 0
     ours, theirs = (
@@ -246,6 +247,8 @@ def test_only_what_is_named_is_trained(folder, tmp_path):
     )
     changed = {name for name in theirs if not torch.equal(ours[name], theirs[name])}
     assert changed == {"style.weight"}
+    assert train.main(command(folder, tmp_path, *options[:2], "--only", "hats", "--overwrite")) == 1
+    assert "--only hats: the name of no parameter" in capsys.readouterr().err
 
 
 @pytest.mark.slow
