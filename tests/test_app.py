@@ -266,6 +266,31 @@ def test_sliders_detect_again(visitor, uploads, model):
     assert "Choose a photo" in visitor.shown["answer"]
 
 
+def test_sliders_that_are_moved_before_the_photos_are_done_lose_none(visitor, uploads, model, monkeypatch):
+    """Neither those that were yet to be looked at, nor the example that is being looked at once more."""
+    monkeypatch.setattr(latest_action, "PATIENCE", 0.01)  # steps wait here while others are taken
+    paths = [uploads / f"{number}.jpg" for number in range(3)]
+    for path in paths:
+        shutil.copy(uploads / "holiday.jpg", path)
+    finding = visitor.steps("find", visitor.given(*paths), *LOOKS, *WANTED)
+    for _ in range(2):  # looking, the first is there
+        visitor.see(next(finding))
+    assert len(visitor.album.photos) == 1
+    again = visitor.steps("find_again", *LOOKS, 80, 100, visitor.now)
+    visitor("find_again", *LOOKS, 80, 1, visitor.now)
+    for late in (finding, again):
+        for result in late:
+            visitor.see(result)
+    assert [photo.path.name for photo in visitor.album.photos] == [path.name for path in paths]
+    assert "More than 1 face</b>" in visitor.shown["answer"]
+
+    visitor("try_example", *LOOKS, *WANTED, index=0, moment=visitor.now)
+    again = visitor.steps("find_again", *LOOKS, 80, 100, visitor.now)
+    visitor.see(next(again))
+    visitor("find_again", *LOOKS, 80, 1, visitor.now)
+    assert [photo.path for photo in visitor.album.photos] == [SITE.pictures[0]]
+
+
 def test_guesses_are_called_so(visitor, uploads, model):
     model.keypoint_scores = np.full((2, 68), 0.9)
     model.keypoint_scores[1] = 0.2

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def build(site: Site) -> None:
         yield from find_faces(album, paths, shown, size, least, most, moment, left_out, who)
 
     def find_faces(
-        album: LatestAction[Album], paths: list[Path], shown: list[str], size: float, least: float,
+        album: LatestAction[Album], paths: Sequence[Path], shown: list[str], size: float, least: float,
         most: float, moment: Any, left_out: int = 0, visitor: str = "",
     ) -> Shown:  # fmt: skip
         wanted = limits, round(most), options.least_score(model, least), visitor
@@ -129,11 +130,11 @@ def build(site: Site) -> None:
             return  # a slider tells of its release when the Tab key leaves it, too
         album.begin(moment)
         with album.sending(moment) as goes_on:
-            if not goes_on or not album.value.photos:
+            files = album.value.files
+            if not goes_on or not files:
                 return
-            paths = [photo.path for photo in album.value.photos]
-            album.value = Album(files=album.value.files, wanted=(least, most))
-        yield from find_faces(album, paths, shown, size, least, most, moment)
+            album.value = Album(files=files, wanted=(least, most))
+        yield from find_faces(album, files, shown, size, least, most, moment)
 
     @ending_with(kept)
     def try_example(
@@ -149,7 +150,8 @@ def build(site: Site) -> None:
         found = Album(wanted=(least, most))
         if photos.is_index(event.index, len(site.pictures)):
             wanted = limits, round(most), options.least_score(model, least)
-            found = found.with_photo(photos.process(model, site.pictures[event.index], *wanted))
+            path = site.pictures[event.index]
+            found = replace(found, files=(path,)).with_photo(photos.process(model, path, *wanted))
         yield from instead(album, found, shown, size, moment)
 
     @ending_with(kept)

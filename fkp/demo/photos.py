@@ -92,7 +92,7 @@ class Photo:
 class Album:
     """The photos of one visitor; `at` is the one that is shown, and `face` the face of it, if any.
 
-    `files` are all that were given, those that are yet to be processed as well; `wanted` is what the sliders
+    `files` are all that were chosen, those that are yet to be processed as well; `wanted` is what the sliders
     said when they were processed.
     """
 
