@@ -19,6 +19,14 @@ eleven, the last on a CPU in four; FIRST is such a wide network, too, EARLIER th
     python train.py keypoints --data DATA --start runs/narrow/model --align runs/narrow/model --only style
         --augmentation 1 0.7 1 --lr 3e-3 --ema 0.99 --warmup 0.1 --epochs 3
 
+The bundled face detector was made by these, on a GPU in ten minutes and beside them twenty-five:
+
+    OPTIONS="--data DATA --photos DIR --yunet FILE --portraits CSV --mine EARLIER --precision bf16"
+    python train.py faces $OPTIONS --widths 80 160 240 240 --blocks 3 3 5 --top-down 128 --batch-size 128
+        --ema 0.998 --warmup 0.05 --epochs 28 --name wide
+    python train.py faces $OPTIONS --start EARLIER --teacher runs/wide/model --taught 0.5 --batch-size 192
+        --ema 0.9995 --epochs 126
+
 On CPU cores a teacher is asked once about each face, not about each view; LOG.md has such runs.
 
 DATA is a folder laid out as README.md says. Everything a run makes lies in runs/<name>/: log.csv, curve.png,
@@ -39,7 +47,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 # Spinning OpenMP threads made a step up to 50 times slower on shared cores; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -61,7 +69,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from fkp import FaceKeypoints, __version__, detector, hub, runtime, scheme
-from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig
+from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig, KeypointConfig
 from fkp.detectors import yunet
 from fkp.hub import publish
 from fkp.networks import keypoint_net, state
@@ -298,21 +306,17 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
         miner = None if args.mine is None else face_detector(hub.load(hub.find(args.mine)))
-        teacher = None if args.yunet is None else YuNetTeacher(args.yunet)
+        told = None if args.yunet is None else YuNetTeacher(args.yunet)
         elsewhere = None if args.photos is None else (args.photos, yunet.YuNet(args.yunet))
+        teacher = hub.load(hub.find(args.teacher[0])).module("detector") if args.teacher else None
         return face_task.FaceTask(
-            args.data, DetectorConfig(), batch_size=args.batch_size, seed=args.seed, device=device,
-            miner=miner, portraits=args.portraits, workers=args.workers, teacher=teacher, elsewhere=elsewhere,
+            args.data, sized(DetectorConfig(), args, "neck_width"), batch_size=args.batch_size,
+            seed=args.seed, device=device, miner=miner, portraits=args.portraits, workers=args.workers,
+            yunet=told, elsewhere=elsewhere, teacher=teacher, taught=args.taught,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
     augmentation = replace(keypoint_task.Augmentation(), taught=args.taught).scaled(turn, framing, photometry)
-    config = BASELINE if args.architecture == "baseline" else KEYPOINTNET
-    if args.widths:
-        config = replace(config, widths=tuple(args.widths))
-    if args.blocks:
-        config = replace(config, depths=tuple(args.blocks))
-    if args.top_down:
-        config = replace(config, top_down_width=args.top_down)
+    config = sized(BASELINE if args.architecture == "baseline" else KEYPOINTNET, args, "top_down_width")
     if args.csv:
         if args.start:  # what goes with weights goes on with them
             config = hub.load(hub.find(args.start[0])).keypoints
@@ -330,6 +334,16 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         augmentation=augmentation, all_faces=args.all_faces, repeats=args.repeats,
     )  # fmt: skip
+
+
+Config = TypeVar("Config", KeypointConfig, DetectorConfig)
+
+
+def sized(config: Config, args: argparse.Namespace, top_down: str) -> Config:
+    """A config with the widths and depths that are asked for; `top_down` names that of the top-down path."""
+    asked: dict[str, Any] = {top_down: args.top_down}
+    asked |= {"widths": args.widths and tuple(args.widths), "depths": args.blocks and tuple(args.blocks)}
+    return replace(config, **{name: value for name, value in asked.items() if value})
 
 
 def fitted(stored: hub.Weights, task: Task) -> torch.nn.Module:
@@ -562,13 +576,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--only", metavar="NAME",
                        help="train the parameters alone whose names begin so, e.g. 'style', and let all "
                             "others be")  # fmt: skip
-    model.add_argument("--widths", type=int, nargs=4, metavar=("AT2", "AT4", "AT8", "AT16"),
-                       help="keypoints: channels at 1/2 to 1/16 (default: "
-                            f"{' '.join(map(str, KEYPOINTNET.widths))}); of a wider --start "
-                            "those stay that matter most")  # fmt: skip
+    model.add_argument("--widths", type=int, nargs=4, metavar="CHANNELS",
+                       help="channels at 1/2, 1/4, 1/8 and 1/16 (default: "
+                            f"{' '.join(map(str, KEYPOINTNET.widths))}; of a wider --start those stay that "
+                            "matter most), of faces at 1/4, 1/8, 1/16 and 1/32 (default: "
+                            f"{' '.join(map(str, DetectorConfig.widths))})")  # fmt: skip
     model.add_argument("--teacher", metavar="MODEL", nargs="+",
-                       help="keypoints: faces are learnt from what this model says, those without labels "
-                            "too (distillation); from the mean of several, with --each-view")  # fmt: skip
+                       help="learn from what this model says, too (distillation): of keypoints, also in "
+                            "faces without labels, from the mean of several with --each-view; of faces, in "
+                            "each picture")  # fmt: skip
     model.add_argument("--align", metavar="MODEL",
                        help="keypoints: the labels of MERL-RAV's crops are moved and scaled towards what "
                             "this model sees")  # fmt: skip
@@ -576,16 +592,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                        help="photos from elsewhere, whose faces nobody has marked, to learn from too: "
                             "faces from what --yunet finds, keypoints from what --teacher says")  # fmt: skip
     model.add_argument("--taught", type=share, default=0.4, metavar="SHARE",
-                       help="keypoints: share of the labelled faces learnt from the teacher")  # fmt: skip
+                       help="share of the labelled faces learnt from the teacher; for faces, of the "
+                            "scores' loss (default: 0.4)")  # fmt: skip
     model.add_argument("--each-view", action="store_true",
                        help="keypoints: the teacher is asked about each view that is learnt from, and "
                             "not once about each face; for GPUs")  # fmt: skip
     model.add_argument("--blocks", type=int, nargs=3, metavar=("AT4", "AT8", "AT16"),
-                       help="keypoints: residual blocks at 1/4, 1/8 and 1/16 (default: "
-                            f"{' '.join(map(str, KEYPOINTNET.depths))})")  # fmt: skip
+                       help="residual blocks at 1/4, 1/8 and 1/16 (default: "
+                            f"{' '.join(map(str, KEYPOINTNET.depths))}), of faces at 1/8, 1/16 and 1/32 "
+                            f"(default: {' '.join(map(str, DetectorConfig.depths))})")  # fmt: skip
     model.add_argument("--top-down", type=int, metavar="CHANNELS",
-                       help="keypoints: channels of the top-down path (default: "
-                            f"{KEYPOINTNET.top_down_width})")  # fmt: skip
+                       help="channels of the top-down path (default: "
+                            f"{KEYPOINTNET.top_down_width}, {DetectorConfig.neck_width} of faces)")
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
     model.add_argument("--mine", metavar="MODEL",
                        help="faces: its detector's false alarms become hard negatives")  # fmt: skip
@@ -628,8 +646,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--photos needs --yunet for faces, --teacher for keypoints")
     if args.only and args.yunet:
         parser.error("--only goes without --yunet, whose head learns beside all others")
-    if args.teacher and len(args.teacher) > 1 and not args.each_view:
-        parser.error("several teachers go with --each-view")
+    if args.teacher and len(args.teacher) > 1 and not (args.each_view and args.what == "keypoints"):
+        parser.error("several teachers go with keypoints and --each-view")
     return args
 
 

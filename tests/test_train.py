@@ -209,7 +209,8 @@ def test_a_run_starts_from_the_weights_of_a_model(folder, tmp_path, what):
         (["faces", "--photos", "."], "--photos needs --yunet for faces"),
         (["keypoints", "--photos", "."], "--teacher for keypoints"),
         (["faces", "--only", "heads", "--yunet", "y"], "--only goes without --yunet"),
-        (["keypoints", "--teacher", "a", "b"], "several teachers go with --each-view"),
+        (["keypoints", "--teacher", "a", "b"], "several teachers go with keypoints and --each-view"),
+        (["faces", "--teacher", "a", "b", "--each-view"], "several teachers go with keypoints"),
     ],
 )
 def test_what_goes_together(arguments, reason, capsys):
@@ -235,6 +236,20 @@ def test_photos_from_elsewhere_and_aligned_labels(folder, tmp_path, capsys):
     assert "holds no picture" in capsys.readouterr().err
     for said in ("--teacher MODEL MODEL", "--align MODEL", "--photos DIR", "--each-view"):
         assert said in training
+
+
+@pytest.mark.slow
+def test_a_detector_learns_from_a_wider_one(folder, tmp_path):
+    wide = ("--widths", "40", "48", "48", "48", "--blocks", "1", "1", "1", "--top-down", "40")
+    assert train.main(command(folder, tmp_path / "wide", *wide, what="faces")) == 0
+    teacher = tmp_path / "wide" / "faces" / "model"
+    config = hub.load(teacher).detector
+    assert (config.widths, config.depths, config.neck_width) == ((40, 48, 48, 48), (1, 1, 1), 40)
+    options = ("--teacher", str(teacher), "--taught", "0.6")
+    assert train.main(command(folder, tmp_path, *options, what="faces")) == 0
+    taught = hub.load(tmp_path / "faces" / "model")
+    assert taught.detector.widths == type(config).widths
+    assert "--teacher MODEL --taught 0.6" in taught.metrics["training"]["faces"]["command"]
 
 
 @pytest.mark.slow

@@ -46,9 +46,12 @@ TRAINING_DATA = {
     "training parts of 300-W (LFPW, HELEN, AFW) and AFLW with MERL-RAV's labels; larger networks gave points "
     "to faces that nobody had labelled, in these, in UTKFace and All-Age-Faces and in the photos below",
     "faces": "WIDER FACE, YouTube Faces, 300-W's training parts, AFLW, people with masks, and photos without "
-    "a face; OpenCV's YuNet marked the faces that nobody had labelled, in these and in 1919 photos of two "
-    "public repositories (github.com/jolignier/face-mask-dataset-ilc-2021, whose terms are not stated, and "
-    "github.com/EliSchwartz/imagenet-sample-images, under ImageNet's terms)",
+    "a face; OpenCV's YuNet marked the faces that nobody had labelled, in these and in 8641 photos of public "
+    "repositories on GitHub: Leeds Sports Pose Extended (axelcarlier/lsp), Clothing Co-Parsing "
+    "(bearpaw/clothing-co-parsing, Apache 2.0), people with masks (ejdis/face-mask-dataset, MIT; "
+    "jolignier/face-mask-dataset-ilc-2021), parts of Flickr8k, COCO and VOC (quantumnaan/sic_translator, "
+    "lightly-ai/coco128_yolo, codewithminer/ImageCaptioning, ManaviAgrawal/VQA, zpf1452233/mAP) and of "
+    "ImageNet (EliSchwartz/imagenet-sample-images, under its terms); where none are named, none are stated",
 }
 """What `train.py` trains each network on."""
 

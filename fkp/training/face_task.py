@@ -54,8 +54,9 @@ PROFILES = "merl/aflw_train"
 PHOTOS = "photos"
 """Photos from elsewhere, whose faces nobody has marked and another detector tells."""
 
-CERTAIN, POSSIBLE = 0.86, 0.3
-"""In these, what it is so sure of is a face; what it is less sure of may be one, and is to ignore."""
+CERTAIN, POSSIBLE, APART = 0.86, 0.3, 0.02
+"""In these, what it is so sure of is a face; what it is less sure of may be one, and is to ignore. In a photo
+that is turned, what overlaps a box by so much is its face, seen the wrong way up: masks tempt it to."""
 
 SURE = 0.5
 """The least score of a face in an unlabelled portrait that is learnt from."""
@@ -65,7 +66,7 @@ WILDEST = "300w/afw"
 
 SHARES = {
     "wider": 0.45, "300w": 0.13, "merl": 0.09, "ytf": 0.05, "faces": 0.05, "masks": 0.05,
-    "scenes": 0.08, "animals": 0.06, "no_faces": 0.04, PHOTOS: 0.35,
+    "scenes": 0.08, "animals": 0.06, "no_faces": 0.04, PHOTOS: 0.6,
 }  # fmt: skip
 """How often a tile of a mosaic comes from each source."""
 
@@ -121,6 +122,9 @@ SIDES = ((0.0, 56.0), (40.0, 112.0), (80.0, math.inf))
 BOX_WEIGHT, TAUGHT_WEIGHT = 2.0, 1.0
 """What the losses of the boxes and of the second head, which learns what a teacher says, are multiplied by;
 that of the scores counts once."""
+
+TURNED = 0.1
+"""Share of the tiles that are turned any way, as faces of people who lie or hang are."""
 
 UNSURE = 1.5
 """Cells up to this many times too far from a face, in place or size, neither gain nor lose by their score."""
@@ -213,12 +217,19 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
 def photos_elsewhere(folder: Path, find: faces.FaceDetector, pool: ThreadPoolExecutor) -> list[Photo]:
     """The photos of a folder, with what a detector finds in them: faces where it is certain, else to ignore.
 
-    It is shown them twice as large, to find small faces.
+    It is shown them twice as large, to find small faces, and turned by quarters, to find people who lie or
+    hang.
     """
 
     def look(path: Path) -> Photo:
-        boxes, scores = find(cv2.resize(images.read(path), None, fx=2, fy=2), min_score=POSSIBLE)
+        image = images.read(path)
+        boxes, scores = find(cv2.resize(image, None, fx=2, fy=2), min_score=POSSIBLE)
         boxes = (boxes + 0.5) / 2 - 0.5
+        for turn in (1, 2, 3):
+            more, sure = find(geometry.turned(image, turn), min_score=POSSIBLE)
+            more = geometry.turned_back(more, turn, image.shape[:2])
+            new = geometry.iou(more, boxes).max(axis=1, initial=0) < APART
+            boxes, scores = np.concatenate([boxes, more[new]]), np.concatenate([scores, sure[new]])
         return Photo(path, PHOTOS, False, ellipses(boxes[scores >= CERTAIN]), boxes[scores < CERTAIN])
 
     paths = facial_keypoints.pictures(folder)
@@ -272,6 +283,8 @@ def random_transform(
         scale = cover * math.exp(rng.uniform(math.log(0.6), math.log(2.5)))
     kind = rng.random()
     turn = rng.normal(0, 8) if kind < 0.5 else rng.normal(0, 20) if kind < 0.85 else rng.uniform(-60, 60)
+    if kind >= 1 - TURNED:
+        turn = rng.uniform(-180, 180)
     angle = math.radians(turn)
     stretch = np.exp(rng.normal(0, 0.05))
     linear = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -367,20 +380,26 @@ class FaceTask:
         self, folder: Path, config: DetectorConfig | None = None, *,
         batch_size: int = 64, seed: int = 0, device: torch.device | None = None,
         miner: Detector | None = None, portraits: Path | None = None, workers: int = 0,
-        teacher: YuNetTeacher | None = None, elsewhere: tuple[Path, faces.FaceDetector] | None = None,
+        yunet: YuNetTeacher | None = None, elsewhere: tuple[Path, faces.FaceDetector] | None = None,
+        teacher: DetectorNetwork | None = None, taught: float = 0.4,
     ) -> None:  # fmt: skip
         """`miner` is a detector whose false alarms on the training photos become hard negatives.
 
-        `portraits`: see `read_photos`. With several `workers` all photos are read now, for them to share. A
-        `teacher` is asked about every picture that is learnt from. `elsewhere` is a folder of photos whose
-        faces nobody has marked, and a detector that finds them.
+        `portraits`: see `read_photos`. With several `workers` all photos are read now, for them to share.
+        `yunet` and a `teacher`, a network such as this one but wider, are asked about every picture that is
+        learnt from; the latter's word has a share of `taught` in the loss of the scores. `elsewhere` is a
+        folder of photos whose faces nobody has marked, and a detector that finds them.
         """
         self.config = config or DetectorConfig()
-        self.batch_size, self.seed, self.teacher = batch_size, seed, teacher
+        self.batch_size, self.seed, self.taught = batch_size, seed, taught
         self.network = DetectorNetwork(self.config)
-        if teacher is not None:
+        if yunet is not None:
             self.network = Pupil.of(self.network, self.config)
-            self.teacher = teacher.to(device or "cpu")
+            yunet = yunet.to(device or "cpu")
+        if teacher is not None:
+            teacher = teacher.to(device or "cpu").to(memory_format=torch.channels_last).eval()
+            teacher.requires_grad_(False)
+        self.yunet, self.teacher = yunet, teacher
         photos = read_photos(folder, portraits)
         if elsewhere is not None:
             with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -495,19 +514,22 @@ class FaceTask:
         """Mean loss per learning cell, and its parts.
 
         The score learns the overlap of the cell's own box with the truth (Li et al.,
-        https://arxiv.org/abs/2006.04388), the box by complete IoU (https://arxiv.org/abs/1911.08287). The
-        second head, where there is a teacher, learns its logits.
+        https://arxiv.org/abs/2006.04388), the box by complete IoU (https://arxiv.org/abs/1911.08287). Where
+        there is a teacher, part of the score's loss is against what it says, also of what is to be ignored.
+        The second head, where there is a YuNet, learns its logits, but not that a face were none.
         """
         grids, taught = model(batch["pictures"]), torch.zeros((), device=batch["pictures"].device)
-        if self.teacher is not None:
-            grids, told = grids
-            wanted = self.teacher(batch["pictures"])
-            # What may be a face is rare, and what matters most.
-            rarity = 1 + 10 * wanted.sigmoid().prod(dim=1, keepdim=True).sqrt()
-            taught = (F.smooth_l1_loss(told, wanted, reduction="none") * rarity).mean()
+        if self.yunet is not None:
+            grids, told_by_yunet = grids
         height, width = batch["pictures"].shape[2:]
         at = face_net.cells(height, width, grids.logits.device)
         box, middle, counts = targets(batch["boxes"], batch["kinds"], at)
+        if self.yunet is not None:
+            wanted = self.yunet(batch["pictures"])
+            sure = wanted.sigmoid().prod(dim=1).sqrt()
+            # What may be a face is rare, and what matters most.
+            rarity = (1 + 10 * sure).masked_fill(middle & (sure < 0.5), 0)[:, None]
+            taught = (F.smooth_l1_loss(told_by_yunet, wanted, reduction="none") * rarity).mean()
         picture, cell = torch.nonzero(box >= 0, as_tuple=True)
         truth = batch["boxes"][picture, box[picture, cell]]
         told = face_net.decode(grids.offsets[picture, cell], at[cell])
@@ -519,7 +541,14 @@ class FaceTask:
         weights = counts.to(grids.logits.dtype)
         weights[picture, cell] *= weight
         errors = F.binary_cross_entropy_with_logits(grids.logits, wanted, reduction="none")
-        score = (errors * weights).sum() / (weight * middle[picture, cell]).sum().clamp_min(1)
+        faces_there = (weight * middle[picture, cell]).sum().clamp_min(1)
+        score = (errors * weights).sum() / faces_there
+        if self.teacher is not None:
+            with torch.no_grad():
+                wanted = self.teacher(batch["pictures"]).logits.sigmoid()
+            errors = F.binary_cross_entropy_with_logits(grids.logits, wanted, reduction="none")
+            errors[picture, cell] *= weight
+            score = torch.lerp(score, errors.sum() / faces_there, self.taught)
         box = (complete_box_iou_loss(told, truth) * weight).sum() / weight.sum().clamp_min(1)
         total = score + BOX_WEIGHT * box + TAUGHT_WEIGHT * taught
         return total, {"score": score.item(), "box": box.item(), "taught": taught.item()}

@@ -342,11 +342,11 @@ def test_the_right_answer_costs_nothing(task: FaceTask) -> None:
 @pytest.mark.slow
 def test_teachers_head_is_learnt_and_left_behind(folder: Path, tmp_path: Path) -> None:
     teacher = YuNetTeacher(synthetic.yunet_graph(tmp_path / "yunet.onnx"))
-    task = FaceTask(folder, batch_size=4, config=SMALL, teacher=teacher, workers=2)
+    task = FaceTask(folder, batch_size=4, config=SMALL, yunet=teacher, workers=2)
     batch, network = task.batch(0), task.network.train()
     optimizer = torch.optim.Adam(network.second_heads.parameters(), lr=0.3)
     told = []
-    for _ in range(24):
+    for _ in range(40):
         loss, parts = task.loss(network, batch)
         optimizer.zero_grad()
         loss.backward()
@@ -358,19 +358,67 @@ def test_teachers_head_is_learnt_and_left_behind(folder: Path, tmp_path: Path) -
     assert type(finished) is DetectorNetwork and not hasattr(finished, "second_heads")
 
 
+def test_second_head_does_not_learn_that_a_face_is_none(folder: Path, tmp_path: Path) -> None:
+    """Where YuNet misses what people have marked, the head is free; everywhere else it learns."""
+    yunet = YuNetTeacher(synthetic.yunet_graph(tmp_path / "yunet.onnx"))
+    blind = FaceTask(folder, batch_size=4, config=SMALL, yunet=yunet)
+    blind.yunet = lambda pictures: torch.full((1, 2, told.shape[2]), -9.0)
+    saying, batch = said([40.0, 44, 76, 80], FACE, right=False)
+    grids = saying(batch["pictures"])
+    told = torch.zeros(1, 2, grids.logits.shape[1], requires_grad=True)
+    blind.loss(lambda _: (grids, told), batch)[0].backward()
+    middle = face_task.targets(batch["boxes"], batch["kinds"], face_net.cells(128, 128)).middle[0]
+    assert middle.any() and not told.grad[0, :, middle].any()
+    assert (told.grad[0, :, ~middle] > 0).all()
+
+
+def test_a_teachers_scores_are_learnt_where_labels_say_nothing_too(folder: Path) -> None:
+    teacher = DetectorNetwork(SMALL)
+    task = FaceTask(folder, batch_size=4, config=SMALL, teacher=teacher, taught=1.0)
+    assert not any(p.requires_grad for p in teacher.parameters()) and not teacher.training
+    saying, batch = said([40.0, 44, 76, 80], IGNORE, right=False)
+    with torch.no_grad():
+        saying.logits.copy_(teacher(batch["pictures"]).logits)
+    task.loss(saying, batch)[0].backward()
+    assert saying.logits.grad.abs().max() < 1e-6, "it says what the teacher says"
+    with torch.no_grad():
+        saying.logits.add_(1)
+    task.loss(saying, batch)[0].backward()
+    assert (saying.logits.grad > 0).all()
+
+
+def test_faces_are_shown_turned_any_way(folder: Path) -> None:
+    rng, image = np.random.default_rng(0), np.zeros((60, 80, 3), np.uint8)
+    outlines = face_task.ellipses(np.array([[20.0, 20, 50, 50]]))
+    turns = []
+    for _ in range(2000):
+        a, b = face_task.random_transform(rng, image, outlines, (64, 64)).image_to_crop[0, :2]
+        turns.append(abs(math.degrees(math.atan2(b, abs(a)))))
+    shares = np.histogram(turns, [0, 30, 61, 91])[0] / 2000
+    assert 0.5 * face_task.TURNED / 3 < shares[2] < 1.5 * face_task.TURNED / 3
+
+
 def test_photos_from_elsewhere_are_learnt_from(folder: Path, tmp_path: Path) -> None:
-    """What a detector is certain of is a face, what it is not to ignore; it sees them twice as large."""
+    """What a detector is certain of is a face, what it is not to ignore; it sees them twice as large, and
+    turned."""
     (photos := tmp_path / "photos").mkdir()
     cv2.imwrite(str(photos / "p.png"), np.zeros((120, 160, 3), np.uint8))
-    told = np.array([[19.5, 19.5, 99.5, 99.5], [119.5, 119.5, 199.5, 199.5]])
+    told, shown = np.array([[19.5, 19.5, 99.5, 99.5], [119.5, 119.5, 199.5, 199.5]]), []
 
     def find(image: np.ndarray, *, min_score: float) -> tuple[np.ndarray, np.ndarray]:
-        assert image.shape == (240, 320, 3) and min_score == face_task.POSSIBLE
-        return told, np.array([face_task.CERTAIN, face_task.POSSIBLE])
+        assert min_score == face_task.POSSIBLE
+        shown.append(image.shape)
+        if len(shown) == 1:
+            return told, np.array([face_task.CERTAIN, face_task.POSSIBLE])
+        if len(shown) == 2:  # one that lies in the upper right corner, and the one that was possible
+            lying = np.array([[0.0, 0, 29, 19], [59.5, 75, 99.5, 115]])
+            return lying, np.array([face_task.CERTAIN, face_task.CERTAIN])
+        return np.empty((0, 4)), np.empty(0)
 
     task = FaceTask(folder, batch_size=4, config=SMALL, elsewhere=(photos, find))
     (photo,) = task.training[face_task.PHOTOS]
-    assert np.allclose(photo.boxes, [[9.5, 9.5, 49.5, 49.5]]) and not photo.held_out
+    assert shown == [(240, 320, 3), (160, 120, 3), (120, 160, 3), (160, 120, 3)] and not photo.held_out
+    assert np.allclose(photo.boxes, [[9.5, 9.5, 49.5, 49.5], [140, 0, 159, 29]])
     assert np.allclose(photo.ignore, [[59.5, 59.5, 99.5, 99.5]])
     assert all(len(task.batch(step)["pictures"]) for step in range(4))
 
