@@ -518,14 +518,13 @@ class FaceTask:
         there is a teacher, part of the score's loss is against what it says, also of what is to be ignored.
         The second head, where there is a YuNet, learns its logits, but not that a face were none.
         """
-        grids, taught = model(batch["pictures"]), torch.zeros((), device=batch["pictures"].device)
-        if self.yunet is not None:
-            grids, told_by_yunet = grids
-        height, width = batch["pictures"].shape[2:]
-        at = face_net.cells(height, width, grids.logits.device)
+        pictures = batch["pictures"]
+        grids, taught = model(pictures), torch.zeros((), device=pictures.device)
+        at = face_net.cells(pictures.shape[2], pictures.shape[3], pictures.device)
         box, middle, counts = targets(batch["boxes"], batch["kinds"], at)
         if self.yunet is not None:
-            wanted = self.yunet(batch["pictures"])
+            grids, told_by_yunet = grids
+            wanted = self.yunet(pictures)
             sure = wanted.sigmoid().prod(dim=1).sqrt()
             # What may be a face is rare, and what matters most.
             rarity = (1 + 10 * sure).masked_fill(middle & (sure < 0.5), 0)[:, None]
@@ -545,7 +544,7 @@ class FaceTask:
         score = (errors * weights).sum() / faces_there
         if self.teacher is not None:
             with torch.no_grad():
-                wanted = self.teacher(batch["pictures"]).logits.sigmoid()
+                wanted = self.teacher(pictures).logits.sigmoid()
             errors = F.binary_cross_entropy_with_logits(grids.logits, wanted, reduction="none")
             errors[picture, cell] *= weight
             score = torch.lerp(score, errors.sum() / faces_there, self.taught)
