@@ -70,7 +70,7 @@ from tqdm import tqdm
 
 from fkp import FaceKeypoints, __version__, detector, hub, runtime, scheme
 from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig, KeypointConfig
-from fkp.detectors import yunet
+from fkp.detectors.yunet import YuNet
 from fkp.hub import publish
 from fkp.networks import keypoint_net, state
 from fkp.training import distillation, face_task, keypoint_task, own_faces
@@ -306,13 +306,13 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
         miner = None if args.mine is None else face_detector(hub.load(hub.find(args.mine)))
-        told = None if args.yunet is None else YuNetTeacher(args.yunet)
-        elsewhere = None if args.photos is None else (args.photos, yunet.YuNet(args.yunet))
+        yunet = None if args.yunet is None else YuNetTeacher(args.yunet)
+        elsewhere = None if args.photos is None else (args.photos, YuNet(args.yunet))
         teacher = hub.load(hub.find(args.teacher[0])).module("detector") if args.teacher else None
         return face_task.FaceTask(
             args.data, sized(DetectorConfig(), args, "neck_width"), batch_size=args.batch_size,
             seed=args.seed, device=device, miner=miner, portraits=args.portraits, workers=args.workers,
-            yunet=told, elsewhere=elsewhere, teacher=teacher, taught=args.taught,
+            yunet=yunet, elsewhere=elsewhere, teacher=teacher, taught=args.taught,
         )  # fmt: skip
     turn, framing, photometry = args.augmentation
     augmentation = replace(keypoint_task.Augmentation(), taught=args.taught).scaled(turn, framing, photometry)

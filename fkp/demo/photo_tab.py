@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +146,10 @@ def build(site: Site) -> None:
     ) -> Shown:
         moment = getattr(event, "moment", None)
         album.begin(moment)
-        found = Album(wanted=(least, most))
-        if photos.is_index(event.index, len(site.pictures)):
-            wanted = limits, round(most), options.least_score(model, least)
-            path = site.pictures[event.index]
-            found = replace(found, files=(path,)).with_photo(photos.process(model, path, *wanted))
+        files = (site.pictures[event.index],) if photos.is_index(event.index, len(site.pictures)) else ()
+        found = Album(files=files, wanted=(least, most))
+        for photo in photos.process_all(model, files, limits, round(most), options.least_score(model, least)):
+            found = found.with_photo(photo)
         yield from instead(album, found, shown, size, moment)
 
     @ending_with(kept)

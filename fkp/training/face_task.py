@@ -28,7 +28,7 @@ from fkp import data as facial_keypoints
 from fkp import detector, faces, geometry, images, metrics, runtime
 from fkp.config import DetectorConfig
 from fkp.detector import STRIDES, Detector
-from fkp.networks import export, face_net
+from fkp.networks import export, face_net, state
 from fkp.networks.face_net import DetectorNetwork
 from fkp.training import augmentation
 from fkp.training.yunet_teacher import Pupil, YuNetTeacher
@@ -120,7 +120,7 @@ SIDES = ((0.0, 56.0), (40.0, 112.0), (80.0, math.inf))
 """Faces whose longer side (pixels) lies in the range of a grid are learnt by it; ranges overlap."""
 
 BOX_WEIGHT, TAUGHT_WEIGHT = 2.0, 1.0
-"""What the losses of the boxes and of the second head, which learns what a teacher says, are multiplied by;
+"""What the losses of the boxes and of the second head, which learns what YuNet says, are multiplied by;
 that of the scores counts once."""
 
 TURNED = 0.1
@@ -282,9 +282,8 @@ def random_transform(
             cover *= 2
         scale = cover * math.exp(rng.uniform(math.log(0.6), math.log(2.5)))
     kind = rng.random()
-    turn = rng.normal(0, 8) if kind < 0.5 else rng.normal(0, 20) if kind < 0.85 else rng.uniform(-60, 60)
-    if kind >= 1 - TURNED:
-        turn = rng.uniform(-180, 180)
+    far = 180 if kind >= 1 - TURNED else 60
+    turn = rng.normal(0, 8) if kind < 0.5 else rng.normal(0, 20) if kind < 0.85 else rng.uniform(-far, far)
     angle = math.radians(turn)
     stretch = np.exp(rng.normal(0, 0.05))
     linear = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -395,11 +394,8 @@ class FaceTask:
         self.network = DetectorNetwork(self.config)
         if yunet is not None:
             self.network = Pupil.of(self.network, self.config)
-            yunet = yunet.to(device or "cpu")
-        if teacher is not None:
-            teacher = teacher.to(device or "cpu").to(memory_format=torch.channels_last).eval()
-            teacher.requires_grad_(False)
-        self.yunet, self.teacher = yunet, teacher
+        self.yunet = yunet and yunet.to(device or "cpu")
+        self.teacher = teacher and state.folded(teacher).to(device or "cpu")
         photos = read_photos(folder, portraits)
         if elsewhere is not None:
             with ThreadPoolExecutor(max(1, workers)) as pool:

@@ -373,8 +373,8 @@ def test_second_head_does_not_learn_that_a_face_is_none(folder: Path, tmp_path: 
 
 
 def test_a_teachers_scores_are_learnt_where_labels_say_nothing_too(folder: Path) -> None:
-    teacher = DetectorNetwork(SMALL)
-    task = FaceTask(folder, batch_size=4, config=SMALL, teacher=teacher, taught=1.0)
+    task = FaceTask(folder, batch_size=4, config=SMALL, teacher=DetectorNetwork(SMALL), taught=1.0)
+    teacher = task.teacher
     assert not any(p.requires_grad for p in teacher.parameters()) and not teacher.training
     saying, batch = said([40.0, 44, 76, 80], IGNORE, right=False)
     with torch.no_grad():
