@@ -23,9 +23,6 @@ from fkp.networks.face_net import DetectorNetwork, Grids
 if TYPE_CHECKING:
     import onnx
 
-BLENDED = 0.3
-"""How much the second head's word counts in the score that ships. Chosen on validation photos (LOG.md)."""
-
 LIMIT = 9.0
 """Logits of YuNet's are learnt up to this far from 0: beyond, they differ in nothing that matters."""
 
@@ -47,17 +44,9 @@ class Pupil(DetectorNetwork):
         return self.read(features), torch.cat(told, dim=2).float()
 
     def alone(self) -> DetectorNetwork:
-        """The detector's network as it ships, without the second head but with `BLENDED` of its word.
-
-        The logit of a score is that of the first head, and the mean of YuNet's two as the second tells them:
-        both are linear in the same features, and so is what is between them.
-        """
+        """The detector's network as it ships, without the second head."""
         network = DetectorNetwork(self.config).to(next(self.parameters()).device)
-        tensors = {name: tensor.clone() for name, tensor in self.state_dict().items()}
-        for name in [name for name in tensors if name.startswith("second_heads")]:
-            told, own = tensors.pop(name), tensors[name.removeprefix("second_")]
-            own[0] = torch.lerp(own[0], told.mean(dim=0), BLENDED)
-        network.load_state_dict(tensors)
+        network.load_state_dict({name: self.state_dict()[name] for name in network.state_dict()})
         return network.eval()
 
     @classmethod

@@ -14,7 +14,7 @@ from fkp.config import DetectorConfig
 from fkp.detector import STRIDES
 from fkp.networks import face_net
 from fkp.networks.face_net import DetectorNetwork
-from fkp.training.yunet_teacher import BLENDED, LIMIT, Pupil, YuNetTeacher
+from fkp.training.yunet_teacher import LIMIT, Pupil, YuNetTeacher
 from tests import synthetic
 
 SMALL = DetectorConfig(widths=(4, 4, 4, 4), depths=(0, 0, 0), neck_width=4)
@@ -55,21 +55,6 @@ def test_files_that_are_no_yunet_are_named(tmp_path: Path, file: Path) -> None:
         YuNetTeacher(tmp_path / "other.onnx")
 
 
-def test_part_of_what_the_second_head_says_stays_in_the_score() -> None:
-    torch.manual_seed(0)
-    pupil = Pupil(SMALL).eval()
-    for head in pupil.second_heads:
-        torch.nn.init.normal_(head.bias)
-    pictures = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
-    with torch.no_grad():
-        own, alone, features = pupil(pictures), pupil.alone()(pictures), pupil.features(pictures)
-        told = [head(x).flatten(2) for head, x in zip(pupil.second_heads, features, strict=True)]
-    wanted = torch.lerp(own.logits, torch.cat(told, dim=2).mean(dim=1), BLENDED)
-    assert torch.allclose(alone.logits, wanted, atol=1e-5)
-    assert not torch.allclose(alone.logits, own.logits, atol=0.1)
-    assert torch.equal(alone.offsets, own.offsets)  # boxes are the first head's
-
-
 def test_the_second_head_is_there_in_training_alone() -> None:
     torch.manual_seed(0)
     network = DetectorNetwork(SMALL).eval()
@@ -77,5 +62,7 @@ def test_the_second_head_is_there_in_training_alone() -> None:
     pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
         assert torch.equal(pupil.eval()(pictures).logits, network(pictures).logits)
+        assert torch.equal(pupil.alone()(pictures).logits, network(pictures).logits)
+    assert pupil.alone().state_dict().keys() == network.state_dict().keys()
     grids, told = pupil.train()(pictures)
     assert told.shape == (2, 2, grids.logits.shape[1])
