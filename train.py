@@ -19,13 +19,14 @@ eleven, the last on a CPU in four; FIRST is such a wide network, too, EARLIER th
     python train.py keypoints --data DATA --start runs/narrow/model --align runs/narrow/model --only style
         --augmentation 1 0.7 1 --lr 3e-3 --ema 0.99 --warmup 0.1 --epochs 3
 
-The bundled face detector was made by these, on a GPU in ten minutes and beside them twenty-five:
+The bundled face detector was made by these, on a GPU in ten minutes and beside them twenty-five; WIDER is such
+a wide network, too, from the weights before:
 
     OPTIONS="--data DATA --photos DIR --yunet FILE --portraits CSV --mine EARLIER --precision bf16"
-    python train.py faces $OPTIONS --widths 80 160 240 240 --blocks 3 3 5 --top-down 128 --batch-size 128
-        --ema 0.998 --warmup 0.05 --epochs 28 --name wide
-    python train.py faces $OPTIONS --start EARLIER --teacher runs/wide/model --taught 0.5 --batch-size 192
-        --ema 0.9995 --epochs 126
+    python train.py faces $OPTIONS --start WIDER --widths 80 160 240 240 --blocks 3 3 5 --top-down 128
+        --batch-size 128 --ema 0.998 --warmup 0.05 --epochs 18 --name wide
+    python train.py faces $OPTIONS --start EARLIER --teacher runs/wide/model --taught 0.5 --batch-size 256
+        --ema 0.9995 --epochs 100
 
 On CPU cores a teacher is asked once about each face, not about each view; LOG.md has such runs.
 

@@ -46,12 +46,16 @@ TRAINING_DATA = {
     "training parts of 300-W (LFPW, HELEN, AFW) and AFLW with MERL-RAV's labels; larger networks gave points "
     "to faces that nobody had labelled, in these, in UTKFace and All-Age-Faces and in the photos below",
     "faces": "WIDER FACE, YouTube Faces, 300-W's training parts, AFLW, people with masks, and photos without "
-    "a face; OpenCV's YuNet marked the faces that nobody had labelled, in these and in 8641 photos of public "
+    "a face; OpenCV's YuNet marked the faces that nobody had labelled, in these and in 12299 photos of public "
     "repositories on GitHub: Leeds Sports Pose Extended (axelcarlier/lsp), Clothing Co-Parsing "
     "(bearpaw/clothing-co-parsing, Apache 2.0), people with masks (ejdis/face-mask-dataset, MIT; "
     "jolignier/face-mask-dataset-ilc-2021), parts of Flickr8k, COCO and VOC (quantumnaan/sic_translator, "
-    "lightly-ai/coco128_yolo, codewithminer/ImageCaptioning, ManaviAgrawal/VQA, zpf1452233/mAP) and of "
-    "ImageNet (EliSchwartz/imagenet-sample-images, under its terms); where none are named, none are stated",
+    "lightly-ai/coco128_yolo, codewithminer/ImageCaptioning, ManaviAgrawal/VQA, zpf1452233/mAP, "
+    "RlNZLER/Image-Text-Matching) and of ImageNet (EliSchwartz/imagenet-sample-images, under its terms), "
+    "Saliency in Crowd and OSIE (NUS-VIP/saliency-in-crowd, NUS-VIP/predicting-human-gaze-beyond-pixels), "
+    "streets (LS-chen/Pedestrian-behavior-detection-and-prediction), the samples of eight programs, and "
+    "photos of events on 64 web sites of communities and conferences, named in fkp's LOG.md; where no terms "
+    "are named, none are stated",
 }
 """What `train.py` trains each network on."""
 
