@@ -19,8 +19,8 @@ eleven, the last on a CPU in four; FIRST is such a wide network, too, EARLIER th
     python train.py keypoints --data DATA --start runs/narrow/model --align runs/narrow/model --only style
         --augmentation 1 0.7 1 --lr 3e-3 --ema 0.99 --warmup 0.1 --epochs 3
 
-The bundled face detector was made by these, on a GPU in ten minutes and beside them twenty-five; WIDER is such
-a wide network, too, from the weights before:
+The bundled face detector was made by these, on a GPU in ten minutes and beside them twenty-five; WIDER is a
+network as wide, from the weights before:
 
     OPTIONS="--data DATA --photos DIR --yunet FILE --portraits CSV --mine EARLIER --precision bf16"
     python train.py faces $OPTIONS --start WIDER --widths 80 160 240 240 --blocks 3 3 5 --top-down 128

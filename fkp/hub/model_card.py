@@ -46,8 +46,8 @@ TRAINING_DATA = {
     "training parts of 300-W (LFPW, HELEN, AFW) and AFLW with MERL-RAV's labels; larger networks gave points "
     "to faces that nobody had labelled, in these, in UTKFace and All-Age-Faces and in the photos below",
     "faces": "WIDER FACE, YouTube Faces, 300-W's training parts, AFLW, people with masks, and photos without "
-    "a face; OpenCV's YuNet marked the faces that nobody had labelled, in these and in 12299 photos of public "
-    "repositories on GitHub: Leeds Sports Pose Extended (axelcarlier/lsp), Clothing Co-Parsing "
+    "a face; OpenCV's YuNet marked the faces that nobody had labelled, in these and in 12299 photos of "
+    "public repositories on GitHub: Leeds Sports Pose Extended (axelcarlier/lsp), Clothing Co-Parsing "
     "(bearpaw/clothing-co-parsing, Apache 2.0), people with masks (ejdis/face-mask-dataset, MIT; "
     "jolignier/face-mask-dataset-ilc-2021), parts of Flickr8k, COCO and VOC (quantumnaan/sic_translator, "
     "lightly-ai/coco128_yolo, codewithminer/ImageCaptioning, ManaviAgrawal/VQA, zpf1452233/mAP, "
