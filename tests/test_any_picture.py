@@ -52,8 +52,9 @@ def test_a_sideways_portrait(model: FaceKeypoints, sideways: Path) -> None:
             assert len(faces) == 1 and faces.keypoint_scores.mean() > 0.7, what
             x, y = faces.keypoints[0].T
             there = np.stack([height - 1 - y, x], axis=1) if what in turned else faces.keypoints[0]
-            apart = np.linalg.norm(there - upright, axis=1)
-            assert apart.mean() < 1 and apart.max() < 0.06 * geometry.inter_ocular(upright), what
+            apart = np.linalg.norm(there - upright, axis=1) / geometry.inter_ocular(upright)
+            # A face on its side is found as it lies, by a box that is not quite that of the face upright.
+            assert apart.mean() < (0.02 if what in turned else 0.002) and apart.max() < 0.06, what
 
 
 def test_drawing_and_tracking_take_what_the_model_takes(model: FaceKeypoints, sideways: Path) -> None:
