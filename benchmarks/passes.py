@@ -17,7 +17,7 @@ from benchmarks import faces, published
 from benchmarks.photo_sets import FACELESS
 from benchmarks.published import Table
 from fkp import FaceKeypoints, data, geometry, images
-from fkp.training import face_task
+from fkp.training import face_photos
 
 PASSES = (1, 2, "auto")
 PORTRAITS, STEP = "300w/lfpw_test", 2
@@ -59,7 +59,7 @@ def false_boxes(model: FaceKeypoints, folder: Path, limit: int | None) -> tuple[
     many pictures these were."""
     known, result, count = data.FaceBoxes(folder), {}, 0
     for name in FACELESS:
-        paths = [p for p in sorted((folder / name).iterdir()) if face_task.is_held_out(name, p.name)]
+        paths = [p for p in sorted((folder / name).iterdir()) if face_photos.is_held_out(name, p.name)]
         paths = [p for p in paths if not len(known.of(f"{name}/{p.name}", "detected", "ignore"))][:limit]
         result[name] = 100 * sum(len(model(images.read(path))) for path in paths) / max(1, len(paths))
         count += len(paths)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from benchmarks.faces import SETS, spread
 from fkp import data, geometry, images, metrics
 from fkp.faces import FaceDetector
-from fkp.training import face_task
+from fkp.training import face_photos
 
 LEAST_SCORE = 0.02
 """Boxes are asked for down to this score, once for each photo, and counted at any threshold from there."""
@@ -79,13 +79,13 @@ def labelled_photos(folder: Path, csv: str, subfolder: str, known: data.FaceBoxe
     """The photos of the faces that a table labels, in the order of their names."""
     faces = data.FacialKeypointsDataset(folder / csv, folder / subfolder)
     boxes, names = geometry.tight_boxes(faces.keypoints), np.array(faces.names)
-    may_train = subfolder in face_task.LABELLED
+    may_train = subfolder in face_photos.LABELLED
     paths = dict(zip(faces.names, faces.paths, strict=True))
     return [
         Photo(
             f"{subfolder}/{name}", partial(images.read, paths[name]), boxes[names == name],
             known.of(f"{subfolder}/{name}", "detected", "ignore"),
-            not may_train or face_task.is_held_out(subfolder, name),
+            not may_train or face_photos.is_held_out(subfolder, name),
         )
         for name in np.unique(names).tolist()
     ]  # fmt: skip
@@ -98,7 +98,7 @@ def boxed_photos(folder: Path, subfolder: str, known: data.FaceBoxes) -> list[Ph
         name = f"{subfolder}/{path.name}"
         # Photos that people have looked at: what a detector took for a face there is none.
         doubtful = NONE if subfolder == "no_faces" else known.of(name, "detected", "ignore")
-        held_out = subfolder not in face_task.FACELESS or face_task.is_held_out(subfolder, path.name)
+        held_out = subfolder not in face_photos.FACELESS or face_photos.is_held_out(subfolder, path.name)
         photos.append(Photo(name, partial(images.read, path), known.of(name, "wider"), doubtful, held_out))
     return photos
 

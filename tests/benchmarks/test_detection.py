@@ -10,7 +10,7 @@ import pytest
 from benchmarks import detection, photo_sets
 from benchmarks.photo_sets import NONE, Photo, PhotoSet, Seen
 from fkp import data
-from fkp.training import face_task
+from fkp.training import face_photos
 from tests import synthetic
 
 # --- What is found ------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_sets_of_photos(folder):
     sets = photo_sets.read_sets(folder)
     assert len(sets["ytf_test"].photos) == len(sets["lfpw_test"].photos) == 24
     assert 0 < len(sets["afw"].photos) < 24
-    assert all(face_task.is_held_out("300w/afw", Path(p.name).name) for p in sets["afw"].photos)
+    assert all(face_photos.is_held_out("300w/afw", Path(p.name).name) for p in sets["afw"].photos)
     assert [p.name for p in sets["scenes"].photos] == [f"scenes/{i:03d}.jpg" for i in (0, 3, 4, 5)]
     crowd = sets["wider"].photos[1]
     assert crowd.faces.shape == (3, 4) and crowd.doubtful.tolist() == [[110, 10, 120, 20]] and crowd.held_out
@@ -155,7 +155,7 @@ def test_sets_of_photos(folder):
     np.testing.assert_allclose(one.doubtful, [[1, 2, 11, 22]])
     assert one.held_out and len(one.faces) == 1 and one.read().shape == (128, 128, 3)
     assert [p.held_out for p in sets["no_faces"].photos] == [
-        face_task.is_held_out("no_faces", f"{i:03d}.jpg") for i in range(6)
+        face_photos.is_held_out("no_faces", f"{i:03d}.jpg") for i in range(6)
     ]
     assert all(photo.held_out for photo in sets["animals"].photos)
     assert len(photo_sets.read_sets(folder, 2)["no_faces"].photos) == 2
@@ -164,5 +164,5 @@ def test_sets_of_photos(folder):
 def test_the_test_sets_are_not_trained_on(shared_data):
     known = data.FaceBoxes(shared_data)
     assert len(known.of("wider/val_public/0_Parade_Parade_0_12.webp", "wider", "ignore"))
-    trained = {str(photo.path) for photo in face_task.read_photos(shared_data)}
+    trained = {str(photo.path) for photo in face_photos.read_photos(shared_data)}
     assert not any(part in path for path in trained for part in ("val_public", "lfpw_test", "ytf/test"))
