@@ -54,7 +54,7 @@ def test_a_sideways_portrait(model: FaceKeypoints, sideways: Path) -> None:
             there = np.stack([height - 1 - y, x], axis=1) if what in turned else faces.keypoints[0]
             apart = np.linalg.norm(there - upright, axis=1) / geometry.inter_ocular(upright)
             # A face on its side is found as it lies, by a box that is not quite that of the face upright.
-            assert apart.mean() < (0.02 if what in turned else 0.002) and apart.max() < 0.06, what
+            assert apart.mean() < (0.015 if what in turned else 0.002) and apart.max() < 0.06, what
 
 
 def test_drawing_and_tracking_take_what_the_model_takes(model: FaceKeypoints, sideways: Path) -> None:
