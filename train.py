@@ -48,7 +48,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 # Spinning OpenMP threads made a step up to 50 times slower on shared cores; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -70,7 +70,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from fkp import FaceKeypoints, __version__, detector, hub, runtime, scheme
-from fkp.config import BASELINE, KEYPOINTNET, DetectorConfig, KeypointConfig
+from fkp.config import BASELINE, KEYPOINTNET, Config, DetectorConfig
 from fkp.detectors.yunet import YuNet
 from fkp.hub import publish
 from fkp.networks import keypoint_net, state
@@ -335,9 +335,6 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         batch_size=args.batch_size, seed=args.seed, workers=args.workers,
         augmentation=augmentation, all_faces=args.all_faces, repeats=args.repeats,
     )  # fmt: skip
-
-
-Config = TypeVar("Config", KeypointConfig, DetectorConfig)
 
 
 def sized(config: Config, args: argparse.Namespace, top_down: str) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -150,3 +151,7 @@ class DetectorConfig:
         _within("calibration", self.calibration, -100, 100, 2)
         ranges = [number for _, *of in self.activation_ranges for number in of]
         _within("activation_ranges", ranges, -1e6, 1e6, range(9999))
+
+
+Config = TypeVar("Config", KeypointConfig, DetectorConfig)
+"""The config of either network."""

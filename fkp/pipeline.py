@@ -368,9 +368,7 @@ class FaceKeypoints:
         parts = [self.runner(crops[i : i + BATCH], style) for i in range(0, len(crops), BATCH)]
         if not parts:
             return np.empty((0, 68, 2), np.float32), np.empty((0, 68)), np.empty((0, 68))
-        keypoints, sigmas, visibility = (
-            parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-        )
+        keypoints, sigmas, visibility = runtime.joined(parts)
         if not all(np.isfinite(array).all() for array in (keypoints, sigmas, visibility)):
             raise hub.WeightsError(
                 f"the keypoint network of {self.weights.folder or 'these weights'} gives numbers that are "

@@ -209,7 +209,7 @@ class OnnxRuntime:
         for picture, colours in zip(pictures, planes, strict=True):
             cv2.split(picture, list(colours))  # a quarter of the time that NumPy takes
         parts = [self._run(planes[i : i + CACHED], *more) for i in range(0, len(planes), CACHED)]
-        return parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
+        return joined(parts)
 
     def _run(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(self._session.run(None, dict(zip(self._names, inputs, strict=True))))
@@ -251,6 +251,11 @@ class TorchCompiled(Torch):
             raise BackendError("torch-compile needs a C++ compiler: install g++, or choose another backend")
         super().__init__(files, device, threads)
         self._network = _torch().compile(self._network, dynamic=True)
+
+
+def joined(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """What a network gave for pictures part by part, as if it had been given them at once."""
+    return parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
 
 
 def digest(tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> str:

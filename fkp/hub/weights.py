@@ -24,14 +24,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Unpack, get_args, get_origin, get_type_hints
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from fkp import __version__, runtime, scheme
-from fkp.config import DetectorConfig, KeypointConfig
+from fkp.config import Config, DetectorConfig, KeypointConfig
 from fkp.hub import model_card, onnx_file
 from fkp.hub.errors import WeightsError
 
@@ -66,8 +66,6 @@ PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 _made_here: set[bytes] = set()
 """SHA-256 of the graphs that this process has made."""
-
-Config = TypeVar("Config", KeypointConfig, DetectorConfig)
 
 
 @dataclass(frozen=True)

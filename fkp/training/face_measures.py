@@ -11,7 +11,7 @@ import numpy as np
 from fkp import detector, geometry, images, metrics
 from fkp.training.face_photos import FACELESS, Photo
 
-Found = list[tuple[Photo, np.ndarray, np.ndarray]]
+FoundInPhotos = list[tuple[Photo, np.ndarray, np.ndarray]]
 """Photos with the boxes (n,4) found in each at a very low threshold, and their scores (n,)."""
 
 CROWD_SIZES, CROWD_IOU, FALSE_ALLOWED = (12.0, 20.0, 32.0, 64.0, math.inf), 0.4, 0.1
@@ -27,7 +27,7 @@ def match(photo: Photo, boxes: np.ndarray, scores: np.ndarray) -> metrics.Found:
     return metrics.found(geometry.iou(boxes, photo.boxes), scores, ignorable)
 
 
-def bias(found: Found) -> tuple[float, float, float, float]:
+def bias(found: FoundInPhotos) -> tuple[float, float, float, float]:
     """By how much boxes (n,4) found in photos are off their faces on the whole: the median.
 
     Rounded to a hundredth of a percent; nothing, where no face is found.
@@ -47,7 +47,7 @@ def logit(scores: np.ndarray) -> np.ndarray:
     return np.log(scores / (1 - scores))
 
 
-def calibration(found: Found) -> tuple[float, float]:
+def calibration(found: FoundInPhotos) -> tuple[float, float]:
     """Slope and intercept that make the logits of boxes found in photos those of a probability.
 
     Platt scaling (1999): logistic regression, by Newton's method, of whether a box is a face's on its logit.
@@ -67,7 +67,7 @@ def calibration(found: Found) -> tuple[float, float]:
     return slope, intercept
 
 
-def operating_threshold(found: Found) -> float:
+def operating_threshold(found: FoundInPhotos) -> float:
     """The score that serves best, by F1, but at least so high that photos without a face stay empty.
 
     All but FACELESS_ALLOWED of those of every kind.
@@ -81,7 +81,7 @@ def operating_threshold(found: Found) -> float:
     return min(max(least), 0.99)
 
 
-def measure(found: Found) -> dict[str, float]:
+def measure(found: FoundInPhotos) -> dict[str, float]:
     """How good boxes (n,4) with scores (n,), found in photos at a very low threshold, are; in percent.
 
     `crowd`: share of the faces of group photos (`wider`) found at a tenth of a false box a photo, the mean of
@@ -110,7 +110,7 @@ def measure(found: Found) -> dict[str, float]:
     return result
 
 
-def crowd_recall(found: Found) -> list[float]:
+def crowd_recall(found: FoundInPhotos) -> list[float]:
     """Share of the faces found, percent, at FALSE_ALLOWED false boxes a photo, for each of the CROWD_SIZES.
 
     A face is found by an overlap of 0.4; its size is the longer side of its box.
@@ -135,7 +135,7 @@ def crowd_recall(found: Found) -> list[float]:
     return shares
 
 
-def sheet(found: Found, side: int = 320, columns: int = 4) -> np.ndarray:
+def sheet(found: FoundInPhotos, side: int = 320, columns: int = 4) -> np.ndarray:
     """Photos in a grid (H,W,3) uint8 RGB: faces green, boxes to ignore grey, what was found red."""
     shown = [_shown(*one, side) for one in found]
     shown += [np.zeros((side, side, 3), np.uint8)] * (-len(shown) % columns)

@@ -21,7 +21,7 @@ from fkp.detector import STRIDES, Detector
 from fkp.networks import export, face_net, state
 from fkp.networks.face_net import DetectorNetwork
 from fkp.training import face_measures, face_photos
-from fkp.training.face_measures import Found
+from fkp.training.face_measures import FoundInPhotos
 from fkp.training.mosaics import FACE, IGNORE, SHARES, Mosaics
 from fkp.training.yunet_teacher import Pupil, YuNetTeacher
 
@@ -211,7 +211,7 @@ class FaceTask:
                 pictures.append(detector.fit(image, first)[0])
         return export.detector_activation_ranges(model, pictures)
 
-    def _found(self, face_detector: Detector) -> Found:
+    def _found(self, face_detector: Detector) -> FoundInPhotos:
         """Held-out photos with the boxes (n,4) found at a very low threshold, and their scores (n,)."""
         return [(p, *face_detector(images.read(p.path), min_score=0.02)) for p in self.validation_subset]
 

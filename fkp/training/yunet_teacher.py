@@ -46,7 +46,8 @@ class Pupil(DetectorNetwork):
     def alone(self) -> DetectorNetwork:
         """The detector's network as it ships, without the second head."""
         network = DetectorNetwork(self.config).to(next(self.parameters()).device)
-        network.load_state_dict({name: self.state_dict()[name] for name in network.state_dict()})
+        tensors = self.state_dict().items()
+        network.load_state_dict({name: t for name, t in tensors if not name.startswith("second_heads")})
         return network.eval()
 
     @classmethod
