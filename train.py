@@ -108,12 +108,12 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
         if args.push_to and rank == 0:
             publish.check_push(args.push_to)
-        other = hub.load(hub.find(args.other))  # now, and not after hours of training, if it cannot be had
+        other = hub.load(args.other)  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
         if not task.steps_per_epoch:
             raise ValueError(f"{args.csv or args.data} holds too few faces for a batch of {args.batch_size}")
         if args.start:
-            stored = {model: hub.load(hub.find(model)) for model in args.start}
+            stored = {model: hub.load(model) for model in args.start}
             state.copy_mean({model: fitted(weights, task) for model, weights in stored.items()}, task.network)
         if args.only and not any(n.startswith(args.only) for n, _ in task.network.named_parameters()):
             raise ValueError(f"--only {args.only}: the name of no parameter begins so")
@@ -306,10 +306,10 @@ class Task(Protocol):
 def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     """The task that `args.what` names. Raises ValueError or OSError for data that is not as it should be."""
     if args.what == "faces":
-        miner = None if args.mine is None else face_detector(hub.load(hub.find(args.mine)))
+        miner = None if args.mine is None else face_detector(hub.load(args.mine))
         yunet = None if args.yunet is None else YuNetTeacher(args.yunet)
         elsewhere = None if args.photos is None else (args.photos, YuNet(args.yunet))
-        teacher = hub.load(hub.find(args.teacher[0])).module("detector") if args.teacher else None
+        teacher = hub.load(args.teacher[0]).module("detector") if args.teacher else None
         return face_task.FaceTask(
             args.data, sized(DetectorConfig(), args, "neck_width"), batch_size=args.batch_size,
             seed=args.seed, device=device, miner=miner, portraits=args.portraits, workers=args.workers,
@@ -320,7 +320,7 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
     config = sized(BASELINE if args.architecture == "baseline" else KEYPOINTNET, args, "top_down_width")
     if args.csv:
         if args.start:  # what goes with weights goes on with them
-            config = hub.load(hub.find(args.start[0])).keypoints
+            config = hub.load(args.start[0]).keypoints
         own = own_faces.read(args.csv, args.images, config, args.workers)
         return own_faces.OwnFacesTask(
             own, config, batch_size=args.batch_size, seed=args.seed, workers=args.workers,
@@ -328,7 +328,7 @@ def make_task(args: argparse.Namespace, device: torch.device) -> Task:
         )  # fmt: skip
     faces = keypoint_task.read_faces(args.data, config, workers=args.workers)
     if args.align:
-        network = hub.load(hub.find(args.align)).module("keypoints").to(memory_format=torch.channels_last)
+        network = hub.load(args.align).module("keypoints").to(memory_format=torch.channels_last)
         faces = keypoint_task.aligned(faces, network.to(device))
     return keypoint_task.KeypointTask(
         faces, config,
@@ -365,7 +365,7 @@ def teach(
     earlier = None
     if args.resume and written.is_file():
         earlier = distillation.PseudoLabels.load(written)
-    stored = [hub.load(hub.find(teacher)).module("keypoints") for teacher in args.teacher]
+    stored = [hub.load(teacher).module("keypoints") for teacher in args.teacher]
     teachers = [state.folded(teacher).to(args.device) for teacher in stored]
     find = face_detector(other)
     said = task.learn_from(teachers, args.data, find, earlier, args.each_view, args.photos)

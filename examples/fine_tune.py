@@ -35,7 +35,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     try:
-        weights = hub.load(hub.find(args.model))
+        weights = hub.load(args.model)
         network = weights.module("keypoints")
         # Ranges of activations are those of the weights as they were: no graph of 8-bit integers.
         network.config = replace(network.config, activation_ranges=())

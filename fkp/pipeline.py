@@ -144,7 +144,7 @@ class FaceKeypoints:
         if isinstance(detector, str) and detector not in DETECTORS:
             names = ", ".join(DETECTORS)
             raise ValueError(f"there is no detector {detector!r}: choose one of {names}, or give your own")
-        weights = hub.load(hub.find(source, revision=revision, **hub_options))
+        weights = hub.load(source, revision, **hub_options)
         found_by: FaceDetector | None = None if isinstance(detector, str) else detector
         if isinstance(detector, str) and detector == "yunet":
             found_by = yunet.YuNet(yunet.find(**hub_options))

@@ -341,14 +341,16 @@ def _digest_of(graph: Path) -> str | None:
     return found[-1].decode() if found else None
 
 
-def load(folder: str | Path) -> Weights:
-    """The weights of a folder, without torch.
+def load(
+    source: str | Path | None = None, revision: str | None = None, **hub_options: Unpack[download.Options]
+) -> Weights:
+    """The weights in the folder that `find` gives, without torch.
 
-    Raises WeightsError when a file is missing, damaged or of another format, when the config has an unknown
-    key, or when a tensor belongs to neither network. Whether tensors fit the config is seen when a network is
-    made ready to run.
+    Raises what `find` does, and WeightsError when a file is missing, damaged or of another format, when the
+    config has an unknown key, or when a tensor belongs to neither network. Whether tensors fit the config is
+    seen when a network is made ready to run.
     """
-    folder = Path(folder)
+    folder = find(source, revision, **hub_options)
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
     if pickles and not (folder / WEIGHTS).exists():
         raise WeightsError(f"{folder} holds {_refused_pickle(pickles[0])}")
