@@ -282,16 +282,35 @@ def test_teacher_is_asked_about_each_view(tmp_path):
 
 
 @pytest.mark.slow
+def test_labels_that_a_fit_has_shrunk_are_enlarged(tmp_path, monkeypatch):
+    """By pose group, about their middles; those of other data sets stay."""
+    folder = synthetic.data_folder(tmp_path)
+    faces = keypoint_task.read_faces(folder, KEYPOINTNET)
+    monkeypatch.setattr(keypoint_task, "ENLARGED", dict.fromkeys(keypoint_task.ENLARGED, 1.0))
+    shrunk = keypoint_task.read_faces(folder, KEYPOINTNET).keypoints
+    size, before = (np.nanstd(points, axis=1).mean(axis=1) for points in (faces.keypoints, shrunk))
+    groups = np.array(faces.groups)
+    for group, larger in (("frontal", 1.0125), ("lefthalf", 1.018), ("", 1.0)):
+        assert np.allclose(size[groups == group] / before[groups == group], larger, atol=1e-4)
+    assert np.allclose(np.nanmean(faces.keypoints, axis=1), np.nanmean(shrunk, axis=1), atol=1e-3)
+
+
+@pytest.mark.slow
 def test_labels_that_a_fit_has_moved_are_moved_back(tmp_path, monkeypatch):
     """Each face of MERL-RAV's as a whole, by ALIGNED of what a network says; all others stay."""
     faces = keypoint_task.read_faces(synthetic.data_folder(tmp_path), KEYPOINTNET)
     merl = faces.styles == scheme.style_index("merl")
     true = faces.keypoints
     chosen = merl & ~faces.held_out
-    shifts = np.random.default_rng(0).normal(0, 3, (len(true), 1, 2))
-    shifts -= shifts[chosen].mean(axis=0)  # what all have in common could be the network's as well
+    rng = np.random.default_rng(0)
+    shifts, sizes = rng.normal(0, 3, (len(true), 1, 2)), rng.normal(0, 0.03, (len(true), 1, 1))
+    for group in ("frontal", "lefthalf"):  # what all of a pose have in common could be the network's as well
+        of_pose = chosen & (np.array(faces.groups) == group)
+        assert of_pose.sum() > 1
+        for part in (shifts, sizes):
+            part[of_pose] -= part[of_pose].mean(axis=0)
     middles = np.nanmean(true, axis=1, keepdims=True)
-    moved = dataclasses.replace(faces, keypoints=middles + 1.04 * (true - middles) + shifts)
+    moved = dataclasses.replace(faces, keypoints=middles + np.exp(sizes) * (true - middles) + shifts)
 
     def sees(network, crops, boxes, styles, asked, labelled):
         assert merl[asked].all() and not faces.held_out[asked].any()
