@@ -13,7 +13,6 @@ import argparse
 import inspect
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -152,11 +151,9 @@ def main() -> None:
         parser.error(f"--port is {args.port}, where a number from 1 to 65535 is needed")
 
     try:
-        socket.getaddrinfo(args.host or "127.0.0.1", None)  # Gradio would try for ever
+        settings.check_address(args.host or "127.0.0.1", args.port or 0)
         limits = settings.from_environment(os.environ | ({"FKP_MODEL": args.model} if args.model else {}))
         model = load(limits)
-    except socket.gaierror as error:
-        parser.exit(1, f"{parser.prog}: {printable(args.host)}: {error.strerror}\n")
     except (settings.SettingsError, hub.WeightsError, runtime.BackendError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     # A folder of its own, so that everything in it can go: after a while, and in the end all at once.
@@ -174,10 +171,8 @@ def main() -> None:
         except ImportError as error:  # not there, or of another version than Gradio wants
             reason = printable(str(error))
             parser.exit(1, f"{parser.prog}: FKP_MCP: {reason}: run 'pip install \"gradio[mcp]\"'\n")
-        except OSError as error:  # no such address, or the port is taken
-            port = args.port or os.environ.get("GRADIO_SERVER_PORT")
-            advice = f". Choose another, as --port {int(port) + 1}" if port else "; choose one by --port"
-            parser.exit(1, f"{parser.prog}: {printable(str(error))}{advice}\n")
+        except OSError as error:  # the port has been taken since, or there is none left
+            parser.exit(1, f"{parser.prog}: {printable(str(error))}; choose another by --port\n")
         ask_once(address)
         print(f"Ready after {time.perf_counter() - began:.1f} s: {address} (Ctrl-C ends it)", flush=True)
         try:

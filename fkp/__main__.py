@@ -87,8 +87,10 @@ def _tell(sentence: str) -> None:
     _print(f"fkp: {printable(sentence)}", sys.stderr)
 
 
-def _print(text: str, file: TextIO) -> None:
-    """Print it, beside a bar if there is one."""
+def _print(text: str, file: TextIO | None) -> None:
+    """Print it, beside a bar if there is one; nowhere if the stream is closed."""
+    if file is None:
+        return
     if "tqdm" in sys.modules:
         sys.modules["tqdm"].tqdm.write(text, file=file)
     else:
@@ -129,7 +131,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--max-faces", metavar="N", type=_count, help="only the N largest faces")
     predict.add_argument(
         "--resume", action="store_true",
-        help="go on with a run that broke off: what its JSON, CSV or pictures hold is not done again",
+        help="go on with a run that broke off, with the same options (they are not compared): what its JSON, "
+        "CSV and pictures hold is not done again",
     )  # fmt: skip
     _add_force(predict)
     predict.add_argument("--verbose", action="store_true", help="say on stderr what ran, and how long")
@@ -299,10 +302,10 @@ def _predict(args: argparse.Namespace) -> int:
         _kept_by_resume(args),
         results.Results(args.json, args.csv, resume=args.resume, force=args.force) as found,
     ):
-        done = found.done
-        if args.resume and args.out and not (args.csv or args.json):
-            done = {report.harmless(picture) for picture, path in drawn.items() if path.is_file()}
-        todo = [name for name in args.pictures if report.harmless(name) not in done]
+        written = {name for name in args.pictures if report.harmless(name) in found.done}
+        done = written if args.csv or args.json else set(args.pictures if args.resume else ())
+        done = {name for name in done if name not in drawn or drawn[name].is_file()}
+        todo = [name for name in args.pictures if name not in done]
         for name in _with_bar(todo):
             try:
                 image = images.read(name)
@@ -320,7 +323,8 @@ def _predict(args: argparse.Namespace) -> int:
                 from fkp import draw
 
                 _write_png(drawn[name], draw.draw(image, faces))
-            found.add(record)
+            if name not in written:
+                found.add(record)
             if not (args.json or args.csv or args.out):
                 _print(printable(_in_words(record)), sys.stdout)
     return status
@@ -494,8 +498,11 @@ def _push(args: argparse.Namespace) -> int:
 
 def _space(args: argparse.Namespace) -> int:
     from fkp import hub
-    from fkp.demo import space
 
+    try:
+        from fkp.demo import space
+    except ImportError as error:
+        raise _Stop(f"a Space needs {error.name}: run 'pip install \"fkp[demo]\"'") from error
     try:
         if args.static:
             weights = hub.find(args.model, revision=args.revision)
@@ -527,6 +534,8 @@ def _export(args: argparse.Namespace) -> int:
         raise _Stop(f"exporting needs {error.name}: run 'pip install \"fkp[export]\"'") from error
     small = args.file.with_suffix(".int8.onnx")
     outputs.check({"the graph": args.file, "that of 8-bit integers": small}, force=args.force)
+    if not outputs.is_file(args.file):
+        raise _Stop(f"{args.file}: no file can be written there")
     model = FaceKeypoints.from_pretrained(args.model)
     try:
         network, digest = model.weights.module("keypoints"), model.weights.digest("keypoints")
@@ -536,7 +545,7 @@ def _export(args: argparse.Namespace) -> int:
         for path, write in writers.items():
             with outputs.naming(path):
                 write(network, outputs.part(path), digest)
-                os.replace(outputs.part(path), path)
+                outputs.appear(path)
     except export.ExportError as error:
         raise _Stop(str(error)) from error
     return 0

@@ -129,9 +129,9 @@ class Faces:
         count = f"{len(self) or 'no'} face{'' if len(self) == 1 else 's'}"
         return f"<div>{''.join(crops)}</div><div>{count}{f', {more} not shown' if more else ''}</div>"
 
-    def aligned(self, image: np.ndarray, size: int = 112) -> np.ndarray:
+    def aligned(self, image: images.ImageLike, size: int = 112) -> np.ndarray:
         """(n,size,size,3) uint8: every face of the image upright and of one size, `measures.aligned`."""
-        return measures.aligned(image, self.keypoints, size)
+        return measures.aligned(images.read(image), self.keypoints, size)
 
 
 def check_limits(min_score: Any, max_faces: Any) -> None:

@@ -247,6 +247,8 @@ def _identify(stream: BinaryIO, name: str) -> Image.Image:
         return _identify_heic(stream, name)
     if name.lower().endswith(_RAW):
         raise ImageError(f"{name}: is a raw file of a camera, which is not read: export it as JPEG")
+    if damaged and "pixel mode" in str(damaged[1]):
+        raise ImageError(f"{name}: is a {damaged[0]} file with pixels of a kind that is not read")
     if damaged:
         raise ImageError(f"{name}: is a damaged or incomplete {damaged[0]} file") from damaged[1]
     raise ImageError(f"{name}: is no picture of a known kind ({', '.join(_FORMATS)}, HEIC)")

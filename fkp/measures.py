@@ -186,9 +186,10 @@ def aligned(image: np.ndarray, keypoints: np.ndarray, size: int = 112) -> np.nda
     model.
 
     Each is turned, scaled and shifted, no more, so that its `PLACES` come to lie as near to `ALIGNED` as can
-    be; what is beyond the image is as `CropTransform.crop` has it. Raises ValueError for a size below 1.
+    be; what is beyond the image is as `CropTransform.crop` has it. Raises ValueError for a size that is no
+    whole number from 1.
     """
-    if size < 1:
+    if not isinstance(size, int | np.integer) or size < 1:
         raise ValueError(f"size is {size}, where pixels of a side, from 1, are needed")
     crops = [CropTransform(_alignment(face, size), (size, size)).crop(image) for face in keypoints]
     return np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8)

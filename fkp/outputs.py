@@ -12,6 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+try:
+    import fcntl
+except ImportError:  # Windows, which does not let a file that is open be replaced
+    fcntl = None  # type: ignore[assignment]
+
 STDOUT = Path("-")
 
 MARK = b"fkp keypoints"
@@ -35,15 +40,20 @@ class OutputError(OSError):
 def check(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (), force: bool = False) -> None:
     """Raise OutputError, before the work, for what must not or cannot be written; `outputs` by what they are.
 
-    Never over an input, nor twice to one file. Without `force` not over a file either that is there already,
-    unless fkp wrote it. The same goes for the file beside it that it is written to (`part`).
+    Never over an input, nor twice to one file, nor to one that another run is writing. Without `force` not
+    over a file either that is there already, unless fkp wrote it. The same goes for the file beside it that
+    it is written to (`part`).
     """
+    if STDOUT in outputs.values() and sys.stdout is None:
+        raise OutputError("standard output is closed, so nothing can be written there")
     files = {what: path for what, path in outputs.items() if path is not None and path != STDOUT}
     taken: dict[Path, str] = {}
     read = {_identity(given) for given in inputs} - {None} if files else set()
     for what, path in files.items():
-        if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        if not is_writable(path):
             raise OutputError(f"{path}: no file can be written there")
+        if is_file(path) and _is_being_written(part(path)):
+            raise OutputError(f"{part(path)}: another run is writing it")
         for file in (path, part(path)):
             real = file.resolve()
             if real in taken:
@@ -54,7 +64,11 @@ def check(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (),
             if _identity(file) in read:
                 raise OutputError(f"{file}: is read, so it cannot be {what} as well")
             if not force and not is_result(file):
-                raise OutputError(f"{file}: is there already and not of fkp's making; --force overwrites it")
+                if file == path:
+                    reason = "and not of fkp's making;"
+                else:  # a clip says only at its end whose it is
+                    reason = "of a run that was killed, or not of fkp's making; remove it, or"
+                raise OutputError(f"{file}: is there already, {reason} --force overwrites it")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
@@ -79,8 +93,43 @@ def is_result(path: Path) -> bool:
 
 
 def part(path: Path) -> Path:
-    """Where a file is written until it is whole: beside it, so that it can be moved there at once."""
+    """Where a file is written until it is whole: beside it, so that it can be moved there at once.
+
+    Beside the file itself where `path` is a link.
+    """
+    path = _itself(path)
     return path.with_name(f"{path.name}.part")
+
+
+def _itself(path: Path) -> Path:
+    """The file that a link leads to, so that the file is replaced and not the link."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def appear(path: Path) -> None:
+    """Give what was written to `part(path)` its name."""
+    os.replace(part(path), _itself(path))
+
+
+def claim(file: IO[Any]) -> None:
+    """Other runs of fkp are told, until a file is closed, that it is being written."""
+    if fcntl:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether another run has claimed a file."""
+    if not fcntl or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            pass
+    return False
 
 
 @contextlib.contextmanager
@@ -99,8 +148,9 @@ def replacing(path: Path, mode: str = "w", *, keep: bool = False, **options: Any
         unfinished = part(path)
         try:
             with unfinished.open(mode, **options) as file:
+                claim(file)
                 yield file
-            os.replace(unfinished, path)
+            appear(path)
         except BaseException:
             if not keep:
                 unfinished.unlink(missing_ok=True)
@@ -108,8 +158,33 @@ def replacing(path: Path, mode: str = "w", *, keep: bool = False, **options: Any
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path is that of a file, or of one to be, and of no device or pipe."""
-    return not path.exists() or stat.S_ISREG(path.stat().st_mode)
+    """Whether a path is that of a file, or of one to be, and of no folder, device or pipe.
+
+    /dev/stdout and its like are none, even where standard output goes to a file.
+    """
+    return not _is_stream(path) and (not path.exists() or stat.S_ISREG(path.stat().st_mode))
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path, or a link that it leads over, is an open file of the process."""
+    name = os.path.abspath(path)
+    for _ in range(40):  # as many links as Linux follows
+        if name.startswith(("/dev/fd/", "/dev/std", "/proc/")):
+            return True
+        if not os.path.islink(name):
+            break
+        name = os.path.abspath(os.path.join(os.path.dirname(name), os.readlink(name)))
+    return False
+
+
+def is_writable(path: Path) -> bool:
+    """Whether a file can be made at a path, or is a device or pipe that can be written."""
+    if path.is_dir():
+        return False
+    if not is_file(path):
+        return os.access(path, os.W_OK)
+    folder = part(path).parent
+    return folder.is_dir() and os.access(folder, os.W_OK)
 
 
 @contextlib.contextmanager

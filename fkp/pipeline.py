@@ -43,6 +43,9 @@ that is found only so has to score as much."""
 FAR = 100.0
 """Boxes may reach so many of the picture's longer sides from its corner."""
 
+SMALLEST = 0.5
+"""Pixels that the longer side of a box has at least."""
+
 
 @dataclass(frozen=True)
 class _Placed:
@@ -234,6 +237,7 @@ class FaceKeypoints:
         self, some: Sequence[images.ImageLike], min_score: float | None, max_faces: int | None
     ) -> list[Faces]:
         """The faces of each of several pictures."""
+        check_limits(min_score, max_faces)
         pictures = [images.read(each) for each in some]
         found = [self._detect(picture, min_score, max_faces) for picture in pictures]
         of = np.repeat(np.arange(len(pictures)), [len(boxes) for boxes, _, _ in found])
@@ -249,6 +253,7 @@ class FaceKeypoints:
         self, image: images.ImageLike, *, min_score: float | None = None, max_faces: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same without keypoints: boxes (n,4) xyxy and scores (n,), largest face first, both float32."""
+        check_limits(min_score, max_faces)
         boxes, scores, _ = self._detect(images.read(image), min_score, max_faces)
         return boxes, scores
 
@@ -269,7 +274,6 @@ class FaceKeypoints:
         self, image: np.ndarray, min_score: float | None, max_faces: int | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes (n,4), scores (n,) and, in quarter turns counter-clockwise, what puts each upright (n,)."""
-        check_limits(min_score, max_faces)
         boxes, scores = self._found(image, min_score)
         turns = np.zeros(len(boxes), int)
         if self.passes == "auto" and scores.max(initial=0) < SURE_FACE:
@@ -295,8 +299,14 @@ class FaceKeypoints:
         self, pictures: Sequence[np.ndarray], of: np.ndarray, boxes: np.ndarray, turns: np.ndarray
     ) -> _Placed:
         """Crop, network and back, as often as `passes` says, for boxes (n,4) of the pictures `of` (n,)."""
+        boxes = boxes.reshape(-1, 4)  # also where there are none
         sizes = np.array([max(picture.shape[:2]) for picture in pictures])[of]
         too_far = (np.abs(boxes) > FAR * sizes[:, None]).any(axis=-1)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        too_small = (sides > 0).all(axis=1) & (sides < SMALLEST).all(axis=1)
+        if too_small.any():
+            box = boxes[too_small.argmax()].tolist()
+            raise ValueError(f"the box {box} is smaller than a pixel: x1, y1, x2, y2 in pixels are needed")
         if too_far.any():  # no memory holds what lies in between
             box, shape = boxes[too_far.argmax()].tolist(), pictures[of[too_far.argmax()]].shape
             size = f"{shape[1]}×{shape[0]}"
@@ -377,7 +387,8 @@ class FaceKeypoints:
         return keypoints, sigmas, visibility
 
     def save_pretrained(self, folder: str | Path, *, repo_id: str = "OWNER/NAME") -> None:
-        """Write `config.json`, `model.safetensors`, `metrics.json`, the model card and the ONNX graphs.
+        """Write `config.json`, `model.safetensors`, `metrics.json`, the model card README.md and the ONNX
+        graphs, over files of these names that are there.
 
         The card shows what the weights find in a picture, and `repo_id` as their name on the Hub; for the
         graphs see `hub.save`.
@@ -465,10 +476,13 @@ def _in_picture(
     if faulty.any():
         box = boxes[faulty.argmax()].tolist()
         raise ValueError(f"{who} the box {box}, which is no xyxy box with a positive width and height")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{who} the score {scores[~np.isfinite(scores)][0]}, where 0 to 1 is needed")
+    if not (within := (scores >= 0) & (scores <= 1 + 1e-5)).all():
+        raise ValueError(f"{who} the score {scores[~within][0]}, where 0 to 1 is needed")
+    scores = np.minimum(scores, 1)
     height, width = shape_hw
     seen = (boxes[:, 2:] >= -0.5).all(axis=1) & (boxes[:, :2] <= (width - 0.5, height - 0.5)).all(axis=1)
+    if isinstance(face_detector, Detector):  # in a picture of a few pixels
+        seen &= (boxes[:, 2:] - boxes[:, :2]).max(axis=1) >= SMALLEST
     return boxes[seen], scores[seen]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -114,13 +115,20 @@ def to_json(records: Iterable[dict[str, Any]]) -> str:
 
 
 def read_json(text: str) -> list[dict[str, Any]]:
-    """The records of a JSON array as `JsonArray` writes it, up to where it breaks off, if it does."""
-    records: list[dict[str, Any]] = []
-    for line in text.removeprefix("[").splitlines():
-        try:
-            records.append(json.loads(line.removesuffix("]").removesuffix(",")))
-        except ValueError:
-            break
+    """The records of a JSON array; of one as `JsonArray` writes it up to where it breaks off, if it does.
+
+    Raises ValueError for what is neither.
+    """
+    try:
+        records = json.loads(text or "[]")
+    except ValueError:
+        *lines, broken_off = text.removeprefix("[").splitlines() or [""]
+        records = [json.loads(line.removesuffix(",")) for line in lines]
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(broken_off.removesuffix("]").removesuffix(",")))
+    wanted = {"image", "width", "height", "faces"}
+    if not isinstance(records, list) or not all(isinstance(r, dict) and wanted <= r.keys() for r in records):
+        raise ValueError("it is no array of what fkp says of pictures")
     return records
 
 

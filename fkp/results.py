@@ -49,14 +49,22 @@ class Results:
                 continue
             text = source.read_text(encoding="utf-8", errors="surrogateescape")
             if path == self.json:
-                self._records = report.read_json(text)
+                try:
+                    self._records = report.read_json(text)
+                except ValueError as error:
+                    raise outputs.OutputError(f"{source}: cannot be gone on with, {error}") from None
             else:
-                self._rows = list(reader(io.StringIO(text, newline="")))[1:]
+                self._rows = [row for row in reader(io.StringIO(text, newline="")) if row][1:]
+        # The rows of the last picture need not be all of them.
+        names = [row[0] for row in self._rows]
+        complete = set(names) - set(names[-1:])
         if self.json in self._read:  # written last, so its pictures are all of them
             self.done = {report.harmless(record["image"]) for record in self._records}
-        else:  # the rows of the last picture need not be all of them
-            names = [row[0] for row in self._rows if row]
-            self.done = set(names) - set(names[-1:])
+            if complete - self.done:
+                held = f"{self.csv}: holds pictures that {self.json} does not, as {min(complete - self.done)}"
+                raise outputs.OutputError(f"{held}; go on with either alone")
+        else:
+            self.done = complete
 
     def __enter__(self) -> Self:
         for path in self._read:
@@ -66,7 +74,11 @@ class Results:
         if self.csv:
             file = outputs.replacing(self.csv, keep=True, newline="", errors="surrogateescape")
             self._csv = report.CsvTable(self._held.enter_context(file))
-            self._csv.add_rows(row for row in self._rows if row and row[0] in self.done)
+            if self.json in self._read:
+                for record in self._records:
+                    self._csv.add(record)
+            else:
+                self._csv.add_rows(row for row in self._rows if row[0] in self.done)
         if self.json:
             stdout = self.json == outputs.STDOUT
             to = sys.stdout if stdout else self._held.enter_context(outputs.replacing(self.json, keep=True))
@@ -91,4 +103,4 @@ class Results:
 
 def _aside(path: Path) -> Path:
     """Where what a run has left is kept until it stands in the new one."""
-    return path.with_name(f"{path.name}.before")
+    return outputs.part(path).with_suffix(".before")

@@ -915,7 +915,7 @@ def test_the_mcp_server_without_its_package_or_with_another_ends_in_one_sentence
 @pytest.mark.parametrize(
     "argument, setting",
     [(("--port", "70000"), None), (("--port", "-1"), None), (("--host", "no-such-host.invalid"), None),
-     ((), "999999999")],
+     (("--host", "192.0.2.1"), None), ((), "999999999")],
 )  # fmt: skip
 def test_addresses_that_cannot_be_served_end_in_one_sentence(monkeypatch, capsys, argument, setting):
     if setting:

@@ -83,6 +83,12 @@ def test_files_that_hold_no_picture(tmp_path: Path, content: bytes, reason: str)
     assert message.startswith(f"{path}: ") and reason in message
 
 
+def test_a_sound_picture_whose_pixels_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    assert cv2.imwrite(str(path), np.zeros((8, 9, 3), np.float32))
+    assert "a TIFF file with pixels of a kind that is not read" in refused(path)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP"])
 def test_file_that_breaks_off_is_read_with_a_warning(tmp_path: Path, kind: str) -> None:
     """As every viewer shows it."""

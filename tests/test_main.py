@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fkp import detector, hub, pipeline, report
+from fkp import detector, hub, outputs, pipeline, report
 from fkp.__main__ import annotated_names, main
 from fkp.faces import Faces
 from fkp.networks import export
@@ -398,7 +399,7 @@ def test_a_warning_is_a_sentence(capsys: Captured, monkeypatch: pytest.MonkeyPat
         warnings.warn("the Hub cannot be reached", stacklevel=2)
         return Path(model)
 
-    monkeypatch.setattr(hub, "find", find)
+    monkeypatch.setattr("fkp.hub.weights.find", find)
     monkeypatch.setattr(export, "is_possible", lambda: False)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -568,6 +569,59 @@ def test_resume_goes_on_where_a_run_broke_off(
     assert len(seen) - 9 - len(new) == (files == ("--csv",))
     if "--json" in files:
         assert [each["image"] for each in json.loads(targets["--json"].read_text())] == many
+
+
+@pytest.mark.usefixtures("sees_two")
+def test_resume_completes_every_file_that_is_asked_for(
+    model: str, many: list[str], capsys: Captured, tmp_path: Path
+) -> None:
+    """Files that the run before has not written, too, and pictures drawn that have gone since."""
+    out, numbers, table = tmp_path / "out", tmp_path / "a.json", tmp_path / "a.csv"
+    predict = ["predict", "--model", model, "--json", str(numbers)]
+    assert main([*predict, *many[:2]]) == 0
+    numbers.write_text(json.dumps(json.loads(numbers.read_text())))  # as other programs write it: one line
+    assert main([*predict, "--csv", str(table), "--out", str(out), "--resume", *many]) == 0
+    assert [each["image"] for each in json.loads(numbers.read_text())] == many
+    with table.open(newline="") as file:
+        assert len(list(csv.reader(file))) == 1 + 2 * len(many)
+    assert len(list(out.iterdir())) == len(many)
+    before = numbers.read_text()
+    (out / "1_keypoints.png").unlink()
+    assert main([*predict, "--out", str(out), "--resume", *many]) == 0
+    assert numbers.read_text() == before and len(list(out.iterdir())) == len(many)
+    numbers.write_text(before.replace("number", 'num"ber', 1))
+    assert "a.json: cannot be gone on with" in failing(capsys, *predict, "--resume", *many)
+    numbers.unlink()
+    said = failing(capsys, *predict, "--csv", table, "--resume", *many)
+    assert "a.csv: holds pictures that" in said and table.exists()
+
+
+@pytest.mark.usefixtures("sees_two")
+def test_what_another_run_is_writing_stays_its_own(
+    model: str, many: list[str], capsys: Captured, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    with outputs.replacing(path) as file:
+        file.write("[")
+        said = failing(capsys, "predict", *many, "--model", model, "--json", path, "--resume", "--force")
+        assert "a.json.part: another run is writing it" in said
+    assert path.read_text() == "["
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd/1"), reason="no such file here")
+def test_standard_output_by_its_path(model: str, picture: str, tmp_path: Path) -> None:
+    """Also by a link of one's own, which stays one; closed, it is a sentence."""
+    link = tmp_path / "stdout"
+    link.symlink_to("/proc/self/fd/1")
+    command = [sys.executable, "-m", "fkp", "predict", picture, "--model", model]
+    for path in (link, "/dev/stdout"):
+        got = subprocess.run([*command, "--csv", str(path)], capture_output=True, text=True, check=True)
+        assert got.stdout.startswith("image,width,height,face") and link.is_symlink()
+    closed = [shlex.join([*command, "--json", "-"]) + " >&-"]
+    got = subprocess.run(closed, shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert got.returncode == 1 and got.stderr == (
+        "fkp: standard output is closed, so nothing can be written there\n"
+    )
 
 
 @pytest.mark.usefixtures("sees_two")

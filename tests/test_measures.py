@@ -109,6 +109,8 @@ def test_aligned_faces_have_their_places_where_they_are_wanted() -> None:
         cv2.circle(image, (int(x), int(y)), 6, (255, 255, 255), -1)
     (crop,) = measures.aligned(image, keypoints, 160)
     assert crop.shape == (160, 160, 3)
+    with pytest.raises(ValueError, match="size is 112.5, where"):
+        measures.aligned(image, keypoints, 112.5)  # type: ignore[arg-type]
     count, _, _, centres = cv2.connectedComponentsWithStats((crop[..., 0] > 127).astype(np.uint8))
     assert count == 6
     wanted = sorted((measures.ALIGNED * 160 - 0.5).tolist())

@@ -269,6 +269,7 @@ NAN, INF = float("nan"), float("inf")
         (([[7, 8, 7, 20]], [0.9]), "the box [7.0, 8.0, 7.0, 20.0], which is no xyxy box with a positive"),
         (([[150, 50, 110, 100]], [0.9]), "the box [150.0, 50.0, 110.0, 100.0], which is no xyxy box"),
         ((BOXES, [0.9, NAN]), "the score nan, where 0 to 1 is needed"),
+        ((BOXES, [0.9, 7]), "the score 7.0, where 0 to 1 is needed"),
     ],
 )  # fmt: skip
 def test_boxes_that_are_none(found: object, reason: str) -> None:
@@ -463,6 +464,8 @@ def test_known_boxes(model: FaceKeypoints) -> None:
     assert model.face_detector.asked == []
     with pytest.raises(ValueError, match="is no xyxy box"):
         model.keypoints_at(dotted(), [[5, 5, 5, 5]])
+    with pytest.raises(ValueError, match=r"the box \[0.25, 0.5, 0.5, 0.75\] is smaller than a pixel"):
+        model.keypoints_at(dotted(), [[0.25, 0.5, 0.5, 0.75]])  # shares of the picture
     with pytest.raises(ValueError, match=r"the box \[.*\] reaches too far beyond the picture of 300×200"):
         model.keypoints_at(dotted(), [BOXES[0], [-1e9, -1e9, 1e9, 1e9]])
 

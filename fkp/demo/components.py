@@ -338,7 +338,7 @@ class Choices(gr.CheckboxGroup, metaclass=_WithoutStub):
 
 def _one_of(name: Any, block: Choice | Choices) -> str:
     names = [value for _, value in block.choices]
-    if name not in names:
+    if (str(name) if isinstance(name, int) else name) not in names:  # Python has passes=1
         sentence = f"{block.label} is {name!r}, where one of {', '.join(map(str, names))} is needed."
         raise gr.Error(sentence, print_exception=False)
     return str(name)

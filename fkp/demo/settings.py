@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fkp.detectors import DETECTORS
+from fkp.outputs import printable
 
 
 class SettingsError(ValueError):
-    """A variable whose value cannot be used: one sentence with its name, the value and what is needed."""
+    """A variable or an address that cannot be used: one sentence with its name and the reason."""
+
+
+def check_address(host: str, port: int = 0) -> None:
+    """Raise SettingsError where nothing can listen at an address; with the port 0 at any port of it.
+
+    Gradio would try one port after another.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as trial:
+            if os.name == "posix":  # a port that was in use a moment ago
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        where, advice = (f"{host}:{port}", f"; choose another, as --port {port + 1}") if port else (host, "")
+        raise SettingsError(f"{printable(where)}: {error.strerror}{advice}") from error
 
 
 def _text(value: str) -> str:

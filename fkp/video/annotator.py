@@ -143,7 +143,7 @@ def _check_targets(source: str | Path, targets: list[Path]) -> None:
     for i, target in enumerate(targets):
         if not target.parent.is_dir():
             raise ClipError(f"{target}: there is no folder {target.parent}")
-        if not outputs.is_file(target) or not os.access(target.parent, os.W_OK):
+        if not outputs.is_file(target) or not outputs.is_writable(target):
             raise ClipError(f"{target}: no file can be written there")
         if target.exists() and os.path.exists(source) and target.samefile(source):
             raise ClipError(f"{target}: is the clip itself, which would be overwritten")
@@ -170,12 +170,13 @@ class _Together:
     def open(self, path: Path) -> IO[str]:
         """A text file that is to appear at a path; after an error what was written of it is kept."""
         file = self.new(path).open("w", newline="", encoding="utf-8")
+        outputs.claim(file)
         self._numbers.append(file)
         return file
 
     def appear(self) -> None:
-        for unfinished, path in self._names.items():
-            os.replace(unfinished, path)
+        for path in self._names.values():
+            outputs.appear(path)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for file in self._numbers:

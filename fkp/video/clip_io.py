@@ -234,6 +234,8 @@ class Clip:
         if number == 0:
             raise ClipError(f"{self.name}: holds no frame that can be decoded")
         stated = self.seconds or 0.0
+        if self._container.format.name == "avi" and self.rate:  # its length in seconds is FFmpeg's guess
+            stated = max(stated, float(self._video.frames / self.rate))
         if self._reached + 0.5 < 0.95 * stated:
             raise ClipError(f"{self.name}: breaks off after {self._reached:.1f} of {stated:.1f} s")
 

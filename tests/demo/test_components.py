@@ -226,4 +226,5 @@ def test_choice_that_is_none_is_told_and_not_printed(block, given, told):
         block.preprocess(given)
     assert caught.value.message == told and not caught.value.print_exception
     assert components.Choice(["a", "b"]).preprocess("b") == "b"
+    assert components.Choice(["auto", "1"]).preprocess(1) == "1"
     assert components.Choices(["a", "b"]).preprocess(["b", "a"]) == ["b", "a"]

@@ -205,7 +205,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
     assert "no video" in refused(path)
 
 
-@pytest.mark.parametrize("name", ("a.mp4", "a.mkv", "a.webm"))
+@pytest.mark.parametrize("name", ("a.mp4", "a.mkv", "a.webm", "a.avi"))
 @pytest.mark.slow
 def test_a_clip_that_breaks_off(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (100, 48, 64, 3), np.uint8)
