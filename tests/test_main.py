@@ -417,6 +417,16 @@ def test_export_without_onnx(
     assert "no file can be written there" in failing(capsys, "export", nowhere, "--model", model)
 
 
+def test_a_space_without_the_demo_says_what_to_install(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("fkp.demo")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    message = failing(capsys, "space", "someone/faces", "--dry-run")
+    assert "gradio" in message and 'pip install "fkp[demo]"' in message
+
+
 @pytest.mark.slow
 def test_stdout_is_json_and_stderr_one_sentence(model: str, picture: str) -> None:
     """A real process: no torch before the command line is understood, and no traceback when a pipe breaks."""
