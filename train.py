@@ -70,6 +70,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from fkp import FaceKeypoints, __version__, detector, hub, runtime, scheme
+from fkp.arguments import count, number, share, whole
 from fkp.config import BASELINE, KEYPOINTNET, Config, DetectorConfig
 from fkp.detectors.yunet import YuNet
 from fkp.hub import publish
@@ -129,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     average = AveragedModel(model, multi_avg_fn=exponential(args.ema), use_buffers=True)
     optimizers = make_optimizers(args, model, task.hidden_kernels)
     step, last = 0, args.epochs * task.steps_per_epoch
-    history: list[dict[str, float]] = []
+    history: list[dict[str, float | None]] = []
     sums: dict[str, float] = {}
 
     if args.resume:
@@ -207,10 +208,11 @@ def main(arguments: list[str] | None = None) -> int:
 
             validated = False
             if step % task.steps_per_epoch == 0:
-                row = {"epoch": step // task.steps_per_epoch, "lr": lr * args.lr}
+                epoch = step // task.steps_per_epoch
+                row: dict[str, float | None] = {"epoch": epoch, "lr": lr * args.lr}
                 row |= {name: total / task.steps_per_epoch for name, total in sums.items()}
                 sums = {}
-                validated = row["epoch"] % args.validate_every == 0 or step == last
+                validated = epoch % args.validate_every == 0 or step == last
                 if rank == 0 and validated:
                     average.module.eval()
                     with autocast():
@@ -218,10 +220,10 @@ def main(arguments: list[str] | None = None) -> int:
                     row |= {f"val_{name}": value for name, value in validation.items()}
                     history.append(row)
                     followed = f"val_{next(iter(validation))}"
-                    bar.write("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+                    bar.write("  ".join(shown(row, ".4g")))
                     run.write_log(history)
                     run.write_curve(history, followed)
-                    if row["epoch"] % args.preview_every == 0 or step == last:
+                    if args.preview_every and (epoch % args.preview_every == 0 or step == last):
                         run.write_preview(task.preview(average.module))
             stop = interruption.asked
             overdue = time.monotonic() - saved > 60 * args.save_minutes
@@ -261,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
             config, faces = result
             weights = replace(other, detector=config, detector_tensors=state.arrays(faces))
         hub.save(run.path / "model", replace(weights, metrics=metrics))
-        print(f"{run.path / 'model'}: " + ", ".join(f"{k} {v:.3f}" for k, v in validation.items()))
+        print(f"{run.path / 'model'}: {', '.join(shown(validation, '.3f'))}")
         if args.push_to:
             try:
                 print(FaceKeypoints.from_pretrained(run.path / "model").push_to_hub(args.push_to))
@@ -293,8 +295,8 @@ class Task(Protocol):
     def loss(self, model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
         """The loss and, for the log, its parts."""
 
-    def validate(self, model: Any) -> dict[str, float]:
-        """Figures on held-out faces; the first is the one to follow."""
+    def validate(self, model: Any) -> dict[str, float | None]:
+        """Figures on held-out faces, None where there are none for it; the first is the one to follow."""
 
     def preview(self, model: Any) -> np.ndarray:
         """Predictions beside the truth, (H,W,3) uint8 RGB."""
@@ -397,12 +399,12 @@ class Interruption:
         self.before = {int(s): signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)
 
-    def _note(self, number: int, frame: object) -> None:
+    def _note(self, signum: int, frame: object) -> None:
         self.noted = True
-        signal.signal(number, self.before[number])
+        signal.signal(signum, self.before[signum])
 
     @property
     def asked(self) -> bool:
@@ -421,6 +423,11 @@ def begin_to_load(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
+
+
+def shown(figures: dict[str, float | None], form: str) -> list[str]:
+    """Each figure with its name, in a format; a dash for None."""
+    return [f"{name} {'-' if value is None else format(value, form)}" for name, value in figures.items()]
 
 
 def learning_rate(step: int, last: int, warmup: float) -> float:
@@ -536,17 +543,6 @@ def device_named(name: str) -> torch.device:
     return device
 
 
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
-    return number
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -563,10 +559,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     where.add_argument("--push-to", metavar="OWNER/NAME",
                        help="upload the model to the Hub when it is trained")  # fmt: skip
     where.add_argument("--overwrite", action="store_true", help="start anew where a run of this name lies")
-    where.add_argument("--save-minutes", type=float, default=5, help="checkpoint this often within an epoch")
-    where.add_argument("--validate-every", type=int, default=1, help="epochs between rows of log.csv")
-    where.add_argument("--preview-every", type=int, default=5,
-                       help="epochs between pictures of predictions (at validations)")  # fmt: skip
+    where.add_argument("--save-minutes", type=number(0), default=5,
+                       help="checkpoint this often within an epoch")  # fmt: skip
+    where.add_argument("--validate-every", type=count, default=1, help="epochs between rows of log.csv")
+    where.add_argument("--preview-every", type=whole(0), default=5,
+                       help="epochs between pictures of predictions (at validations); 0: none")  # fmt: skip
     model = parser.add_argument_group("model")
     model.add_argument("--architecture", choices=("keypointnet", "baseline"), default="keypointnet")
     model.add_argument("--start", metavar="MODEL", nargs="+",
@@ -574,7 +571,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--only", metavar="NAME",
                        help="train the parameters alone whose names begin so, e.g. 'style', and let all "
                             "others be")  # fmt: skip
-    model.add_argument("--widths", type=int, nargs=4, metavar="CHANNELS",
+    # From 16: with a stem of 4 to 15 channels before 16 or fewer torch 2.14 crashes on CPUs, going backward.
+    model.add_argument("--widths", type=whole(16), nargs=4, metavar="CHANNELS",
                        help="channels at 1/2, 1/4, 1/8 and 1/16 (default: "
                             f"{' '.join(map(str, KEYPOINTNET.widths))}; of a wider --start those stay that "
                             "matter most), of faces at 1/4, 1/8, 1/16 and 1/32 (default: "
@@ -595,11 +593,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--each-view", action="store_true",
                        help="keypoints: the teacher is asked about each view that is learnt from, and "
                             "not once about each face; for GPUs")  # fmt: skip
-    model.add_argument("--blocks", type=int, nargs=3, metavar=("AT4", "AT8", "AT16"),
+    model.add_argument("--blocks", type=whole(0), nargs=3, metavar=("AT4", "AT8", "AT16"),
                        help="residual blocks at 1/4, 1/8 and 1/16 (default: "
                             f"{' '.join(map(str, KEYPOINTNET.depths))}), of faces at 1/8, 1/16 and 1/32 "
                             f"(default: {' '.join(map(str, DetectorConfig.depths))})")  # fmt: skip
-    model.add_argument("--top-down", type=int, metavar="CHANNELS",
+    model.add_argument("--top-down", type=whole(8), metavar="CHANNELS",
                        help="channels of the top-down path (default: "
                             f"{KEYPOINTNET.top_down_width}, {DetectorConfig.neck_width} of faces)")
     model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
@@ -611,29 +609,31 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                        help="faces: what 'fkp predict DATA/faces/* --csv CSV --max-faces 1 --passes 2' has "
                             "written, to learn from these portraits too")  # fmt: skip
     learning = parser.add_argument_group("learning")
-    learning.add_argument("--epochs", type=int, default=100)
-    learning.add_argument("--batch-size", type=int, default=64, help="over all processes")
-    learning.add_argument("--lr", type=float, default=2e-3, help="peak of the learning rate")
-    learning.add_argument("--muon-lr", type=float, default=0.02, help="the same for kernels that Muon trains")
-    learning.add_argument("--warmup", type=float, default=0.03, help="share of the steps that warm up")
-    learning.add_argument("--weight-decay", type=float, default=0.02)
-    learning.add_argument("--clip", type=float, default=5.0, help="largest norm of the gradient")
+    learning.add_argument("--epochs", type=whole(0), default=100,
+                          help="0 saves what --start names, e.g. the mean of several")  # fmt: skip
+    learning.add_argument("--batch-size", type=count, default=64, help="over all processes")
+    learning.add_argument("--lr", type=number(0), default=2e-3, help="peak of the learning rate")
+    learning.add_argument("--muon-lr", type=number(0), default=0.02,
+                          help="the same for kernels that Muon trains")  # fmt: skip
+    learning.add_argument("--warmup", type=share, default=0.03, help="share of the steps that warm up")
+    learning.add_argument("--weight-decay", type=number(0), default=0.02)
+    learning.add_argument("--clip", type=number(0.001), default=5.0, help="largest norm of the gradient")
     learning.add_argument("--augmentation", type=share, nargs=3, default=(1.0, 1.0, 1.0),
                           metavar=("TURN", "FRAMING", "PHOTOMETRY"),
                           help="keypoints: share of the turning, of the shifting and zooming, and of "
                                "the changes of pixels (default: 1 1 1)")  # fmt: skip
-    learning.add_argument("--repeats", type=int, nargs=3, default=keypoint_task.REPEATS,
+    learning.add_argument("--repeats", type=whole(0), nargs=3, default=keypoint_task.REPEATS,
                           metavar=tuple(style.upper() for style in scheme.LABEL_STYLES),
                           help="keypoints: how often an epoch shows the faces of each labelling style "
                                "(default: 3 2 1)")  # fmt: skip
-    learning.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights")
-    learning.add_argument("--seed", type=int, default=0)
+    learning.add_argument("--ema", type=share, default=0.999, help="decay of the averaged weights")
+    learning.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", type=device_named, default="auto", help="auto, cpu, cuda or cuda:N")
     machine.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
                          help="auto: bf16 on GPUs; CPUs with AVX512-BF16 gain by it too")  # fmt: skip
-    machine.add_argument("--threads", type=int, default=0, help="torch's CPU threads (0: torch decides)")
-    machine.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
+    machine.add_argument("--threads", type=whole(0), default=0, help="torch's CPU threads (0: torch decides)")
+    machine.add_argument("--workers", type=whole(0), default=1, help="processes that prepare batches")
     machine.add_argument("--compile", action="store_true", help="torch.compile the network")
     args = parser.parse_args(arguments)
     if (args.data is None) == (args.csv is None):
@@ -646,6 +646,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--only goes without --yunet, whose head learns beside all others")
     if args.teacher and len(args.teacher) > 1 and not (args.each_view and args.what == "keypoints"):
         parser.error("several teachers go with keypoints and --each-view")
+    if not args.epochs and not args.start:
+        parser.error("--epochs 0 goes with --start: without either the weights would be random")
     return args
 
 

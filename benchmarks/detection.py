@@ -112,7 +112,7 @@ def reliability(found: Mapping[str, Mapping[str, Sequence[Seen]]]) -> dict[str, 
     scores = [one.scores[(one.own >= 0) | one.false] for one in each]
     error, bins = metrics.reliability(np.concatenate(scores), np.concatenate(hits))
     told = np.where(np.isfinite(bins), bins, 0).round(3).tolist()
-    return {"error": round(error, 3), "bins": told}
+    return {"error": None if np.isnan(error) else round(error, 3), "bins": told}
 
 
 def time_detectors(model: Path, yunet_file: Path | None, seconds: float) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _false(figures: Mapping[str, Any]) -> str:
     told = []
     for name in FACELESS:
         of = figures["sets"][name]
-        share = f"{100 * of['fired'] / max(1, of['photos']):.1f} % of them"
+        share = f"{number(100 * of['fired'] / of['photos'] if of['photos'] else None, 1)} % of them"
         if of["held_out"] < of["photos"]:
             share += f", {of['false_held_out']} on the {of['held_out']} held out of training"
         told.append(f"{of['false']} on {of['photos']} {of['title']} ({share})")
@@ -192,7 +192,7 @@ def _reliability(figures: Mapping[str, Any]) -> str:
     bins = figures["reliability"]["bins"]
     rows = [[f"{i / 10:.1f} to {(i + 1) / 10:.1f}", f"{int(n)}", number(score, 3), number(share, 3)]
             for i, (score, share, n) in enumerate(bins) if n]  # fmt: skip
-    text = f"Reliability error: {figures['reliability']['error']:.3f}."
+    text = f"Reliability error: {number(figures['reliability']['error'], 3)}."
     return f"{table(['score', 'boxes', 'mean score', 'share of faces'], rows)}\n\n{text}"
 
 

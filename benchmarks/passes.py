@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from benchmarks import faces, published
 from benchmarks.photo_sets import FACELESS
-from benchmarks.published import Table
-from fkp import FaceKeypoints, data, geometry, images
+from benchmarks.published import Table, number
+from fkp import FaceKeypoints, data, geometry, images, metrics
 from fkp.training import face_photos
 
 PASSES = (1, 2, "auto")
@@ -36,7 +36,7 @@ def turned(points: np.ndarray, quarter_turns: int, shape_hw: tuple[int, ...]) ->
 
 
 def shares_found(model: FaceKeypoints, upright: FaceKeypoints, paths: Sequence[Path]) -> np.ndarray:
-    """Share (4,) of portraits whose points come back at each number of quarter turns."""
+    """Share (4,) of portraits whose points come back at each number of quarter turns; NaN without any."""
     found = np.zeros(4)
     known = 0
     for path in tqdm(paths, f"passes={model.passes}", leave=False, disable=None):
@@ -51,17 +51,18 @@ def shares_found(model: FaceKeypoints, upright: FaceKeypoints, paths: Sequence[P
             wanted = turned(truth.keypoints[0], turn, image.shape)
             away = np.linalg.norm(faces.keypoints - wanted, axis=-1).mean(axis=1)
             found[turn] += away.min(initial=np.inf) <= NEAR * eyes
-    return found / max(1, known)
+    return found / known if known else np.full(4, np.nan)
 
 
-def false_boxes(model: FaceKeypoints, folder: Path, limit: int | None) -> tuple[dict[str, float], int]:
+def false_boxes(model: FaceKeypoints, folder: Path, limit: int | None) -> tuple[dict[str, float | None], int]:
     """Boxes in a hundred pictures of each folder without a face, of the third that nobody trains on; and how
-    many pictures these were."""
-    known, result, count = data.FaceBoxes(folder), {}, 0
+    many pictures these were; None for a folder that has none."""
+    known, count = data.FaceBoxes(folder), 0
+    result: dict[str, float | None] = {}
     for name in FACELESS:
         paths = [p for p in sorted((folder / name).iterdir()) if face_photos.is_held_out(name, p.name)]
         paths = [p for p in paths if not len(known.of(f"{name}/{p.name}", "detected", "ignore"))][:limit]
-        result[name] = 100 * sum(len(model(images.read(path))) for path in paths) / max(1, len(paths))
+        result[name] = metrics.mean([100 * len(model(images.read(path))) for path in paths])
         count += len(paths)
     return result, count
 
@@ -88,8 +89,8 @@ def main() -> None:
     for passes, model in models.items():
         began = time.process_time()
         row, count = false_boxes(model, args.data, args.limit)
-        took = 1000 * (time.process_time() - began) / max(1, count)
-        tables["faceless"].add(str(passes), *(f"{v:.2f}" for v in row.values()), f"{took:.0f}")
+        took = 1000 * (time.process_time() - began) / count if count else None
+        tables["faceless"].add(str(passes), *map(number, row.values()), number(took, 0))
 
     if args.write:
         command = "python benchmarks/passes.py --data DATA --write"

@@ -78,6 +78,13 @@ def _mean_of(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return np.where(counts, values, 0).sum(axis=1) / counts.sum(axis=1)
 
 
+def mean(values: Sequence[float | None] | np.ndarray) -> float | None:
+    """The mean of the values that are numbers, neither None nor NaN; None where there are none."""
+    array = np.asarray(values, np.float64)
+    known = array[~np.isnan(array)]
+    return float(known.mean()) if known.size else None
+
+
 def roc_auc(positives: np.ndarray, negatives: np.ndarray) -> float:
     """Area under the ROC curve, 0..1: how often a positive has the higher score; NaN where there are none."""
     both = np.concatenate([positives.ravel(), negatives.ravel()])
@@ -96,18 +103,18 @@ def summary(errors: np.ndarray, inner_errors: np.ndarray, box_errors: np.ndarray
     NaN is a missed face: a failure in fr8, fr10 and auc8, left out of the means and the median. A figure
     that no face supports is None.
     """
-    errors, inner, boxes = (np.asarray(e, np.float64) for e in (errors, inner_errors, box_errors))
-    found, found_inner, found_boxes = (e[~np.isnan(e)] for e in (errors, inner, boxes))
+    errors = np.asarray(errors, np.float64)
+    found = errors[~np.isnan(errors)]
     return Summary(
-        n=len(boxes),
-        missed=len(boxes) - len(found_boxes),
-        nme=_rounded(found.mean()) if len(found) else None,
-        nme_inner=_rounded(found_inner.mean()) if len(found_inner) else None,
-        nme_box=_rounded(found_boxes.mean()) if len(found_boxes) else None,
-        median=_rounded(np.median(found)) if len(found) else None,
-        fr8=_rounded(failure_rate(errors, 8)) if len(errors) else None,
-        fr10=_rounded(failure_rate(errors, 10)) if len(errors) else None,
-        auc8=_rounded(auc(errors, 8)) if len(errors) else None,
+        n=len(box_errors),
+        missed=int(np.isnan(box_errors).sum()),
+        nme=_rounded(mean(errors)),
+        nme_inner=_rounded(mean(inner_errors)),
+        nme_box=_rounded(mean(box_errors)),
+        median=_rounded(np.median(found) if len(found) else None),
+        fr8=_rounded(failure_rate(errors, 8) if len(errors) else None),
+        fr10=_rounded(failure_rate(errors, 10) if len(errors) else None),
+        auc8=_rounded(auc(errors, 8) if len(errors) else None),
     )
 
 
@@ -133,7 +140,8 @@ def ced(errors: np.ndarray, limits: np.ndarray) -> np.ndarray:
 def reliability(scores: np.ndarray, hits: np.ndarray, bins: int = 10) -> tuple[float, np.ndarray]:
     """Expected calibration error (0..1) of scores (n,) against hits (n,) bool, and a table (bins,3).
 
-    Rows of the table: mean score, share of hits, number of points; empty bins are NaN, NaN, 0.
+    Rows of the table: mean score, share of hits, number of points; empty bins are NaN, NaN, 0. Where
+    there is no score the error is NaN.
     Guo et al., https://arxiv.org/abs/1706.04599.
     """
     scores, hits = np.ravel(scores), np.ravel(hits)
@@ -144,7 +152,9 @@ def reliability(scores: np.ndarray, hits: np.ndarray, bins: int = 10) -> tuple[f
         table[i, 2] = inside.sum()
         if inside.any():
             table[i, :2] = scores[inside].mean(), hits[inside].mean()
-    weights = table[:, 2] / max(len(scores), 1)
+    if not len(scores):
+        return float("nan"), table
+    weights = table[:, 2] / len(scores)
     return float(np.nansum(weights * np.abs(table[:, 0] - table[:, 1]))), table
 
 
@@ -257,7 +267,12 @@ def precision_recall(
 
 
 def average_precision(pictures: Sequence[Found], least_iou: float = LEAST_IOU) -> float:
-    """Area under the precision/recall curve, every recall at the best precision from there on, 0..1."""
+    """Area under the precision/recall curve, every recall at the best precision from there on, 0..1.
+
+    NaN where there is no face.
+    """
+    if not any(picture.faces for picture in pictures):
+        return float("nan")
     precision, recalls, _ = precision_recall(pictures, least_iou)
     best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
     return float((best_from_here * np.diff(recalls, prepend=0)).sum())
@@ -285,5 +300,5 @@ def threshold_for(scores: np.ndarray, allowed: int) -> float:
     return float(thousandths[np.searchsorted(thousandths, scores[allowed], side="right")])
 
 
-def _rounded(value: float) -> float:
-    return round(float(value), 3)
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 3)

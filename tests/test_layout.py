@@ -17,7 +17,7 @@ pipeline
 detectors hub
 detector runtime networks metrics data converters draw report results
 faces
-measures geometry images smoothing config outputs
+measures geometry images smoothing config outputs arguments
 scheme
 """
 """Each folder or module of fkp/ may import what stands on a line below its own, or beside it; never above."""

@@ -73,6 +73,16 @@ def test_figures_where_all_faces_are_missed():
     )
 
 
+def test_mean_of_what_is_there():
+    assert metrics.mean([1, None, np.nan, 4]) == 2.5
+    assert metrics.mean([]) is None and metrics.mean(np.array([np.nan])) is None
+
+
+def test_reliability_of_no_score_is_not_perfect():
+    error, table = metrics.reliability(np.empty(0), np.empty(0, bool))
+    assert np.isnan(error) and (table[:, 2] == 0).all()
+
+
 def test_reliability():
     scores = np.random.default_rng(0).uniform(size=20_000)
     hits = np.random.default_rng(1).uniform(size=20_000) < scores
@@ -122,7 +132,8 @@ def test_matching_without_boxes_or_faces():
     assert metrics.assign(np.empty((2, 0)), np.array([0.9, 0.8])).tolist() == [-1, -1]
     empty = metrics.found(np.empty((0, 0)), np.empty(0))
     assert empty.faces == empty.hits == 0 and metrics.recall([empty]) is None and metrics.recall([]) is None
-    assert metrics.average_precision([]) == metrics.average_precision([NOTHING_FOUND]) == 0
+    assert metrics.average_precision([NOTHING_FOUND]) == 0
+    assert np.isnan(metrics.average_precision([])) and np.isnan(metrics.average_precision([empty]))
     assert metrics.recall([NOTHING_FOUND]) == 0
 
 

@@ -182,6 +182,26 @@ def test_a_run_leaves_log_curve_preview_and_a_model_that_loads(folder, tmp_path)
 
 
 @pytest.mark.slow
+def test_a_run_without_previews_and_without_faces_in_profile(folder, tmp_path):
+    assert train.main(command(folder, tmp_path, "--epochs", "1", "--preview-every", "0")) == 0
+    run = tmp_path / "keypoints"
+    with open(run / "log.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert row["val_profile"] == "" and float(row["val_nme"]) > 0
+    assert (run / "curve.png").is_file() and not (run / "preview.png").exists()
+    metrics = hub.load(run / "model").metrics["validation"]["keypoints"]
+    assert metrics["profile"] is None and metrics["nme"] > 0
+
+
+def test_labels_of_ones_own_that_hold_no_face(folder, tmp_path, capsys):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("," + ",".join(map(str, range(136))) + "\n")
+    others = ["--other", str(folder / "other"), "--runs", str(tmp_path), "--device", "cpu"]
+    assert train.main(["keypoints", "--csv", str(labels), "--images", str(tmp_path), *others]) == 1
+    assert f"{labels}: holds no face" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_training_faces_keeps_the_other_models_keypoint_network(folder, tmp_path):
     assert train.main(command(folder, tmp_path, what="faces")) == 0
     stored, other = hub.load(tmp_path / "faces" / "model"), hub.load(folder / "other")
@@ -211,6 +231,7 @@ def test_a_run_starts_from_the_weights_of_a_model(folder, tmp_path, what):
         (["faces", "--only", "heads", "--yunet", "y"], "--only goes without --yunet"),
         (["keypoints", "--teacher", "a", "b"], "several teachers go with keypoints and --each-view"),
         (["faces", "--teacher", "a", "b", "--each-view"], "several teachers go with keypoints"),
+        (["faces", "--epochs", "0"], "--epochs 0 goes with --start"),
     ],
 )
 def test_what_goes_together(arguments, reason, capsys):
@@ -353,7 +374,7 @@ def test_the_model_records_how_it_was_trained(folder, tmp_path):
     assert train.command(train.parse(again), 1) == record["command"]
     assert train.command(train.parse(again), 2).startswith("torchrun --nproc-per-node 2 train.py keypoints")
     other = ("--epochs", "0", "--other", str(tmp_path / "keypoints" / "model"))
-    assert train.main(command(folder, tmp_path, *other, what="faces")) == 0
+    assert train.main(command(folder, tmp_path, *other, *start, what="faces")) == 0
     training = hub.load(tmp_path / "faces" / "model").metrics["training"]
     assert training.keys() == {"keypoints", "faces"} and training["keypoints"] == record
 
@@ -393,7 +414,7 @@ def run(arguments):
 
 @pytest.mark.slow
 def test_a_trained_model_goes_up_and_a_failed_push_loses_nothing(folder, tmp_path):
-    plain = command(folder, tmp_path, "--epochs", "0")
+    plain = command(folder, tmp_path, "--epochs", "0", "--start", str(folder / "other"))
     asked = [*plain, "--push-to", "someone/faces"]
     model = tmp_path / "keypoints" / "model"
     with LoopbackHub() as server, Client(server.url, tmp_path, HF_TOKEN="hf_secret") as client:
@@ -433,7 +454,24 @@ def test_a_device_that_is_not_there_is_refused(folder, tmp_path, capsys, device)
 def test_augmentation_goes_from_none_to_all(folder, tmp_path, capsys, number):
     with pytest.raises(SystemExit):
         train.main(command(folder, tmp_path, "--augmentation", "1", number, "1"))
-    assert f"{number!r} is no number from 0 to 1" in capsys.readouterr().err
+    assert f"{number!r} is not a number from 0 to 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--epochs -1", "--batch-size 0", "--batch-size -1", "--validate-every 0", "--preview-every -1",
+        "--save-minutes nan", "--threads -1", "--workers -1", "--seed -5", "--seed 18446744073709551616",
+        "--lr nan", "--lr -1", "--muon-lr inf", "--weight-decay -1", "--warmup 2", "--clip -1", "--clip 0",
+        "--ema 2", "--widths 8 16 32 64", "--widths 16 32 64 15", "--top-down 7", "--blocks 1 -1 1",
+        "--repeats 1 1 -1",
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_refused(capsys, option):
+    with pytest.raises(SystemExit) as caught:
+        train.parse(["keypoints", "--data", "DATA", "--start", "MODEL", *option.split()])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert caught.value.code == 2 and f"argument {option.split()[0]}: " in error and "number from" in error
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def operating_threshold(found: FoundInPhotos) -> float:
     return min(max(least), 0.99)
 
 
-def measure(found: FoundInPhotos) -> dict[str, float]:
+def measure(found: FoundInPhotos) -> dict[str, float | None]:
     """How good boxes (n,4) with scores (n,), found in photos at a very low threshold, are; in percent.
 
     `crowd`: share of the faces of group photos (`wider`) found at a tenth of a false box a photo, the mean of
@@ -89,29 +89,31 @@ def measure(found: FoundInPhotos) -> dict[str, float]:
     0.8 · `ap50`: the first of them · `min_score`: the operating threshold (0..1). At this threshold:
     `recall_ytf`, `recall_300w`: share of the faces found · `iou`: mean overlap of the found ones · `extra`:
     boxes on no face in 100 photos with faces · `no_faces`, `scenes`, `animals`: boxes in 100 photos of these.
+    A figure that nothing supports is None; `crowd` is the mean of the other sizes.
     """
     matches = [match(*one) for one in found]
     precisions = [100 * metrics.average_precision(matches, least) for least in (0.5, 0.6, 0.7, 0.8)]
     min_score = operating_threshold(found)
     sizes = crowd_recall([one for one in found if one[0].source == "wider"])
-    result = {"crowd": float(np.mean(sizes))}
+    result = {"crowd": metrics.mean(sizes)}
     result |= {f"crowd_{int(least)}": share for least, share in zip(CROWD_SIZES, sizes, strict=False)}
-    result |= {"ap": float(np.mean(precisions)), "ap50": precisions[0], "min_score": min_score}
+    result |= {"ap": metrics.mean(precisions), "ap50": metrics.mean(precisions[:1]), "min_score": min_score}
     at_threshold = [(photo, m.above(min_score)) for (photo, *_), m in zip(found, matches, strict=True)]
     for source in ("ytf", "300w"):
-        result[f"recall_{source}"] = metrics.recall([m for p, m in at_threshold if p.source == source]) or 0.0
+        result[f"recall_{source}"] = metrics.recall([m for p, m in at_threshold if p.source == source])
     labelled = [m for p, m in at_threshold if p.source not in FACELESS]
     overlaps = np.concatenate([m.overlaps for m in labelled] or [np.empty(0)])
-    result["iou"] = 100 * float(overlaps[overlaps > 0].mean()) if (overlaps > 0).any() else 0.0
-    result["extra"] = 100 * int((overlaps == 0).sum()) / max(1, len(labelled))
+    result["iou"] = metrics.mean(100 * overlaps[overlaps > 0])
+    result["extra"] = metrics.mean([100 * int((m.overlaps == 0).sum()) for m in labelled])
     for source in FACELESS:
         faceless = [m for p, m in at_threshold if p.source == source and m.faces + len(p.ignore) == 0]
-        result[source] = 100 * sum(len(m.scores) for m in faceless) / max(1, len(faceless))
+        result[source] = metrics.mean([100 * len(m.scores) for m in faceless])
     return result
 
 
-def crowd_recall(found: FoundInPhotos) -> list[float]:
-    """Share of the faces found, percent, at FALSE_ALLOWED false boxes a photo, for each of the CROWD_SIZES.
+def crowd_recall(found: FoundInPhotos) -> list[float | None]:
+    """Share of the faces found, percent, at FALSE_ALLOWED false boxes a photo, for each of the CROWD_SIZES;
+    None where there is no face of it.
 
     A face is found by an overlap of 0.4; its size is the longer side of its box.
     """
@@ -131,7 +133,7 @@ def crowd_recall(found: FoundInPhotos) -> list[float]:
     shares = []
     for low, high in pairwise(CROWD_SIZES):
         of_size = (sides >= low) & (sides < high)
-        shares.append(100 * float((best[of_size] > least_score).mean()) if of_size.any() else 0.0)
+        shares.append(metrics.mean(100 * (best[of_size] > least_score)))
     return shares
 
 

@@ -173,7 +173,7 @@ class FaceTask:
         total = score + BOX_WEIGHT * box + TAUGHT_WEIGHT * taught
         return total, {"score": score.item(), "box": box.item(), "taught": taught.item()}
 
-    def validate(self, model: DetectorNetwork) -> dict[str, float]:
+    def validate(self, model: DetectorNetwork) -> dict[str, float | None]:
         """How good it is on people and photos held out of training; see `face_measures.measure`."""
         return face_measures.measure(self._found(running(self.config, model)))
 

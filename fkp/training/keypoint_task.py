@@ -122,7 +122,8 @@ def read_faces(
 ) -> LabelledFaces:
     """The faces of all sources in the data folder, as a network of this config takes them.
 
-    `workers` threads read the pictures. Raises `data.DataError` for what is wrong with a CSV.
+    `workers` threads read the pictures. Raises `data.DataError` for what is wrong with a CSV, and where there
+    is no face.
     """
     pack = pack_of(config)
     scale = (pack.crop_size / pack.margin) / (config.crop_size / config.margin)
@@ -150,6 +151,8 @@ def read_faces(
         of_points, of_faces = _visibility(folder, source, faces.names)
         flags.append(of_points)
         groups += of_faces
+    if not labels:
+        raise data.DataError(f"{folder / sources[0].csv}: holds no face, only a header")
     points = np.stack(labels)
     middles = np.nanmean(points, axis=1, keepdims=True)
     larger = np.array([ENLARGED[POSES[group]] if group else 1.0 for group in groups], np.float32)
@@ -345,15 +348,16 @@ class KeypointTask:
         )  # fmt: skip
 
     @torch.inference_mode()
-    def validate(self, model: keypoint_net.KeypointNetwork) -> dict[str, float]:
+    def validate(self, model: keypoint_net.KeypointNetwork) -> dict[str, float | None]:
         """Figures on held-out people of YTF, and held-out photos of 300-W and of MERL-RAV.
 
         `300w` and `ytf`: NME, percent, inter-ocular · `merl`: NME_box, percent, and by pose group (frontal,
         half-profile, profile) · the suffix `own`: in the style of the labels, else in the default style ·
         `turned`, `covered`: area under the ROC curve of visibility, of points turned away or covered against
-        visible ones, percent · `nme`, the one to follow: the mean of the three sets.
+        visible ones, percent · `nme`, the one to follow: the mean of the three sets. A figure that no face
+        supports is None; the mean is that of the other sets.
         """
-        result: dict[str, float] = {"nme": 0.0}
+        result: dict[str, float | None] = {"nme": None}
         of_style = self.styles[self.held_out]
         for style in scheme.LABEL_STYLES:
             chosen = self.held_out[of_style == scheme.style_index(style)]
@@ -361,15 +365,16 @@ class KeypointTask:
             for suffix, asked in (("", None), ("_own", style)):
                 found, truth = self.predict(model, chosen, asked)
                 errors = measure(found.keypoints, truth)
-                result[f"{style}{suffix}"] = float(errors.mean())
+                result[f"{style}{suffix}"] = metrics.mean(errors)
                 if style == "merl" and asked is None:
                     groups = np.array([POSES[group] for group in self.faces.groups[chosen]])
                     for pose in ("frontal", "half", "profile"):
-                        result[pose] = float(errors[groups == pose].mean()) if (groups == pose).any() else 0.0
+                        result[pose] = metrics.mean(errors[groups == pose])
                     seen, flags = found.visibility, self.faces.flags[chosen]
                     for name, flag in (("turned", 0), ("covered", 2)):
-                        result[name] = 100 * metrics.roc_auc(seen[flags == 1], seen[flags == flag])
-        result["nme"] = (result["300w"] + result["ytf_own"] + result["merl"]) / 3
+                        area = metrics.roc_auc(seen[flags == 1], seen[flags == flag])
+                        result[name] = metrics.mean([100 * area])
+        result["nme"] = metrics.mean([result[name] for name in ("300w", "ytf_own", "merl")])
         return result
 
     @torch.inference_mode()
@@ -378,6 +383,8 @@ class KeypointTask:
     ) -> tuple[Found, np.ndarray]:
         """What a network says of faces by index, and their labels (n,68,2), NaN where there is none; pixels
         of the crop."""
+        if not len(chosen):
+            return Found(np.empty((0, 68, 2)), np.empty((0, 68)), np.empty((0, 68))), np.empty((0, 68, 2))
         said, truth = [], []
         device = next(model.parameters()).device
         for part in np.array_split(chosen, max(1, len(chosen) // 64)):
@@ -418,10 +425,12 @@ class KeypointTask:
     def fitted_temperature(
         self, model: keypoint_net.KeypointNetwork, chosen: np.ndarray, label_style: str | None
     ) -> float:
-        """The factor that `fit_temperature` finds for faces by index in a labelling style."""
+        """The factor that `fit_temperature` finds for faces by index in a labelling style; 1 without any."""
         found, truth = self.predict(model, chosen, label_style)
         errors = metrics.point_errors(found.keypoints, truth)
         counts = np.isfinite(errors)
+        if not counts.any():
+            return 1.0
         eyes = np.broadcast_to(geometry.inter_ocular(found.keypoints)[:, None], counts.shape)[counts]
         hits = (errors <= 100 * pipeline.RADIUS)[counts]
         return fit_temperature(found.sigmas[counts][:, None], eyes, hits[:, None])

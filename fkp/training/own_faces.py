@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from fkp import data, metrics
@@ -37,10 +36,10 @@ class OwnFacesTask(KeypointTask):
             self.held_out, self.training = self.training[:1], self.training[1:]
 
     @torch.inference_mode()
-    def validate(self, model: keypoint_net.KeypointNetwork) -> dict[str, float]:
+    def validate(self, model: keypoint_net.KeypointNetwork) -> dict[str, float | None]:
         """`nme_box`, percent, of the held-out faces: the one to follow."""
         found, truth = self.predict(model, self.held_out, None)
-        return {"nme_box": float(np.nanmean(metrics.nme_box(found.keypoints, truth)))}
+        return {"nme_box": metrics.mean(metrics.nme_box(found.keypoints, truth))}
 
     def finish(self, model: keypoint_net.KeypointNetwork) -> keypoint_net.KeypointNetwork:
         """The trained network; its temperature fitted on the held-out faces where these are enough."""

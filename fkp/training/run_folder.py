@@ -48,23 +48,26 @@ class RunFolder:
             raise CheckpointError(f"{self.checkpoint} is no checkpoint of a run: it lacks {min(lacking)}")
         return state
 
-    def write_log(self, rows: list[dict[str, float]]) -> None:
-        """log.csv, one row an epoch."""
+    def write_log(self, rows: list[dict[str, float | None]]) -> None:
+        """log.csv, one row an epoch; an empty cell for None."""
         with open(self.path / "log.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
-            writer.writerows({key: round(value, 6) for key, value in row.items()} for row in rows)
+            for row in rows:
+                writer.writerow({k: None if value is None else round(value, 6) for k, value in row.items()})
 
-    def write_curve(self, rows: list[dict[str, float]], followed: str) -> None:
-        """curve.png: the training loss and the followed validation figure over the epochs."""
+    def write_curve(self, rows: list[dict[str, float | None]], followed: str) -> None:
+        """curve.png: the training loss and the followed validation figure over the epochs, a gap for None."""
         from matplotlib.figure import Figure  # half a second to import, and only training draws
 
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         left = figure.subplots()
         right = left.twinx()
-        epochs = [row["epoch"] for row in rows]
-        left.plot(epochs, [row["loss"] for row in rows], color="tab:blue")
-        right.plot(epochs, [row[followed] for row in rows], color="tab:orange")
+        epochs, losses, figures = (
+            np.array([row[name] for row in rows], float) for name in ("epoch", "loss", followed)
+        )
+        left.plot(epochs, losses, color="tab:blue")
+        right.plot(epochs, figures, color="tab:orange")
         left.set_xlabel("epoch")
         left.set_ylabel("training loss", color="tab:blue")
         right.set_ylabel(f"validation: {followed}", color="tab:orange")

@@ -115,6 +115,13 @@ def test_reliability_counts_what_was_held_out_and_is_not_doubtful():
     assert sum(n for *_, n in figures["bins"]) == 2
 
 
+def test_nothing_measured_is_a_dash_and_not_zero():
+    nothing = detection.reliability({"some": {"fkp": [seen([], [], photo())]}})
+    assert nothing["error"] is None and "error: –" in detection._reliability({"reliability": nothing})
+    empty = {name: detection.of_set(PhotoSet(name, []), [], 0.5) for name in detection.FACELESS}
+    assert "(– % of them)" in detection._false({"min_score": 0.5, "sets": empty})
+
+
 # --- The whole ----------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,8 @@ EMPTY = np.empty((0, 4)), np.empty(0)
 
 def test_figures_where_nothing_is_and_nothing_is_found() -> None:
     figures = face_measures.measure([(photo([], [], "scenes"), *EMPTY)])
-    assert figures["ap"] == figures["recall_ytf"] == figures["iou"] == figures["extra"] == 0
+    assert figures.pop("scenes") == 0 and figures.pop("min_score") == 0.5
+    assert set(figures.values()) == {None}, "no face to find, no box on one, no photo with faces"
 
 
 def test_matching_gives_each_face_one_box() -> None:
@@ -58,7 +59,8 @@ def test_recall_in_crowds_by_size_at_a_tenth_of_a_false_box() -> None:
     found = [(photo([small, large], [], "wider"), np.array([small, large]), np.array([0.4, 0.6]))] * 10
     found.append((photo([], [], "wider"), np.array([small, large]), np.array([0.7, 0.5])))
     # Of eleven photos one false box passes, that of 0.7, but not that of 0.5.
-    assert face_measures.crowd_recall(found) == [0, 0, 0, 100]
+    assert face_measures.crowd_recall(found) == [0, None, None, 100]
+    assert face_measures.measure(found)["crowd"] == 50
 
 
 def test_calibrated_scores_are_shares() -> None:

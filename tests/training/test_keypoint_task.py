@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import shutil
 from pathlib import Path
@@ -127,6 +128,19 @@ def test_loss_falls_and_validation_improves(task):
     assert set(parts) == {"nme", "target", "spread", "visible"}
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
     assert task.validate(model.eval())["nme"] < before
+
+
+def test_figures_of_faces_that_are_not_there(task):
+    """Of MERL-RAV's held-out faces all are in half-profile; those of 300-W are taken away."""
+    model, some = keypoint_net.build(KEYPOINTNET).eval(), copy.copy(task)
+    some.held_out = task.held_out[task.styles[task.held_out] != scheme.style_index("300w")]
+    figures = some.validate(model)
+    missing = {name for name, value in figures.items() if value is None}
+    assert missing == {"300w", "300w_own", "frontal", "profile"}
+    assert figures["nme"] == pytest.approx((figures["ytf_own"] + figures["merl"]) / 2)
+    assert some.fitted_temperature(model, task.held_out[:0], None) == 1
+    some.held_out = task.held_out[:0]
+    assert set(some.validate(model).values()) == {None}
 
 
 def test_preview_is_a_picture(task):

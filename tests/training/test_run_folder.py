@@ -37,6 +37,16 @@ def test_a_checkpoint_comes_back_and_an_interrupted_one_does_no_harm(tmp_path, m
     assert state["step"] == 1 and torch.equal(state["model"]["weight"], torch.ones(2))
 
 
+@pytest.mark.parametrize("figures", [(None, 1 / 3), (None, None)])
+def test_what_was_not_measured_is_an_empty_cell_and_a_gap(tmp_path, figures):
+    run = RunFolder(tmp_path / "run")
+    rows = [{"epoch": i + 1, "loss": 2.0, "val_nme": figure} for i, figure in enumerate(figures)]
+    run.write_log(rows)
+    assert (run.path / "log.csv").read_text().splitlines()[1] == "1,2.0,"
+    run.write_curve(rows, "val_nme")
+    assert (run.path / "curve.png").stat().st_size > 50
+
+
 def test_log_curve_and_preview(tmp_path):
     run = RunFolder(tmp_path / "run")
     rows = [{"epoch": 1, "loss": 2.0, "val_nme": 9.0}, {"epoch": 2, "loss": 1.0, "val_nme": 1 / 3}]

@@ -1,0 +1,45 @@
+"""Numbers of a command line: a `type` for argparse, which refuses any other number with a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T", int, float)
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    return whole(1)(text)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    return number(0, 1)(text)
+
+
+def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
+    """Whole numbers from `least` to `most`."""
+    return _within(int, least, most, "whole number")
+
+
+def number(least: float, most: float = math.inf) -> Callable[[str], float]:
+    """Finite numbers from `least` to `most`."""
+    return _within(float, least, most, "number")
+
+
+def _within(kind: Callable[[str], T], least: float, most: float, what: str) -> Callable[[str], T]:
+    wanted = f"a {what} from {least}" + (f" to {most}" if most < math.inf else "")
+
+    def read(text: str) -> T:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most or value == math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
+
+    return read
