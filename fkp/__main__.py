@@ -18,9 +18,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from fkp import outputs, scheme
+from fkp import __version__, outputs, scheme
+from fkp.arguments import count, share
 from fkp.detectors import DETECTORS
 from fkp.outputs import STDOUT, printable
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 # Spinning OpenMP threads made torch up to 50 times slower on shared cores; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-T = TypeVar("T", int, float)
 
 _ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals by which a person ends a program; Windows has not all of them."""
@@ -113,6 +112,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fkp", description="68 keypoints on every face in a picture")
+    parser.add_argument("--version", action="version", version=f"fkp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
@@ -127,8 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", metavar="DIR", type=Path, help="write pictures with keypoints, as PNG")
     predict.add_argument("--json", metavar="FILE", type=Path, help="write a JSON array (- for stdout)")
     predict.add_argument("--csv", metavar="FILE", type=Path, help="write a CSV, a row for each face")
-    predict.add_argument("--min-score", metavar="S", type=_score, help="least confidence of a face, 0..1")
-    predict.add_argument("--max-faces", metavar="N", type=_count, help="only the N largest faces")
+    predict.add_argument("--min-score", metavar="S", type=share, help="least confidence of a face, 0..1")
+    predict.add_argument("--max-faces", metavar="N", type=count, help="only the N largest faces")
     predict.add_argument(
         "--resume", action="store_true",
         help="go on with a run that broke off, with the same options (they are not compared): what its JSON, "
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", type=Path, required=True,
         help="folder of the results, a Parquet file for each shard; what is finished there is skipped",
     )  # fmt: skip
-    label.add_argument("--workers", metavar="N", type=_count, help="processes (default: one for each core)")
+    label.add_argument("--workers", metavar="N", type=count, help="processes (default: one for each core)")
     label.add_argument("--ray", metavar="ADDRESS", help="work on this Ray cluster, or 'auto'")
     label.add_argument("--gpus", metavar="G", type=float, default=0, help="of each Ray worker (default: 0)")
     label.add_argument("--column", metavar="NAME", help="column of Parquet shards that holds the pictures")
@@ -159,8 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     label.add_argument("--overwrite", action="store_true", help="do anew what other weights or settings did")
     _add_model(label)
     _add_options(label)
-    label.add_argument("--min-score", metavar="S", type=_score, help="least confidence of a face, 0..1")
-    label.add_argument("--max-faces", metavar="N", type=_count, help="only the N largest faces")
+    label.add_argument("--min-score", metavar="S", type=share, help="least confidence of a face, 0..1")
+    label.add_argument("--max-faces", metavar="N", type=count, help="only the N largest faces")
 
     video = add("video", _video, "follow the faces of a clip and their keypoints")
     video.add_argument("clip", metavar="IN", help="a video file")
@@ -172,8 +172,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(video)
     video.add_argument("--json", metavar="FILE", type=Path, help="write JSON, all frames and their faces")
     video.add_argument("--csv", metavar="FILE", type=Path, help="write a CSV, a row for each frame and face")
-    video.add_argument("--min-score", metavar="S", type=_score, help="least confidence of a new face, 0..1")
-    video.add_argument("--max-faces", metavar="N", type=_count, help="follow only N faces at a time")
+    video.add_argument("--min-score", metavar="S", type=share, help="least confidence of a new face, 0..1")
+    video.add_argument("--max-faces", metavar="N", type=count, help="follow only N faces at a time")
     video.add_argument("--no-smoothing", action="store_true", help="keypoints as the network gives them")
     video.add_argument("--no-numbers", action="store_true", help="do not write the numbers of faces on OUT")
     _add_force(video)
@@ -260,24 +260,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _passes(text: str) -> str | int:
     return int(text) if text.isdigit() else text
-
-
-def _score(text: str) -> float:
-    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-
-
-def _count(text: str) -> int:
-    return _number(text, int, lambda value: value >= 1, "a whole number from 1")
-
-
-def _number(text: str, kind: Callable[[str], T], fits: Callable[[T], bool], wanted: str) -> T:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not fits(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-    return value
 
 
 # --- The commands -------------------------------------------------------------------------------------------
@@ -455,6 +437,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         faces = data.FacialKeypointsDataset(args.csv, args.images)
     except data.DataError as error:
         raise _Stop(str(error)) from error
+    if not len(faces):
+        raise _Stop(f"{args.csv}: it holds no face, only a header")
     boxes = geometry.tight_boxes(faces.keypoints)
     flat = np.flatnonzero((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
     if len(flat):

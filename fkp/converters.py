@@ -272,6 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         rows = FORMATS[args.format](args.source)
+        if not rows:
+            raise ConversionError(f"{args.source}: holds no face that annotators have marked")
         write_csv(args.out, rows, args.force)
     except (ConversionError, outputs.OutputError) as error:
         print(f"fkp: {outputs.printable(str(error))}", file=sys.stderr)

@@ -281,3 +281,11 @@ class FaceBoxes:
     def each(self, kind: str) -> Iterator[tuple[str, np.ndarray]]:
         """Pictures and boxes (4,) of a kind, in the order of the file."""
         return ((image, box) for image, other, box in self._rows if other == kind)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from fkp import converters
+
+    sys.exit(converters.main())

@@ -1,6 +1,8 @@
 """Labels of other tools: every point where its tool's own convention puts it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -207,6 +209,36 @@ def test_convert_writes_what_the_dataset_reads(tmp_path, capsys):
     assert converters.main(command) == 1 and str(out) in capsys.readouterr().err
     assert out.read_text() == before, "labels made by hand look the same"
     assert converters.main([*command, "--force"]) == 0
+
+
+def test_convert_as_a_program_of_its_own(tmp_path, root):
+    def convert(*arguments):
+        command = [sys.executable, "-m", "fkp.data", "convert", *map(str, arguments)]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+
+    done = convert("label-studio", label_studio(tmp_path, TRUTH), tmp_path / "out.csv")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "1 faces of 1 pictures\n")
+    assert list(pd.read_csv(tmp_path / "out.csv")["image"]) == ["a.jpg"]
+    assert convert("nonsense").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("coco", '{"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": []}'),
+        ("label-studio", '[{"id": 1, "data": {"image": "a.jpg"}, "predictions": [{"result": []}]}]'),
+        ("cvat", '<annotations><image id="0" name="a.jpg"/></annotations>'),
+        ("pts", pts(np.full((68, 2), np.nan))),
+    ],
+)
+def test_convert_what_nobody_has_annotated(tmp_path, capsys, kind, content):
+    source, out = tmp_path / "a.pts", tmp_path / "out.csv"
+    picture(tmp_path / "a.jpg")
+    source.write_text(content)
+    assert converters.main(["convert", kind, str(source), str(out)]) == 1
+    error = capsys.readouterr().err
+    assert str(source) in error and "no face" in error and error.count("\n") == 1
+    assert not out.exists()
 
 
 def test_points_without_a_label_are_empty_cells(tmp_path):

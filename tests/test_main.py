@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fkp import detector, hub, outputs, pipeline, report
+from fkp import __version__, detector, hub, outputs, pipeline, report
 from fkp.__main__ import annotated_names, main
 from fkp.faces import Faces
 from fkp.networks import export
@@ -79,6 +79,12 @@ def test_usage_without_a_command_or_picture(capsys: Captured) -> None:
             main(arguments)
         assert caught.value.code == 2
     assert "'0' is not a whole number from 1" in capsys.readouterr().err
+
+
+def test_version(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0 and capsys.readouterr().out == f"fkp {__version__}\n"
 
 
 def test_predict_no_face(model: str, picture: str, capsys: Captured, tmp_path: Path) -> None:
@@ -335,7 +341,10 @@ def test_evaluate_what_cannot_be(
     assert "no.csv: there is no such file" in failing(capsys, *evaluate, tmp_path / "no.csv")
     (tmp_path / "far.png").write_bytes((tmp_path / "far.png").read_bytes()[:60])
     assert "far.png" in failing(capsys, *evaluate, labels)
-    (tmp_path / "line.csv").write_text("," + ",".join(map(str, range(136))) + "\ntwo.png" + ",5" * 136 + "\n")
+    header = "," + ",".join(map(str, range(136))) + "\n"
+    (tmp_path / "none.csv").write_text(header)
+    assert "none.csv: it holds no face" in failing(capsys, *evaluate, tmp_path / "none.csv")
+    (tmp_path / "line.csv").write_text(f"{header}two.png" + ",5" * 136 + "\n")
     assert "two.png" in failing(capsys, *evaluate, tmp_path / "line.csv")
 
 
@@ -399,7 +408,7 @@ def test_a_warning_is_a_sentence(capsys: Captured, monkeypatch: pytest.MonkeyPat
         warnings.warn("the Hub cannot be reached", stacklevel=2)
         return Path(model)
 
-    monkeypatch.setattr("fkp.hub.weights.find", find)
+    monkeypatch.setattr(hub.weights, "find", find)
     monkeypatch.setattr(export, "is_possible", lambda: False)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
