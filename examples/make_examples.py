@@ -1,19 +1,24 @@
 """Makes the examples again, from the pictures that scikit-image and matplotlib ship (see SOURCES.md).
 
-pip install scikit-image matplotlib
+pip install "fkp[video]" scikit-image matplotlib
 python examples/make_examples.py
 """
 
+import sys
 from fractions import Fraction
 from pathlib import Path
 
-import av
-import cv2
-import matplotlib.cbook
-import numpy as np
-import skimage.data
+try:
+    import av
+    import cv2
+    import matplotlib.cbook
+    import numpy as np
+    import skimage.data
 
-from fkp import images
+    from fkp import images
+except ImportError as error:
+    needed = '"fkp[video]" scikit-image matplotlib'
+    sys.exit(f"make_examples.py needs {error.name}: run 'pip install {needed}'")
 
 HERE = Path(__file__).parent
 TILE = 420

@@ -106,6 +106,12 @@ def test_examples_tell_what_is_no_picture(name: str, arguments: list, no_picture
     assert str(no_picture) in told and told.count("\n") == 1
 
 
+def test_the_maker_of_the_examples_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "skimage.py").write_text("raise ModuleNotFoundError(name='skimage')")
+    told = run_alone("make_examples", path=(tmp_path, EXAMPLES.parent), status=1)
+    assert "skimage" in told and "pip install" in told and told.count("\n") == 1
+
+
 # --- draw_keypoints, align_faces -------------------------------------------------------------------------
 
 
