@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -20,6 +22,9 @@ from fkp.label import table
 from fkp.label.labeller import Done, Labeller, Settings
 from fkp.label.local import WorkerDied
 from fkp.label.sources import Shard
+
+ANSWERS = 5.0
+"""Seconds in which the head node takes a connection; Ray itself would wait for minutes where nobody does."""
 
 
 class LabelShards:
@@ -47,9 +52,11 @@ def run(
 
     `address` is that of the head node, or "auto" for the cluster that this machine belongs to; all nodes must
     see `out` and what the shards name. Each actor has one core and, where `gpus` is not 0, so much of a GPU.
-    Without `workers` there are as many as fit, one core being left for Ray's own tasks.
+    Without `workers` there are as many as fit, one core being left for Ray's own tasks. Raises ValueError
+    where no cluster answers.
     """
     if not ray.is_initialized():
+        _try(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
         ray.init(address=address, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     items, sizes = [], {}
@@ -77,3 +84,14 @@ def run(
             yield Done(row["shard"], counts, row["problem"] or None)
     except ray.exceptions.RayError as error:
         raise WorkerDied(f"Ray gave up: {error}") from error
+
+
+def _try(address: str) -> None:
+    """Raise ValueError where nobody listens at an address HOST:PORT; any other is left to Ray."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname is None or place.port is None:
+        return
+    try:
+        socket.create_connection((place.hostname, place.port), ANSWERS).close()
+    except OSError as error:
+        raise ValueError(f"{address}: no Ray cluster answers there ({error})") from error

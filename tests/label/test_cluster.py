@@ -20,7 +20,10 @@ pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+# Else nodes ask for a token where Ray has once left one in the home folder.
+ENVIRONMENT = os.environ | {
+    "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             os.killpg(node.pid, signal.SIGTERM)
         for node in nodes:
             node.communicate(timeout=100)
+
+
+def test_no_cluster_there(tmp_path: Path) -> None:
+    """Told at once, where Ray would wait for minutes."""
+    material.tar(tmp_path / "a.tar")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        command = [sys.executable, "-m", "fkp", "label", f"{tmp_path}/a.tar", "--out", f"{tmp_path}/out"]
+        for flag, more in ((address, {}), ("auto", {"RAY_ADDRESS": address})):
+            run = subprocess.run(
+                [*command, "--ray", flag], env=ENVIRONMENT | more, cwd=ROOT, text=True, capture_output=True,
+                timeout=60,
+            )  # fmt: skip
+            assert run.returncode == 1 and f"{address}: no Ray cluster answers" in run.stderr
 
 
 def test_a_worker_is_killed(cluster: str, tmp_path: Path) -> None:
