@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -43,10 +44,11 @@ class Summary:
     def __str__(self) -> str:
         pictures, faces, unreadable = self.counts
         rate = pictures / max(self.seconds, 1e-9)
-        text = f"{pictures} pictures, {faces} faces, in {self.seconds:.0f} s ({rate:.1f} pictures/s)"
-        text += f", {unreadable} pictures could not be read" if unreadable else ""
-        before = self.finished_before
-        return text + (f", {before} shards were finished before" if before else "")
+        text = f"{_count(pictures, 'picture')}, {_count(faces, 'face')}, in {self.seconds:.0f} s"
+        text += f" ({rate:.1f} pictures/s)"
+        text += f", {_count(unreadable, 'picture')} could not be read" if unreadable else ""
+        before, were = self.finished_before, "was" if self.finished_before == 1 else "were"
+        return text + (f", {_count(before, 'shard')} {were} finished before" if before else "")
 
 
 def label(
@@ -64,21 +66,33 @@ def label(
 ) -> Summary:
     """Label every picture of a source (see `sources.shards`) into Parquet files in a folder, one a shard.
 
-    Shards that are finished there are skipped, so the same call goes on with a run that was ended. On one
-    machine it starts `workers` processes (by default one for each core), so a script calls it under
-    `if __name__ == "__main__"`; with `ray`, the address of a cluster or "auto", see `cluster.run`. Progress
-    and shards that cannot be read are told on `messages` (by default stderr).
-    Raises SourceError, `hub.WeightsError`, WorkerDied, OSError, and ValueError where `out` holds results of
-    other weights or settings, unless `overwrite`.
+    Shards that are finished there are skipped, so the same call goes on with a run that was ended; with
+    `overwrite` all are done anew. Where a folder or a list has fewer shards than before, its outputs beyond
+    the last are removed when the others are done, for their pictures have moved up. On one machine it starts
+    `workers` processes (by default one for each core), so a script calls it under
+    `if __name__ == "__main__"`; with `ray`, the address of a cluster or "auto", see `cluster.run`. Progress,
+    shards that cannot be read and outputs that are removed are told on `messages` (by default stderr).
+    Raises SourceError, `hub.WeightsError`, WorkerDied, OSError, and ValueError where no cluster answers, or
+    where `out` holds results of other weights or settings, unless `overwrite`.
     """
+    if gpus and ray is None:
+        raise ValueError("gpus are for the workers of a Ray cluster: give its address too, or leave them out")
     settings, out, began = (settings or Settings()).resolved(), Path(out), time.monotonic()
     messages = messages or sys.stderr
     out.mkdir(parents=True, exist_ok=True)
     found, size = sources.shards(source, column, key)
     counts, problems, skipped = Counts(), [], 0
+    last: Shard | None = None
+    listed_size = 0
     bar_format = "{percentage:3.0f}%|{bar}| {postfix}, {elapsed} passed, {remaining} left"
     with tqdm(total=size, bar_format=bar_format, postfix="0 pictures", file=messages, disable=None) as bar:
         pictures = 0
+
+        def listed() -> Iterator[Shard]:
+            nonlocal last, listed_size
+            for last in found:
+                listed_size += last.size
+                yield last
 
         def skip(shard: Shard) -> None:
             nonlocal skipped
@@ -91,10 +105,10 @@ def label(
             nonlocal pictures
             pictures += more
             rate = pictures / (time.monotonic() - began)
-            bar.set_postfix_str(f"{pictures} pictures, {rate:.1f}/s", refresh=False)
+            bar.set_postfix_str(f"{_count(pictures, 'picture')}, {rate:.1f}/s", refresh=False)
             bar.update(work)
 
-        todo = _unfinished(found, source, settings, out, overwrite, skip)
+        todo = _unfinished(listed(), settings, out, overwrite, skip)
         results: Generator[Done]
         if ray is None:
             results = local.run(todo, settings, out, workers or _cores(), progress)
@@ -110,31 +124,60 @@ def label(
                 if done.problem:
                     problems.append(done.problem)
                     bar.write(f"fkp: {done.problem}", file=messages)
+        # Not where something was missing, for then their pictures need not be elsewhere.
+        if last is not None and last.kind in ("files", "list") and listed_size == size and not problems:
+            for sentence in _remove_beyond(last, out):
+                bar.write(f"fkp: {sentence}", file=messages)
     return Summary(counts, time.monotonic() - began, skipped, tuple(problems))
 
 
 def _unfinished(
-    shards: Iterator[Shard], source: str, settings: Settings, out: Path, overwrite: bool,
-    skip: Callable[[Shard], None],
+    shards: Iterator[Shard], settings: Settings, out: Path, overwrite: bool, skip: Callable[[Shard], None],
 ) -> Iterator[Shard]:  # fmt: skip
     """The shards that are to be labelled; `skip` is told of the others. Raises ValueError, see `label`."""
     for shard in shards:
         path = output_path(out, shard)
-        if shard.kind == "parquet" and out.resolve().is_relative_to(Path(source).resolve()):
-            raise SourceError(f"{out}: lies within the source, whose shards are Parquet files too")
         about = table.about(path)
         if about is None:
             if path.exists():
                 raise ValueError(f"{path}: is there already and not a result of this version of fkp")
-        elif not settings.agree_with(about):
-            if not overwrite:
+        elif not overwrite:
+            if not settings.agree_with(about):
                 raise ValueError(
                     f"{path}: was made with other weights or settings: choose another folder, or overwrite it"
                 )
-        elif about["fingerprint"] == shard.fingerprint:
-            skip(shard)
-            continue
+            if about["fingerprint"] == shard.fingerprint:
+                skip(shard)
+                continue
         yield shard
+
+
+def _remove_beyond(last: Shard, out: Path) -> list[str]:
+    """Remove the outputs of a folder or list beyond its last shard; a sentence about what was there.
+
+    Those of another source stay: nothing says that their pictures are in other shards now.
+    """
+    number = int(last.name.removeprefix("pictures-"))
+    removed: list[Path] = []
+    left: list[Path] = []
+    for path in sorted(out.glob("pictures-*.parquet")):
+        found = re.fullmatch(r"pictures-(\d{6,})", path.stem)
+        if found and int(found[1]) > number and (about := table.about(path)) is not None:
+            same = _unpinned(about["source"]) == _unpinned(last.where)
+            (removed if same else left).append(path)
+    for path in removed:
+        path.unlink()
+    told = {"removed, as there are fewer pictures now": removed, "of another source left": left}
+    return [f"{_count(len(paths), 'output')} {what}: {paths[0]}" for what, paths in told.items() if paths]
+
+
+def _unpinned(address: str) -> str:
+    """The address of a dataset on the Hub without its commit."""
+    return re.sub(r"@[0-9a-f]{40}(?=/|$)", "", address)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _cores() -> int:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Self
 
 import fsspec
@@ -22,6 +23,7 @@ from huggingface_hub import errors
 
 from fkp import images
 from fkp.hub.download import first_line
+from fkp.label import table
 
 PICTURES_A_SHARD = 1000
 """Of a folder or a list, which have no shards of their own."""
@@ -55,8 +57,9 @@ class Shard:
     """A part of a source, labelled as one: a file of pictures, or so many picture files.
 
     `name` is that of its output, without the ending. `kind` is "files" (`names` relative to the folder
-    `where`), "tar" or "parquet" (the file `where`). `size` is how much there is to do, in pictures or, of a
-    tar file, in bytes; of a Parquet file, `columns` hold the picture and perhaps its key.
+    `where`), "list" (relative to where the list `where` lies), "tar" or "parquet" (the file `where`). `size`
+    is how much there is to do, in pictures or, of a tar file, in bytes; of a Parquet file, `columns` hold the
+    picture and perhaps its key.
     """
 
     name: str
@@ -67,11 +70,15 @@ class Shard:
     columns: tuple[str, ...] = ()
     length: int = 0
     """Bytes of the file, if it is one."""
+    sizes: tuple[int, ...] = ()
+    """Bytes of each of the files `names`; 0 where that is not known."""
 
     @property
     def fingerprint(self) -> str:
         """What tells this input from another, as far as names and sizes can, wherever it lies."""
         about = asdict(self) | {"where": ""}
+        if not self.sizes:
+            del about["sizes"]  # which outputs of before know nothing of
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
@@ -80,22 +87,24 @@ class Shard:
     @classmethod
     def from_json(cls, text: str) -> Self:
         fields: dict[str, Any] = json.loads(text)
-        return cls(**fields | {name: tuple(fields[name]) for name in ("names", "columns")})
+        return cls(**fields | {name: tuple(fields[name]) for name in ("names", "columns", "sizes")})
 
     def pictures(self) -> Iterator[tuple[Picture, int]]:
         """Its pictures, one at a time, each with how much of `size` has been read.
 
         Raises SourceError where the shard itself cannot be read.
         """
-        read = {"files": self._files, "tar": self._tar, "parquet": self._parquet}[self.kind]
+        kinds = {"files": self._files, "list": self._files, "tar": self._tar, "parquet": self._parquet}
+        read = kinds[self.kind]
         try:
             yield from read()
         except (OSError, tarfile.TarError, pa.ArrowException, EOFError, errors.HTTPError) as error:
             raise SourceError(f"{self.where}: cannot be read ({first_line(error)})") from error
 
     def _files(self) -> Iterator[tuple[Picture, int]]:
+        folder = self.where.rpartition("/")[0] if self.kind == "list" else self.where
         for row, name in enumerate(self.names):
-            yield Picture(row, name, _content(self.where, name)), row + 1
+            yield Picture(row, name, _content(folder, name)), row + 1
 
     def _tar(self) -> Iterator[tuple[Picture, int]]:
         row = 0
@@ -143,19 +152,21 @@ def shards(source: str, column: str | None = None, key: str | None = None) -> tu
     A source is a folder of pictures, or of tar or Parquet shards, at any depth, a pattern as `DIR/*.tar`, a
     text file with a path a line (relative to where it lies), or such a shard. A dataset on the Hub is read as
     its newest commit is now. In Parquet shards `column` holds the pictures (by default the one that looks so)
-    and `key` what they are called. Raises SourceError.
+    and `key` what they are called; other sources have none. Outputs of `fkp label` are passed over, so that
+    they may lie among the pictures. Raises SourceError.
     """
     try:
         fs, root = fsspec.core.url_to_fs(_pinned(source))
         if fs.isfile(root):
             folder, _, name = root.rpartition("/")
             if name.lower().endswith((*TAR, *PARQUET)):
-                return _of_files(fs, folder, [name], column, key)
+                return _of_files(fs, folder, [name], column, key, source)
             if PurePosixPath(name).suffix.lower() in PICTURES:
                 raise SourceError(f"{source}: is one picture, for which there is 'fkp predict'")
+            _without_columns(source, column, key)
             return _of_list(fs, root)
         if "*" in root:
-            names = sorted(fs.glob(root))
+            names = [path for path in sorted(fs.glob(root)) if not _is_output(fs, path)]
             folder = _common_folder(names)
             return _of_files(fs, folder, [path[len(folder) + 1 :] for path in names], column, key, source)
         if not fs.isdir(root):
@@ -185,7 +196,9 @@ def _of_folder(
 ) -> tuple[Iterator[Shard], int]:
     counts = {"pictures": 0, "tar shards": 0, "Parquet shards": 0}
     large: list[str] = []
-    for name in _walk(fs, root):
+    for name, _ in _walk(fs, root):
+        if _is_output(fs, f"{root}/{name}"):
+            continue
         if name.lower().endswith((*TAR, *PARQUET)):
             counts["tar shards" if name.lower().endswith(TAR) else "Parquet shards"] += 1
             large.append(name)
@@ -197,19 +210,35 @@ def _of_folder(
     if len(kinds) > 1:
         raise SourceError(f"{source}: holds {' and '.join(kinds)}: choose one kind, as with '{source}/*.tar'")
     if large:
-        return _of_files(fs, root, large, column, key)
-    names = (name for name in _walk(fs, root) if PurePosixPath(name).suffix.lower() in PICTURES)
-    return _in_parts(fs, root, names), counts["pictures"]
+        return _of_files(fs, root, large, column, key, source)
+    _without_columns(source, column, key)
+    found = ((name, size) for name, size in _walk(fs, root) if PurePosixPath(name).suffix.lower() in PICTURES)
+    return _in_parts("files", _address(fs, root), found), counts["pictures"]
 
 
-def _walk(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[str]:
-    """Paths below a folder, relative to it, in one order always; hidden files and folders are left out."""
-    for folder, folders, files in fs.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+def _walk(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, int]]:
+    """Paths below a folder, relative to it, in one order always, and the files' sizes.
+
+    Hidden files and folders are left out.
+    """
+    for folder, folders, files in fs.walk(root, detail=True):  # it asks for sizes in any case
+        further = {name: folders[name] for name in sorted(folders) if not name.startswith(".")}
+        folders.clear()
+        folders.update(further)
         below = folder[len(root) :].strip("/")
         for name in sorted(files):
             if not name.startswith("."):
-                yield f"{below}/{name}" if below else name
+                yield f"{below}/{name}" if below else name, files[name].get("size") or 0
+
+
+def _is_output(fs: fsspec.AbstractFileSystem, path: str) -> bool:
+    """Whether `fkp label` has made this file; its outputs are on this machine."""
+    return path.lower().endswith(PARQUET) and _is_local(fs) and table.about(Path(path)) is not None
+
+
+def _without_columns(source: str, column: str | None, key: str | None) -> None:
+    if column or key:
+        raise SourceError(f"{source}: has no columns, as Parquet shards do: leave out column and key")
 
 
 def _of_list(fs: fsspec.AbstractFileSystem, path: str) -> tuple[Iterator[Shard], int]:
@@ -219,7 +248,10 @@ def _of_list(fs: fsspec.AbstractFileSystem, path: str) -> tuple[Iterator[Shard],
         raise SourceError(f"{path}: is no list of pictures, tar or Parquet shard") from error
     if not count:
         raise SourceError(f"{path}: names no picture")
-    return _in_parts(fs, path.rpartition("/")[0], _lines(fs, path)), count
+    folder = path.rpartition("/")[0]
+    # On another machine, a request for each would take longer than all the rest.
+    found = ((name, _size(folder, name) if _is_local(fs) else 0) for name in _lines(fs, path))
+    return _in_parts("list", _address(fs, path), found), count
 
 
 def _lines(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
@@ -227,17 +259,25 @@ def _lines(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
         yield from filter(None, (line.rstrip("\r\n") for line in file))
 
 
-def _in_parts(fs: fsspec.AbstractFileSystem, folder: str, names: Iterator[str]) -> Iterator[Shard]:
-    where = _address(fs, folder)
+def _size(folder: str, name: str) -> int:
+    try:
+        return os.stat(_path(folder, name)).st_size
+    except (OSError, ValueError):  # what it is, who reads it is told
+        return 0
+
+
+def _in_parts(kind: str, where: str, found: Iterator[tuple[str, int]]) -> Iterator[Shard]:
+    """Shards of files, which are given by their names and sizes."""
     number = 0
-    while part := tuple(islice(names, PICTURES_A_SHARD)):
-        yield Shard(f"pictures-{number:06d}", "files", where, len(part), part)
+    while part := tuple(islice(found, PICTURES_A_SHARD)):
+        names, sizes = zip(*part, strict=True)
+        yield Shard(f"pictures-{number:06d}", kind, where, len(part), names, sizes=sizes)
         number += 1
 
 
 def _of_files(
     fs: fsspec.AbstractFileSystem, folder: str, names: list[str], column: str | None, key: str | None,
-    source: str = "",
+    source: str,
 ) -> tuple[Iterator[Shard], int]:  # fmt: skip
     found = []
     for name in names:
@@ -253,6 +293,8 @@ def _of_files(
         found.append(Shard(name[: -len(ending)], kind, _address(fs, path), size, (), columns, length))
     if not found:
         raise SourceError(f"{source}: there is no such file")
+    if all(shard.kind == "tar" for shard in found):
+        _without_columns(source, column, key)
     names = [shard.name for shard in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SourceError(f"{folder}: has two shards named {twice[0]}, whose outputs would be one file")
@@ -300,15 +342,24 @@ def _common_folder(paths: list[str]) -> str:
 
 def _address(fs: fsspec.AbstractFileSystem, path: str) -> str:
     """What opens a path of this file system elsewhere; a plain path on this machine."""
-    return path if isinstance(fs, fsspec.get_filesystem_class("file")) else fs.unstrip_protocol(path)
+    return path if _is_local(fs) else fs.unstrip_protocol(path)
+
+
+def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    return isinstance(fs, fsspec.get_filesystem_class("file"))
+
+
+def _path(folder: str, name: str) -> str:
+    """Where a file lies; an absolute name stands for itself."""
+    return name if name.startswith("/") or "://" in name else f"{folder}/{name}"
 
 
 def _content(folder: str, name: str) -> bytes | images.ImageError:
-    """The bytes of a picture file, or what is wrong with it; an absolute name stands for itself."""
+    """The bytes of a picture file, or what is wrong with it."""
     fs, root = fsspec.core.url_to_fs(folder)
-    path = name if name.startswith("/") or "://" in name else f"{root}/{name}"
+    path = _path(root, name)
     try:
-        if isinstance(fs, fsspec.get_filesystem_class("file")):
+        if _is_local(fs):
             with images.open_file(path) as file:  # no device, and no pipe that never ends
                 data = file.read(LARGEST + 1)
         else:

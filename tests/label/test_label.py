@@ -87,6 +87,93 @@ def test_results_of_other_settings(tars: Path, tmp_path: Path, capsys: pytest.Ca
     assert {row[1] for row in found(tmp_path / "a.parquet")} == {0, None}
 
 
+def grace(folder: Path, *names: str) -> Path:
+    """A folder of copies of a picture with one face."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(material.content("grace_hopper.jpg"))
+    return folder
+
+
+def test_fewer_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What moves into an earlier shard is not left in a later one too, and nothing else is removed."""
+    monkeypatch.setattr(sources, "PICTURES_A_SHARD", 1)
+    source, out = grace(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg"), tmp_path / "out"
+    command = ["label", str(source), "--out", str(out), "--workers", "1"]
+    assert main(command) == 0
+    others = [material.parquet(out / name) for name in ("pictures-000004.parquet", "pictures-more.parquet")]
+    others.append(out / "pictures-000005.parquet")
+    with table.Writer(others[-1], {"source": "/elsewhere"}):
+        pass
+    before = [path.read_bytes() for path in others]
+    os.remove(source / "a.jpg")
+    assert main(command) == 0
+    told = capsys.readouterr().err
+    assert "1 output removed" in told and "pictures-000002.parquet" in told
+    assert "another source left" in told and "pictures-000005.parquet" in told
+    assert [path.read_bytes() for path in others] == before
+    for path in others:
+        path.unlink()
+    assert found(out) == [("b.jpg", 0, None), ("c.jpg", 0, None)]
+
+
+def test_two_lists_in_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are two sources: the shorter one does not remove what the longer one gave."""
+    monkeypatch.setattr(sources, "PICTURES_A_SHARD", 1)
+    source, out = grace(tmp_path / "in", "a.jpg", "b.jpg"), tmp_path / "out"
+    (source / "two.txt").write_text("a.jpg\nb.jpg\n")
+    (source / "one.txt").write_text("a.jpg\n")
+    for name in ("two.txt", "one.txt"):
+        assert main(["label", f"{source}/{name}", "--out", str(out), "--workers", "1"]) == 0
+    assert "another source left" in capsys.readouterr().err
+    assert found(out) == [("a.jpg", 0, None), ("b.jpg", 0, None)]
+
+
+def test_a_file_that_changed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a.jpg").write_text("not a picture")
+    command = ["label", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main(command) == 0
+    assert ", 1 picture could not be read" in capsys.readouterr().out
+    grace(source, "a.jpg")
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("1 picture, 1 face, in")
+    assert found(tmp_path / "out") == [("a.jpg", 0, None)]
+    assert main(command) == 0
+    assert ", 1 shard was finished before" in capsys.readouterr().out
+    assert main([*command, "--overwrite"]) == 0
+    assert capsys.readouterr().out.startswith("1 picture, 1 face, in")
+
+
+@pytest.mark.parametrize("place", [".", "labels"])
+def test_out_among_the_pictures(tmp_path: Path, place: str, capsys: pytest.CaptureFixture) -> None:
+    grace(tmp_path, "a.jpg")
+    command = ["label", str(tmp_path), "--out", str(tmp_path / place), "--workers", "1"]
+    for told in ("1 picture, 1 face", "1 shard was finished before"):
+        assert main(command) == 0
+        assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "flag"),
+    [("a.tar", "--gpus=1"), ("pictures", "--column=id"), ("list.txt", "--key=id"), ("a.tar", "--column=id")],
+)
+def test_flags_without_use(tmp_path: Path, source: str, flag: str, capsys: pytest.CaptureFixture) -> None:
+    """They are an error, not ignored."""
+    grace(tmp_path / "pictures", "a.jpg")
+    (tmp_path / "list.txt").write_text("pictures/a.jpg\n")
+    material.tar(tmp_path / "a.tar", {"a.jpg": b"x"})
+    out = tmp_path / "out"
+    assert main(["label", f"{tmp_path}/{source}", "--out", str(out), "--workers", "1", flag]) == 1
+    assert ("gpus" if flag == "--gpus=1" else "column") in capsys.readouterr().err
+    assert not list(out.glob("*"))
+
+
 def test_never_over_a_file_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     source = material.parquet(tmp_path / "a.parquet")
     before = source.read_bytes()

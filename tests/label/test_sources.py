@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fkp import images
-from fkp.label import sources
+from fkp.label import sources, table
 from fkp.label.sources import Shard, SourceError
 from tests import loopback_hub
 from tests.label import material
@@ -59,6 +59,40 @@ def test_list(tmp_path: Path) -> None:
     assert keys(shard) == ["grey.png", f"{tmp_path}/text.jpg", "missing.jpg"]
     missing = list(shard.pictures())[2][0].data
     assert isinstance(missing, images.ImageError) and "no such file" in str(missing)
+
+
+def test_sizes_tell_inputs_apart(tmp_path: Path) -> None:
+    material.folder(tmp_path)
+    (tmp_path / "list.txt").write_text("grey.png\ntext.jpg\nmissing.jpg\n")
+    places = (tmp_path, tmp_path / "list.txt")
+    before = [shards(place)[0].fingerprint for place in places]
+    assert [shards(place)[0].fingerprint for place in places] == before
+    (tmp_path / "text.jpg").write_bytes(b"something longer")
+    changed = [shards(place)[0].fingerprint for place in places]
+    assert not set(changed) & set(before)
+    (tmp_path / "missing.jpg").write_bytes(b"here now")
+    assert not {shards(place)[0].fingerprint for place in places} & {*before, *changed}
+
+
+def test_fingerprint_of_a_file_stays() -> None:
+    """Outputs of versions before are finished still."""
+    shard = Shard("a", "tar", "/in/a.tar", 10, length=10)
+    assert shard.fingerprint == Shard("a", "tar", "/a.tar", 10, length=10).fingerprint == "8dc7dabff50a70e0"
+
+
+def test_outputs_are_no_source(tmp_path: Path) -> None:
+    for name in ("tars", "parquets", "pictures"):
+        with table.Writer(tmp_path / name / "out" / "a.parquet", {}):
+            pass
+    material.tar(tmp_path / "tars" / "b.tar")
+    material.parquet(tmp_path / "parquets" / "b.parquet")
+    material.folder(tmp_path / "pictures")
+    assert [shard.name for shard in shards(tmp_path / "tars")] == ["b"]
+    assert [shard.name for shard in shards(tmp_path / "parquets")] == ["b"]
+    assert [shard.name for shard in shards(f"{tmp_path}/parquets/**/*.parquet")] == ["b"]
+    assert [shard.kind for shard in shards(tmp_path / "pictures")] == ["files"]
+    with pytest.raises(SourceError, match="holds no picture"):
+        shards(tmp_path / "tars" / "out")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
