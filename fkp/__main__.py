@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=("coco", "cvat", "label-studio"),
         help="write this too, for an annotation tool, the least sure pictures first",
     )  # fmt: skip
-    label.add_argument("--overwrite", action="store_true", help="do all anew, what is finished too")
+    label.add_argument("--overwrite", action="store_true", help="do anew what other weights or settings did")
     _add_model(label)
     _add_options(label)
     label.add_argument("--min-score", metavar="S", type=share, help="least confidence of a face, 0..1")

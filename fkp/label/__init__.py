@@ -66,8 +66,7 @@ def label(
 ) -> Summary:
     """Label every picture of a source (see `sources.shards`) into Parquet files in a folder, one a shard.
 
-    Shards that are finished there are skipped, so the same call goes on with a run that was ended; with
-    `overwrite` all are done anew. Where a folder or a list has fewer shards than before, its outputs beyond
+    Shards that are finished there are skipped, so the same call goes on with a run that was ended. Where a folder or a list has fewer shards than before, its outputs beyond
     the last are removed when the others are done, for their pictures have moved up. On one machine it starts
     `workers` processes (by default one for each core), so a script calls it under
     `if __name__ == "__main__"`; with `ray`, the address of a cluster or "auto", see `cluster.run`. Progress,
@@ -141,14 +140,14 @@ def _unfinished(
         if about is None:
             if path.exists():
                 raise ValueError(f"{path}: is there already and not a result of this version of fkp")
-        elif not overwrite:
-            if not settings.agree_with(about):
+        elif not settings.agree_with(about):
+            if not overwrite:
                 raise ValueError(
                     f"{path}: was made with other weights or settings: choose another folder, or overwrite it"
                 )
-            if about["fingerprint"] == shard.fingerprint:
-                skip(shard)
-                continue
+        elif about["fingerprint"] == shard.fingerprint:
+            skip(shard)
+            continue
         yield shard
 
 

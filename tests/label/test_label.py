@@ -146,8 +146,6 @@ def test_a_file_that_changed(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert found(tmp_path / "out") == [("a.jpg", 0, None)]
     assert main(command) == 0
     assert ", 1 shard was finished before" in capsys.readouterr().out
-    assert main([*command, "--overwrite"]) == 0
-    assert capsys.readouterr().out.startswith("1 picture, 1 face, in")
 
 
 @pytest.mark.parametrize("place", [".", "labels"])
