@@ -66,11 +66,12 @@ def label(
 ) -> Summary:
     """Label every picture of a source (see `sources.shards`) into Parquet files in a folder, one a shard.
 
-    Shards that are finished there are skipped, so the same call goes on with a run that was ended. Where a folder or a list has fewer shards than before, its outputs beyond
-    the last are removed when the others are done, for their pictures have moved up. On one machine it starts
-    `workers` processes (by default one for each core), so a script calls it under
-    `if __name__ == "__main__"`; with `ray`, the address of a cluster or "auto", see `cluster.run`. Progress,
-    shards that cannot be read and outputs that are removed are told on `messages` (by default stderr).
+    Shards that are finished there are skipped, so the same call goes on with a run that was ended. Where a
+    folder or a list has fewer shards than before, its outputs beyond the last are removed when the others are
+    done, for their pictures have moved up. On one machine it starts `workers` processes (by default one for
+    each core), so a script calls it under `if __name__ == "__main__"`; with `ray`, the address of a cluster
+    or "auto", see `cluster.run`. Progress, shards that cannot be read and outputs that are removed are told
+    on `messages` (by default stderr).
     Raises SourceError, `hub.WeightsError`, WorkerDied, OSError, and ValueError where no cluster answers, or
     where `out` holds results of other weights or settings, unless `overwrite`.
     """
