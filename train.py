@@ -7,7 +7,8 @@
     python train.py keypoints --csv labels.csv --images pictures --start fkp/weights --epochs 9   # your faces
 
 The bundled keypoint weights were made by these, the first three on a GPU in ten minutes, ten beside them and
-eleven, the last on a CPU in four; FIRST is such a wide network, too, EARLIER the weights before (LOG.md):
+eleven, the others on CPU cores, in four minutes and twenty each; FIRST is such a wide network, too, EARLIER
+the weights before (LOG.md):
 
     OPTIONS="--data DATA --photos DIR --align EARLIER --each-view --precision bf16 --workers 6 --warmup 0.04"
     WIDE="--teacher FIRST --widths 64 128 256 512 --blocks 3 6 4 --top-down 192 --batch-size 512"
@@ -17,7 +18,12 @@ eleven, the last on a CPU in four; FIRST is such a wide network, too, EARLIER th
     python train.py keypoints $OPTIONS --start EARLIER --teacher runs/one/model runs/two/model --taught 0.7
         --batch-size 1024 --augmentation 1 0.7 1 --ema 0.9995 --epochs 250 --name narrow
     python train.py keypoints --data DATA --start runs/narrow/model --align runs/narrow/model --only style
-        --augmentation 1 0.7 1 --lr 3e-3 --ema 0.99 --warmup 0.1 --epochs 3
+        --augmentation 1 0.7 1 --lr 3e-3 --ema 0.99 --warmup 0.1 --epochs 3 --name styles
+    LAST="--data DATA --start runs/styles/model --align runs/styles/model --precision bf16 --batch-size 128"
+    LAST="$LAST --augmentation 1 0.7 1 --lr 1e-4 --muon-lr 1e-3 --warmup 0.05 --ema 0.998 --epochs 8"
+    python train.py keypoints $LAST --seed 1 --name first
+    python train.py keypoints $LAST --seed 2 --name second
+    python train.py keypoints --data DATA --start runs/first/model runs/second/model --epochs 0
 
 The bundled face detector was made by these, on a GPU in ten minutes and beside them twenty-five; WIDER is a
 network as wide, from the weights before:

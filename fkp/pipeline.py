@@ -299,14 +299,8 @@ class FaceKeypoints:
         self, pictures: Sequence[np.ndarray], of: np.ndarray, boxes: np.ndarray, turns: np.ndarray
     ) -> _Placed:
         """Crop, network and back, as often as `passes` says, for boxes (n,4) of the pictures `of` (n,)."""
-        boxes = boxes.reshape(-1, 4)  # also where there are none
         sizes = np.array([max(picture.shape[:2]) for picture in pictures])[of]
         too_far = (np.abs(boxes) > FAR * sizes[:, None]).any(axis=-1)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        too_small = (sides > 0).all(axis=1) & (sides < SMALLEST).all(axis=1)
-        if too_small.any():
-            box = boxes[too_small.argmax()].tolist()
-            raise ValueError(f"the box {box} is smaller than a pixel: x1, y1, x2, y2 in pixels are needed")
         if too_far.any():  # no memory holds what lies in between
             box, shape = boxes[too_far.argmax()].tolist(), pictures[of[too_far.argmax()]].shape
             size = f"{shape[1]}×{shape[0]}"
@@ -336,6 +330,10 @@ class FaceKeypoints:
 
     def _crop(self, box: np.ndarray, turn: int) -> geometry.CropTransform:
         size, margin = self.config.crop_size, self.config.margin
+        x1, y1, x2, y2 = box.tolist()
+        if 0 < max(x2 - x1, y2 - y1) < SMALLEST:
+            where = "is smaller than a pixel: x1, y1, x2, y2 in pixels are needed"
+            raise ValueError(f"the box {[x1, y1, x2, y2]} {where}")
         crop = geometry.CropTransform.around_box(box, size, margin, angle=90.0 * (turn % 4))
         return self._reproducible(crop)
 
