@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ import cv2  # noqa: E402
 import httpx  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
-from fkp import hub, runtime  # noqa: E402
+from fkp import hub, images, runtime  # noqa: E402
 from fkp.demo import (  # noqa: E402
     batching,
     clip_jobs,
@@ -137,6 +138,7 @@ def main() -> None:
     began = time.perf_counter()
     heap.keep_together()
     show_any_name()
+    warnings.simplefilter("ignore", images.IncompleteWarning)  # or visitors' file names are in the log
     parser = argparse.ArgumentParser(
         description="Open the face keypoints page in the browser.",
         epilog=f"environment:\n{settings.help_text()}",

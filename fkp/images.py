@@ -68,6 +68,10 @@ class ImageError(ValueError):
     """What was given is no picture that can be read: one sentence with its name and the reason."""
 
 
+class IncompleteWarning(UserWarning):
+    """A picture breaks off, and is read as far as it goes: one sentence with its name."""
+
+
 def read(image: ImageLike, *, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> np.ndarray:
     """The picture as a contiguous (H,W,3) uint8 RGB array.
 
@@ -357,9 +361,8 @@ def _load(image: Image.Image, name: str) -> None:
     except Exception as error:  # decoders raise nearly anything on damaged data
         if not _is_partly_there(image):
             raise ImageError(f"{name}: is damaged or incomplete ({error})") from error
-        warnings.warn(
-            f"{name}: is damaged or incomplete; what is missing of it is taken to be black", stacklevel=4
-        )
+        sentence = f"{name}: is damaged or incomplete; what is missing of it is taken to be black"
+        warnings.warn(sentence, IncompleteWarning, stacklevel=4)
 
 
 def _is_partly_there(image: Image.Image) -> bool:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -862,6 +863,14 @@ def run_main(monkeypatch, capsys, *arguments: str) -> tuple[int, str]:
         app.main()
     told = capsys.readouterr()
     return ended.value.code, told.out + told.err
+
+
+def test_names_of_visitors_pictures_stay_out_of_the_log(monkeypatch, capsys):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run_main(monkeypatch, capsys, "--help")
+        warnings.warn("mine.jpg: is damaged or incomplete", images.IncompleteWarning, stacklevel=1)
+    assert not told
 
 
 def test_help_tells_the_options_and_the_environment(monkeypatch, capsys):

@@ -98,7 +98,7 @@ def test_file_that_breaks_off_is_read_with_a_warning(tmp_path: Path, kind: str) 
     whole, content = images.read(path), path.read_bytes()
     for share in (0.5, 0.9):
         path.write_bytes(content[: int(len(content) * share)])
-        with pytest.warns(UserWarning, match=rf"half.{kind.lower()}.* incomplete"):
+        with pytest.warns(images.IncompleteWarning, match=rf"half.{kind.lower()}.* incomplete"):
             part = images.read(path)
         rows = (part == whole).all(axis=(1, 2)).nonzero()[0]
         assert part.shape == whole.shape and len(rows) > 64 * (share - 0.3)
