@@ -34,6 +34,7 @@ import httpx  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
 from fkp import hub, images, runtime  # noqa: E402
+from fkp.arguments import whole  # noqa: E402
 from fkp.demo import (  # noqa: E402
     batching,
     clip_jobs,
@@ -145,12 +146,12 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", help="address to listen on, 0.0.0.0 for every network (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    parser.add_argument(
+        "--port", type=whole(1, 65535), help="port to listen on (default: the first free one from 7860)"
+    )
     parser.add_argument("--model", help="weights: a folder or a Hub repository OWNER/NAME, before FKP_MODEL")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     args = parser.parse_args()
-    if args.port is not None and not 0 < args.port < 65536:
-        parser.error(f"--port is {args.port}, where a number from 1 to 65535 is needed")
 
     try:
         settings.check_address(args.host or "127.0.0.1", args.port or 0)

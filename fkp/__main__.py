@@ -284,10 +284,10 @@ def _predict(args: argparse.Namespace) -> int:
         _kept_by_resume(args),
         results.Results(args.json, args.csv, resume=args.resume, force=args.force) as found,
     ):
-        written = {name for name in args.pictures if report.harmless(name) in found.done}
-        done = written if args.csv or args.json else set(args.pictures if args.resume else ())
-        done = {name for name in done if name not in drawn or drawn[name].is_file()}
-        todo = [name for name in args.pictures if name not in done]
+        done = {name for name in args.pictures if report.harmless(name) in found.done}
+        if args.resume and not (args.csv or args.json):
+            done = set(args.pictures)
+        todo = [name for name in args.pictures if name not in done or drawn and not drawn[name].is_file()]
         for name in _with_bar(todo):
             try:
                 image = images.read(name)
@@ -305,8 +305,7 @@ def _predict(args: argparse.Namespace) -> int:
                 from fkp import draw
 
                 _write_png(drawn[name], draw.draw(image, faces))
-            if name not in written:
-                found.add(record)
+            found.add(record)
             if not (args.json or args.csv or args.out):
                 _print(printable(_in_words(record)), sys.stdout)
     return status

@@ -10,16 +10,6 @@ from typing import TypeVar
 T = TypeVar("T", int, float)
 
 
-def count(text: str) -> int:
-    """A whole number from 1."""
-    return whole(1)(text)
-
-
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    return number(0, 1)(text)
-
-
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     """Whole numbers from `least` to `most`."""
     return _within(int, least, most, "whole number")
@@ -43,3 +33,7 @@ def _within(kind: Callable[[str], T], least: float, most: float, what: str) -> C
         return value
 
     return read
+
+
+count, share = whole(1), number(0, 1)
+"""Whole numbers from 1, and numbers from 0 to 1."""

@@ -91,7 +91,9 @@ class Results:
         return self
 
     def add(self, record: dict[str, Any]) -> None:
-        """One more picture, as `report.record` has it."""
+        """One more picture, as `report.record` has it, unless it is there already."""
+        if report.harmless(record["image"]) in self.done:
+            return
         if self._csv:
             self._csv.add(record)
         if self._json:

@@ -1,4 +1,4 @@
-"""What the page is told by its environment: variables FKP_…, with defaults that suit a small server."""
+"""What the page is told by its environment, variables FKP_… with defaults for a small server; its address."""
 
 from __future__ import annotations
 
