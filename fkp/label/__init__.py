@@ -40,6 +40,8 @@ class Summary:
     finished_before: int
     problems: tuple[str, ...]
     """A sentence for every shard that could not be read."""
+    incomplete: int = 0
+    """Pictures that break off, which were labelled as far as they go."""
 
     def __str__(self) -> str:
         pictures, faces, unreadable = self.counts
@@ -47,6 +49,7 @@ class Summary:
         text = f"{_count(pictures, 'picture')}, {_count(faces, 'face')}, in {self.seconds:.0f} s"
         text += f" ({rate:.1f} pictures/s)"
         text += f", {_count(unreadable, 'picture')} could not be read" if unreadable else ""
+        text += f", {_count(self.incomplete, 'picture')} in part only" if self.incomplete else ""
         before, were = self.finished_before, "was" if self.finished_before == 1 else "were"
         return text + (f", {_count(before, 'shard')} {were} finished before" if before else "")
 
@@ -70,8 +73,8 @@ def label(
     folder or a list has fewer shards than before, its outputs beyond the last are removed when the others are
     done, for their pictures have moved up. On one machine it starts `workers` processes (by default one for
     each core), so a script calls it under `if __name__ == "__main__"`; with `ray`, the address of a cluster
-    or "auto", see `cluster.run`. Progress, shards that cannot be read and outputs that are removed are told
-    on `messages` (by default stderr).
+    or "auto", see `cluster.run`. Progress, shards that cannot be read, pictures that break off and outputs
+    that are removed are told on `messages` (by default stderr).
     Raises SourceError, `hub.WeightsError`, WorkerDied, OSError, and ValueError where no cluster answers, or
     where `out` holds results of other weights or settings, unless `overwrite`.
     """
@@ -81,7 +84,7 @@ def label(
     messages = messages or sys.stderr
     out.mkdir(parents=True, exist_ok=True)
     found, size = sources.shards(source, column, key)
-    counts, problems, skipped = Counts(), [], 0
+    counts, problems, skipped, incomplete = Counts(), [], 0, 0
     last: Shard | None = None
     listed_size = 0
     bar_format = "{percentage:3.0f}%|{bar}| {postfix}, {elapsed} passed, {remaining} left"
@@ -121,14 +124,16 @@ def label(
         with closing(results):
             for done in results:
                 counts = counts.plus(done.counts)
-                if done.problem:
-                    problems.append(done.problem)
-                    bar.write(f"fkp: {done.problem}", file=messages)
+                incomplete += len(done.incomplete)
+                problem = (done.problem,) if done.problem else ()
+                problems += problem
+                for sentence in (*done.incomplete, *problem):
+                    bar.write(f"fkp: {sentence}", file=messages)
         # Not where something was missing, for then their pictures need not be elsewhere.
         if last is not None and last.kind in ("files", "list") and listed_size == size and not problems:
             for sentence in _remove_beyond(last, out):
                 bar.write(f"fkp: {sentence}", file=messages)
-    return Summary(counts, time.monotonic() - began, skipped, tuple(problems))
+    return Summary(counts, time.monotonic() - began, skipped, tuple(problems), incomplete)
 
 
 def _unfinished(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable, Generator, Iterator
@@ -40,6 +41,7 @@ class LabelShards:
         done = [self.labeller(Shard.from_json(text)) for text in batch["shard"]]
         columns: dict[str, list[Any]] = {"shard": [each.shard for each in done]}
         columns |= {name: [getattr(each.counts, name) for each in done] for name in table.Counts._fields}
+        columns["incomplete"] = [json.dumps(each.incomplete) for each in done]
         return columns | {"problem": [each.problem or "" for each in done]}
 
 
@@ -81,7 +83,7 @@ def run(
         for row in labelled.iter_rows():
             counts = table.Counts(*(int(row[name]) for name in table.Counts._fields))
             progress(counts.pictures, sizes[row["shard"]])
-            yield Done(row["shard"], counts, row["problem"] or None)
+            yield Done(row["shard"], counts, row["problem"] or None, tuple(json.loads(row["incomplete"])))
     except ray.exceptions.RayError as error:
         raise WorkerDied(f"Ray gave up: {error}") from error
 

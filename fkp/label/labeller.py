@@ -64,11 +64,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a shard; `problem` is a sentence where the shard could not be read."""
+    """What came of a shard; `problem` is a sentence where the shard could not be read.
+
+    `incomplete` are sentences about pictures that break off, which are labelled as far as they go.
+    """
 
     shard: str
     counts: table.Counts
     problem: str | None = None
+    incomplete: tuple[str, ...] = ()
 
 
 class Labeller:
@@ -84,20 +88,21 @@ class Labeller:
     def __call__(self, shard: Shard, progress: Callable[[int, int], None] = lambda *_: None) -> Done:
         """Write the output of a shard, and tell `progress` how many pictures and how much of it are new."""
         about = self.settings.about | {"source": shard.where, "fingerprint": shard.fingerprint}
+        incomplete: list[str] = []
         try:
             with table.Writer(output_path(self.out, shard), about) as writer:
                 done = 0
                 for batch, reached in _batches(shard.pictures()):
-                    self._label(batch, writer)
+                    self._label(batch, writer, incomplete)
                     progress(len(batch), reached - done)
                     done = reached
                 progress(0, shard.size - done)
         except SourceError as error:
             return Done(shard.name, table.Counts(), str(error))
-        return Done(shard.name, writer.counts)
+        return Done(shard.name, writer.counts, incomplete=tuple(incomplete))
 
-    def _label(self, batch: list[Picture], writer: table.Writer) -> None:
-        decoded = [self._decoded(picture) for picture in batch]
+    def _label(self, batch: list[Picture], writer: table.Writer, incomplete: list[str]) -> None:
+        decoded = [self._decoded(picture, incomplete) for picture in batch]
         pixels: list[images.ImageLike] = [one.image for one in decoded if isinstance(one, images.Reduced)]
         settings = self.settings
         found = iter(self.model(pixels, min_score=settings.min_score, max_faces=settings.max_faces))
@@ -107,15 +112,17 @@ class Labeller:
             else:
                 writer.add_unreadable(picture.row, picture.key, str(one).removeprefix(f"{picture.key}: "))
 
-    def _decoded(self, picture: Picture) -> images.Reduced | images.ImageError:
+    def _decoded(self, picture: Picture, incomplete: list[str]) -> images.Reduced | images.ImageError:
         if isinstance(picture.data, images.ImageError):
             return picture.data
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of files that break off: what is there is labelled
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", images.IncompleteWarning)
+            try:
                 return images.decode(picture.data, picture.key, self._enough_pixels)
-        except images.ImageError as error:
-            return error
+            except images.ImageError as error:
+                return error
+            finally:
+                incomplete += [str(w.message) for w in told if w.category is images.IncompleteWarning]
 
     @property
     def _enough_pixels(self) -> int | None:

@@ -21,6 +21,11 @@ def content(name: str) -> bytes:
     return (EXAMPLES / name).read_bytes()
 
 
+def broken_off(name: str) -> bytes:
+    """An example of which the last fifth is missing."""
+    return content(name)[: len(content(name)) * 4 // 5]
+
+
 def pictures() -> dict[str, bytes]:
     """The examples, a picture without a face, and what is none; by name, six faces in all."""
     grey = cv2.imencode(".png", np.full((64, 64, 3), 128, np.uint8))[1].tobytes()

@@ -82,6 +82,8 @@ def test_a_worker_is_killed(cluster: str, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     for number in range(6):
         shard = {f"{number}-{copy}.jpg": material.content("grace_hopper.jpg") for copy in range(20)}
+        if number == 5:
+            shard["5-19.jpg"] = material.broken_off("grace_hopper.jpg")
         material.tar(source / f"{number}.tar", shard)
     command = [sys.executable, "-m", "fkp", "label", str(source), "--out", str(out), "--ray", cluster]
     run = subprocess.Popen(
@@ -97,6 +99,7 @@ def test_a_worker_is_killed(cluster: str, tmp_path: Path) -> None:
     printed, told = run.communicate(timeout=300)
     assert run.returncode == 0 and killed, told
     assert "120 pictures, 120 faces" in printed  # after what Ray says of the one that was killed
+    assert "1 picture in part only" in printed and "5-19.jpg: is damaged or incomplete" in told
     names = pq.read_table(sorted(out.glob("[!.]*.parquet")), columns=["picture"])["picture"].to_pylist()
     assert sorted(names) == sorted(f"./{number}-{copy}.jpg" for number in range(6) for copy in range(20))
     assert len(list(out.iterdir())) == 6, "what is unfinished is there still"

@@ -148,6 +148,17 @@ def test_a_file_that_changed(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert ", 1 shard was finished before" in capsys.readouterr().out
 
 
+def test_a_picture_that_breaks_off(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """What is there of it is labelled, and nobody takes it for a whole one."""
+    source = grace(tmp_path / "in", "whole.jpg")
+    (source / "part.jpg").write_bytes(material.broken_off("grace_hopper.jpg"))
+    assert main(["label", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    printed, told = capsys.readouterr()
+    assert "2 pictures, 2 faces" in printed and "1 picture in part only" in printed
+    assert "fkp: part.jpg: is damaged or incomplete" in told and "whole.jpg" not in told
+    assert found(tmp_path / "out") == [("part.jpg", 0, None), ("whole.jpg", 0, None)]
+
+
 @pytest.mark.parametrize("place", [".", "labels"])
 def test_out_among_the_pictures(tmp_path: Path, place: str, capsys: pytest.CaptureFixture) -> None:
     grace(tmp_path, "a.jpg")
