@@ -84,7 +84,8 @@ def label(
     messages = messages or sys.stderr
     out.mkdir(parents=True, exist_ok=True)
     found, size = sources.shards(source, column, key)
-    counts, problems, skipped, incomplete = Counts(), [], 0, 0
+    counts, skipped, incomplete = Counts(), 0, 0
+    problems: list[str] = []
     last: Shard | None = None
     listed_size = 0
     bar_format = "{percentage:3.0f}%|{bar}| {postfix}, {elapsed} passed, {remaining} left"
