@@ -16,7 +16,6 @@ import signal
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ import cv2  # noqa: E402
 import httpx  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
-from fkp import hub, images, runtime  # noqa: E402
+from fkp import hub, runtime  # noqa: E402
 from fkp.arguments import whole  # noqa: E402
 from fkp.demo import (  # noqa: E402
     batching,
@@ -139,7 +138,6 @@ def main() -> None:
     began = time.perf_counter()
     heap.keep_together()
     show_any_name()
-    warnings.simplefilter("ignore", images.IncompleteWarning)  # or visitors' file names are in the log
     parser = argparse.ArgumentParser(
         description="Open the face keypoints page in the browser.",
         epilog=f"environment:\n{settings.help_text()}",

@@ -290,17 +290,19 @@ def _predict(args: argparse.Namespace) -> int:
         todo = [name for name in args.pictures if name not in done or drawn and not drawn[name].is_file()]
         for name in _with_bar(todo):
             try:
-                image = images.read(name)
+                image, _, complete = images.read_file(name)
             except images.ImageError as error:
                 _tell(str(error))
                 status = 1
                 continue
+            if not complete:
+                _tell(f"{name}: {images.INCOMPLETE}")
             began = time.perf_counter()
             faces = model(image, min_score=args.min_score, max_faces=args.max_faces)
             took = 1e3 * (time.perf_counter() - began)
             if args.verbose:
                 _tell(f"{name}: {_count_faces(len(faces))}, {took:.1f} ms")
-            record = report.record(name, image.shape, faces)
+            record = report.record(name, image.shape, faces, complete)
             if args.out:
                 from fkp import draw
 

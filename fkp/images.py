@@ -72,7 +72,11 @@ class IncompleteWarning(UserWarning):
     """A picture breaks off, and is read as far as it goes: one sentence with its name."""
 
 
-def read(image: ImageLike, *, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> np.ndarray:
+INCOMPLETE = "is damaged or incomplete; what is missing of it is taken to be black"
+"""What is said of a picture that breaks off, after its name."""
+
+
+def read(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The picture as a contiguous (H,W,3) uint8 RGB array.
 
     `image` is a path, a PIL image, or an (H,W,3) uint8 RGB array, which is returned as it is. The rule for
@@ -82,30 +86,31 @@ def read(image: ImageLike, *, max_pixels: int = MAX_PIXELS, reduction: int = 1) 
 
     What is transparent becomes white, 16 bits are scaled to 8, an animation gives its first frame (a PIL
     image the frame it stands at). Colour profiles are not applied. Of a file that breaks off what is there is
-    read, with a warning. More than `max_pixels` pixels are refused before they are decoded. A `reduction` of
-    2, 4 or 8 gives a file's picture that many times smaller, with less memory: the pixel x there is the mean
-    of those from reduction · x on.
+    read, with an IncompleteWarning. More than `max_pixels` pixels are refused before they are decoded.
     Raises ImageError for what is no picture. Keeps no state: any number of threads may call it.
     """
     if isinstance(image, np.ndarray):
         return _check_array(image)
     if isinstance(image, Image.Image):
         name = os.fsdecode(getattr(image, "filename", "") or "the PIL image")
-        return _decode(image, name, max_pixels, _AS_IT_IS, 1)
-    name = _path(image)
-    with open_file(name) as stream:
-        picture = _identify(stream, name)
-        try:
-            return _decode(picture, name, max_pixels, _stored(picture), reduction)
-        finally:
-            picture.close()
+        pixels, complete = _decode(image, name, max_pixels, _AS_IT_IS, 1)
+    else:
+        pixels, _, complete = read_file(image, max_pixels=max_pixels)
+        name = os.fsdecode(image)
+    if not complete:
+        warnings.warn(f"{name}: {INCOMPLETE}", IncompleteWarning, stacklevel=2)
+    return pixels
 
 
 class Reduced(NamedTuple):
-    """A picture (H,W,3) uint8 RGB, perhaps smaller than the file's, which is `size_wh` (width, height)."""
+    """A picture (H,W,3) uint8 RGB, perhaps smaller than the file's, which is `size_wh` (width, height).
+
+    `complete` is whether the file has all of it; what is missing is black.
+    """
 
     image: np.ndarray
     size_wh: tuple[int, int]
+    complete: bool
 
     @property
     def scale_xy(self) -> tuple[float, float]:
@@ -114,21 +119,34 @@ class Reduced(NamedTuple):
         return self.size_wh[0] / width, self.size_wh[1] / height
 
 
+def read_file(path: str | Path, *, max_pixels: int = MAX_PIXELS, reduction: int = 1) -> Reduced:
+    """The picture in a file as `read` gives it, and whether it is all there; nobody is warned.
+
+    A `reduction` of 2, 4 or 8 gives it that many times smaller, with less memory: the pixel x there is the
+    mean of those from reduction · x on. Raises ImageError.
+    """
+    name = _path(path)
+    with open_file(name) as stream:
+        picture = _identify(stream, name)
+        try:
+            return _reduced(picture, name, max_pixels, reduction)
+        finally:
+            picture.close()
+
+
 def decode(
     data: bytes, name: str, enough_pixels: int | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> Reduced:
-    """The picture in a file's bytes as `read` gives it; `name` is what an error calls it.
+    """The picture in a file's bytes as `read_file` gives it; `name` is what an error calls it.
 
     A JPEG of four, 16 or 64 times `enough_pixels` is decoded at a half, a quarter or an eighth of its width
     and height, which takes half the time. Raises ImageError.
     """
     picture = _identify(io.BytesIO(data), name)
-    (width, height), stored = picture.size, _stored(picture)
-    reduction = 1
+    pixels, reduction = picture.size[0] * picture.size[1], 1
     if enough_pixels and picture.format == "JPEG":
-        reduction = next((f for f in (8, 4, 2) if width * height >= f * f * enough_pixels), 1)
-    image = _decode(picture, name, max_pixels, stored, reduction)
-    return Reduced(image, (height, width) if stored[0] else (width, height))
+        reduction = next((f for f in (8, 4, 2) if pixels >= f * f * enough_pixels), 1)
+    return _reduced(picture, name, max_pixels, reduction)
 
 
 def size_wh(path: str | Path) -> tuple[int, int]:
@@ -302,7 +320,17 @@ def _identify_heic(stream: BinaryIO, name: str) -> Image.Image:
         raise ImageError(f"{name}: is a damaged or incomplete HEIC file") from error
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int, stored: _Stored, reduction: int) -> np.ndarray:
+def _reduced(image: Image.Image, name: str, max_pixels: int, reduction: int) -> Reduced:
+    """The picture of a file that is open."""
+    (width, height), stored = image.size, _stored(image)
+    pixels, complete = _decode(image, name, max_pixels, stored, reduction)
+    return Reduced(pixels, (height, width) if stored[0] else (width, height), complete)
+
+
+def _decode(
+    image: Image.Image, name: str, max_pixels: int, stored: _Stored, reduction: int
+) -> tuple[np.ndarray, bool]:
+    """The pixels (H,W,3) upright, and whether all of them are there."""
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"{name}: {width}×{height} pixels are more than the limit, max_pixels={max_pixels}")
@@ -313,7 +341,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int, stored: _Stored, red
     if reduction > 1 and image.format == "JPEG":
         image.draft(image.mode, (width // reduction, height // reduction))  # decodes no more than that
         reduction = max(1, round(reduction * image.size[0] / width))
-    _load(image, name)
+    complete = _load(image, name)
     # Adobe's CMYK is inverted, and marked as Adobe's (libjpeg.txt); Pillow inverts it marked or not.
     inverted = image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info
     reduction = min(reduction, *image.size)
@@ -339,7 +367,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int, stored: _Stored, red
         if reduction > 1:
             pixels = cv2.resize(pixels, (width, bottom - top), interpolation=cv2.INTER_AREA)
         as_stored[top:bottom] = pixels
-    return upright
+    return upright, complete
 
 
 def _palette(image: Image.Image) -> np.ndarray:
@@ -353,7 +381,8 @@ def _palette(image: Image.Image) -> np.ndarray:
     return np.asarray(_on_white(every))[0]
 
 
-def _load(image: Image.Image, name: str) -> None:
+def _load(image: Image.Image, name: str) -> bool:
+    """Decode the pixels; whether all of them are there. Raises ImageError where none is."""
     try:
         image.load()
     except MemoryError as error:
@@ -361,8 +390,8 @@ def _load(image: Image.Image, name: str) -> None:
     except Exception as error:  # decoders raise nearly anything on damaged data
         if not _is_partly_there(image):
             raise ImageError(f"{name}: is damaged or incomplete ({error})") from error
-        sentence = f"{name}: is damaged or incomplete; what is missing of it is taken to be black"
-        warnings.warn(sentence, IncompleteWarning, stacklevel=4)
+        return False
+    return True
 
 
 def _is_partly_there(image: Image.Image) -> bool:

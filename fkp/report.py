@@ -32,11 +32,12 @@ CSV_COLUMNS: tuple[str, ...] = ("image", "width", "height", "face", *FACE_COLUMN
 """One row a face: its picture and that picture's size, its number there from 1, and `FACE_COLUMNS`."""
 
 
-def record(image: str, shape_hw: tuple[int, ...], faces: Faces) -> dict[str, Any]:
-    """What is said about one picture: {"image", "width", "height", "faces": [as `face_records` says]};
-    `shape_hw` is the shape of the picture's array, channels or not."""
+def record(image: str, shape_hw: tuple[int, ...], faces: Faces, complete: bool = True) -> dict[str, Any]:
+    """What is said about one picture: {"image", "width", "height", "faces": [as `face_records` says]}, and
+    "incomplete": True of one that breaks off; `shape_hw` is the shape of its array, channels or not."""
     height, width = shape_hw[:2]
-    return {"image": image, "width": int(width), "height": int(height), "faces": face_records(faces)}
+    size = {"width": int(width), "height": int(height)} | ({} if complete else {"incomplete": True})
+    return {"image": image, **size, "faces": face_records(faces)}
 
 
 def face_records(faces: Faces) -> list[dict[str, Any]]:

@@ -100,6 +100,7 @@ def test_file_that_breaks_off_is_read_with_a_warning(tmp_path: Path, kind: str) 
         path.write_bytes(content[: int(len(content) * share)])
         with pytest.warns(images.IncompleteWarning, match=rf"half.{kind.lower()}.* incomplete"):
             part = images.read(path)
+        assert not images.read_file(path).complete and not images.decode(path.read_bytes(), "half").complete
         rows = (part == whole).all(axis=(1, 2)).nonzero()[0]
         assert part.shape == whole.shape and len(rows) > 64 * (share - 0.3)
         if kind != "GIF":  # whose rows are interlaced
@@ -425,7 +426,8 @@ def test_reduced(tmp_path: Path, kind: str, orientation: int) -> None:
     Image.fromarray(np.dstack([ramp] * 3)).save(path, kind, **options)
     whole = images.read(path).astype(float)
     for reduction in (2, 4, 8):
-        small = images.read(path, reduction=reduction)
+        small, size_wh, complete = images.read_file(path, reduction=reduction)
+        assert complete and size_wh == whole.shape[1::-1]
         assert all(
             0 <= side - a * reduction < 8 or a * reduction - side < 8
             for a, side in zip(small.shape[:2], whole.shape[:2], strict=True)
@@ -446,7 +448,7 @@ import resource
 from fkp import images
 images.read({str(images.__file__).replace("fkp/images.py", "examples/grace_hopper.jpg")!r})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-images.read({str(path)!r}, reduction=2)
+images.read_file({str(path)!r}, reduction=2)
 print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

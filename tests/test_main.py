@@ -403,6 +403,16 @@ assert __main__.main(["push", "someone/faces", "--model", {model!r}, "--private"
     assert {line.split()[1] for line in lines} == repository.commits[-1].files.keys() - {".gitattributes"}
 
 
+def test_a_picture_that_breaks_off(capsys: Captured, model: str, picture: str, tmp_path: Path) -> None:
+    """What is there is used, and both outputs say that it is not all."""
+    part = tmp_path / "part.png"
+    part.write_bytes(Path(picture).read_bytes()[:-40])
+    assert main(["predict", str(part), picture, "--model", model, "--json", "-"]) == 0
+    printed, told = capsys.readouterr()
+    assert [record.get("incomplete") for record in json.loads(printed)] == [True, None]
+    assert f"fkp: {part}: is damaged or incomplete" in told and told.count("incomplete") == 1
+
+
 def test_a_warning_is_a_sentence(capsys: Captured, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     def find(*_: object, **__: object) -> Path:
         warnings.warn("the Hub cannot be reached", stacklevel=2)

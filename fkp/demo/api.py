@@ -41,10 +41,11 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
             {"image", "width", "height", "faces": [{"number", "box": [x1, y1, x2, y2], "score", "keypoints":
             [[x, y] for 68 points], "keypoint_scores": [68 numbers], "visibility", "guess", "pose",
             "eye_openness", "mouth_openness"}]}, in pixels of the picture, largest face first; scores are 0 to
-            1.
+            1. Of a picture that breaks off "incomplete" is true.
         """
         with detected(picture, min_score, max_faces, passes, label_style, request) as (opened, faces):
-            return report.record(picture.name, opened.size_wh[::-1], photos.in_file(opened, faces))
+            found = photos.in_file(opened, faces)
+            return report.record(picture.name, opened.size_wh[::-1], found, opened.complete)
 
     def annotate(
         picture: Path, min_score: float, max_faces: float, passes: str, label_style: str,

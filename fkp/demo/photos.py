@@ -59,7 +59,8 @@ class Face:
 class Photo:
     """One photo of a visitor: what was found in it, or `problem`, a sentence that goes on after its name.
 
-    `shown` is the picture for the screen as JPEG, `more_faces` says that `faces` are not all of them.
+    `shown` is the picture for the screen as JPEG, `more_faces` says that `faces` are not all of them,
+    `complete` whether its file has all of it.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class Photo:
     shown: bytes = b""
     thumbnail: bytes = b""
     enlarged: tuple[Face, ...] = ()
+    complete: bool = True
 
     @property
     def name(self) -> str:
@@ -166,8 +168,7 @@ def read(path: Path, settings: Settings) -> images.Reduced:
                 f"{pixels / 1e6:.0f} million pixels in a kind of file that takes much memory; JPEG takes less"
             )
             raise images.ImageError(f"{path}: has {what}")
-        image = images.read(path, max_pixels=settings.max_pixels, reduction=reduction)
-        return images.Reduced(image, size_wh)
+        return images.read_file(path, max_pixels=settings.max_pixels, reduction=reduction)
     except images.ImageError as error:
         reason = str(error).replace(str(path), path.name).removeprefix(f"{path.name}: ")
         raise images.ImageError(f"{path.name} {reason}. Please choose another photo.") from None
@@ -229,7 +230,8 @@ def process(
     most = min(most or settings.max_faces, settings.max_faces)
     try:
         with held(path, settings, visitor) as picture:
-            return _process(model, Photo(path, "", picture.size_wh), picture, most, min_score)
+            photo = Photo(path, "", picture.size_wh, complete=picture.complete)
+            return _process(model, photo, picture, most, min_score)
     except images.ImageError as error:
         return Photo(path, problem=str(error).removeprefix(f"{path.name} "))
 
@@ -378,7 +380,7 @@ def _full_size(photo: Photo, style: draw.Style, settings: Settings, kind: str = 
 
 def _records(album: Album) -> list[dict[str, Any]]:
     return [
-        report.record(photo.name, photo.size_wh[::-1], photo.faces)
+        report.record(photo.name, photo.size_wh[::-1], photo.faces, photo.complete)
         for photo in album.photos
         if not photo.problem
     ]

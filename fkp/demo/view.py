@@ -49,11 +49,14 @@ def answer(album: Album, left_out: int = 0) -> str:
     if photo is None:
         return welcome()
     sentences = [_found(photo)]
+    if not photo.complete:
+        sentences.append("The file breaks off: what is missing of the photo is black.")
     if left_out:
         taken = count(len(album.photos), "photo")
         verb = "was" if len(album.photos) == 1 else "were"
         sentences.append(f"Only the first {taken} {verb} taken, {left_out} were left out.")
-    kind = "problem" if photo.problem or not len(photo.faces) or left_out else "fine"
+    wanting = photo.problem or not photo.complete or not len(photo.faces) or left_out
+    kind = "problem" if wanting else "fine"
     return say(" ".join(sentences), kind)
 
 

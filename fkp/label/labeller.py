@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -102,27 +101,24 @@ class Labeller:
         return Done(shard.name, writer.counts, incomplete=tuple(incomplete))
 
     def _label(self, batch: list[Picture], writer: table.Writer, incomplete: list[str]) -> None:
-        decoded = [self._decoded(picture, incomplete) for picture in batch]
+        decoded = [self._decoded(picture) for picture in batch]
         pixels: list[images.ImageLike] = [one.image for one in decoded if isinstance(one, images.Reduced)]
         settings = self.settings
         found = iter(self.model(pixels, min_score=settings.min_score, max_faces=settings.max_faces))
         for picture, one in zip(batch, decoded, strict=True):
             if isinstance(one, images.Reduced):
                 writer.add(picture.row, picture.key, one.size_wh, enlarged(next(found), one.scale_xy))
+                incomplete += [] if one.complete else [f"{picture.key}: {images.INCOMPLETE}"]
             else:
                 writer.add_unreadable(picture.row, picture.key, str(one).removeprefix(f"{picture.key}: "))
 
-    def _decoded(self, picture: Picture, incomplete: list[str]) -> images.Reduced | images.ImageError:
+    def _decoded(self, picture: Picture) -> images.Reduced | images.ImageError:
         if isinstance(picture.data, images.ImageError):
             return picture.data
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", images.IncompleteWarning)
-            try:
-                return images.decode(picture.data, picture.key, self._enough_pixels)
-            except images.ImageError as error:
-                return error
-            finally:
-                incomplete += [str(w.message) for w in told if w.category is images.IncompleteWarning]
+        try:
+            return images.decode(picture.data, picture.key, self._enough_pixels)
+        except images.ImageError as error:
+            return error
 
     @property
     def _enough_pixels(self) -> int | None:

@@ -63,6 +63,17 @@ def test_photo_that_is_no_picture_is_told_without_a_folder(tmp_path, content):
         photos.read(path, Settings())
 
 
+def test_photo_that_breaks_off_is_told_to_its_visitor_alone(tmp_path, recwarn):
+    """Nothing is warned of, or the names of visitors' files would be in the log."""
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "half.jpg")
+    whole = (tmp_path / "half.jpg").read_bytes()
+    assert look(tmp_path / "half.jpg", (40, 30, 120, 110)).complete
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    photo = look(tmp_path / "half.jpg", (40, 30, 120, 110))
+    assert not photo.complete and not photo.problem and len(photo.faces) == 1 and not len(recwarn)
+
+
 def test_an_expired_photo_is_told(tmp_path):
     assert look(tmp_path / "gone.jpg").problem.startswith("is no longer here")
 

@@ -57,6 +57,7 @@ class Tags(HTMLParser):
 @pytest.mark.parametrize(
     "album, says",
     [
+        (album(complete=False), "breaks off"),
         (Album(), "Choose a photo, and its keypoints appear here."),
         (album(faces=NO_FACES), "<b>No face found</b> in holiday.jpg. Try one where"),
         (album(), "<b>Found 2 faces</b> in holiday.jpg. <small>160×120 pixels.</small>"),
