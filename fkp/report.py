@@ -36,8 +36,8 @@ def record(image: str, shape_hw: tuple[int, ...], faces: Faces, complete: bool =
     """What is said about one picture: {"image", "width", "height", "faces": [as `face_records` says]}, and
     "incomplete": True of one that breaks off; `shape_hw` is the shape of its array, channels or not."""
     height, width = shape_hw[:2]
-    size = {"width": int(width), "height": int(height)} | ({} if complete else {"incomplete": True})
-    return {"image": image, **size, "faces": face_records(faces)}
+    said = {"image": image, "width": int(width), "height": int(height), "faces": face_records(faces)}
+    return said if complete else said | {"incomplete": True}
 
 
 def face_records(faces: Faces) -> list[dict[str, Any]]:

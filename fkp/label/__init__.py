@@ -126,9 +126,9 @@ def label(
             for done in results:
                 counts = counts.plus(done.counts)
                 incomplete += len(done.incomplete)
-                problem = (done.problem,) if done.problem else ()
-                problems += problem
-                for sentence in (*done.incomplete, *problem):
+                if done.problem:
+                    problems.append(done.problem)
+                for sentence in filter(None, (*done.incomplete, done.problem)):
                     bar.write(f"fkp: {sentence}", file=messages)
         # Not where something was missing, for then their pictures need not be elsewhere.
         if last is not None and last.kind in ("files", "list") and listed_size == size and not problems:

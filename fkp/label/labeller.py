@@ -92,7 +92,7 @@ class Labeller:
             with table.Writer(output_path(self.out, shard), about) as writer:
                 done = 0
                 for batch, reached in _batches(shard.pictures()):
-                    self._label(batch, writer, incomplete)
+                    incomplete += self._label(batch, writer)
                     progress(len(batch), reached - done)
                     done = reached
                 progress(0, shard.size - done)
@@ -100,7 +100,8 @@ class Labeller:
             return Done(shard.name, table.Counts(), str(error))
         return Done(shard.name, writer.counts, incomplete=tuple(incomplete))
 
-    def _label(self, batch: list[Picture], writer: table.Writer, incomplete: list[str]) -> None:
+    def _label(self, batch: list[Picture], writer: table.Writer) -> list[str]:
+        """Write what is in the pictures; a sentence about each that breaks off."""
         decoded = [self._decoded(picture) for picture in batch]
         pixels: list[images.ImageLike] = [one.image for one in decoded if isinstance(one, images.Reduced)]
         settings = self.settings
@@ -108,9 +109,12 @@ class Labeller:
         for picture, one in zip(batch, decoded, strict=True):
             if isinstance(one, images.Reduced):
                 writer.add(picture.row, picture.key, one.size_wh, enlarged(next(found), one.scale_xy))
-                incomplete += [] if one.complete else [f"{picture.key}: {images.INCOMPLETE}"]
             else:
                 writer.add_unreadable(picture.row, picture.key, str(one).removeprefix(f"{picture.key}: "))
+        return [
+            f"{picture.key}: {images.INCOMPLETE}" for picture, one in zip(batch, decoded, strict=True)
+            if isinstance(one, images.Reduced) and not one.complete
+        ]  # fmt: skip
 
     def _decoded(self, picture: Picture) -> images.Reduced | images.ImageError:
         if isinstance(picture.data, images.ImageError):
