@@ -50,17 +50,17 @@ AT_REST = """(...given) => new Promise((done) => {
 # On a phone the result stands below the photo.
 SCROLL = """() => {
   const block = matchMedia("(max-width: 800px)").matches ? "start" : "nearest";
-  document.querySelector("#answer").scrollIntoView({behavior: "smooth", block});
+  window.fkpScrollTo(document.querySelector("#answer"), block);
 }"""
 TO_FACE = """() => {
   const chosen = document.querySelector("#face .strip [aria-pressed=true]"), row = chosen?.parentElement;
   if (row) row.scrollTop = chosen.offsetTop - 3;
-  document.querySelector("#face .loupe")?.scrollIntoView({behavior: "smooth", block: "nearest"});
+  window.fkpScrollTo(document.querySelector("#face .loupe"), "nearest");
 }"""
 SCROLL_TO_CLIP = """() => {
   const answer = document.querySelector("#clip-answer");
   const {top} = answer.getBoundingClientRect();
-  if (top < 0 || top > window.innerHeight - 120) answer.scrollIntoView({behavior: "smooth", block: "start"});
+  if (top < 0 || top > window.innerHeight - 120) window.fkpScrollTo(answer, "start");
 }"""
 TO_FILM = """() => {
   const find = (what) => document.querySelector(`#clip-answer ${what}`), began = performance.now();

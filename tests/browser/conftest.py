@@ -174,9 +174,11 @@ def page(browser, address: str, request: pytest.FixtureRequest):
     """The page, opened anew; at the end no request may have gone elsewhere, none may have been refused by the
     content security policy, and no script may have failed.
 
-    A parameter, if any, holds options of a browser context, as {"color_scheme": "dark"}.
+    It scrolls at once, so that nothing is measured on the way. A parameter, if any, holds options of a browser
+    context, as {"color_scheme": "dark"}.
     """
-    options = {"viewport": {"width": 1280, "height": 900}} | getattr(request, "param", {})
+    usual = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
+    options = usual | getattr(request, "param", {})
     context = browser.new_context(**options)
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()

@@ -52,11 +52,34 @@ def test_the_first_face_is_seen_beside_the_picture_without_scrolling(page):
         assert loupe["x"] > sheet["x"] + sheet["width"]
 
 
-@pytest.mark.parametrize("page", [PHONE], indirect=True)
-def test_a_phone_shows_the_picture_when_it_is_done(page):
+def at_the_answer(page: Page) -> None:
+    """Waits until a phone has scrolled there."""
+    page.wait_for_function(
+        "Math.abs(document.querySelector('#answer').getBoundingClientRect().top - 10) < 1",
+        timeout=PATIENCE_MS,
+    )
+
+
+PLACES = """() => {
+  window.places = new Set();
+  const look = () => { places.add(scrollY); requestAnimationFrame(look); };
+  look();
+}"""
+
+
+@pytest.mark.parametrize(
+    "page, scrolls",
+    [(PHONE | {"reduced_motion": "no-preference"}, "gently"), (PHONE, "at once")],
+    indirect=["page"],
+    ids=["gently", "at-once"],
+)
+def test_a_phone_shows_the_picture_when_it_is_done(page, scrolls):
+    page.evaluate(PLACES)
     four_faces(page)
-    page.wait_for_timeout(1500)
+    at_the_answer(page)
     assert_all_is_seen(page, "#answer", "#result .sheet", "#face h2")
+    places = page.evaluate("[...places]")
+    assert len(places) == 2 if scrolls == "at once" else len(places) > 4, places
 
 
 @pytest.mark.parametrize("page", [LAPTOP, PHONE], indirect=True, ids=["laptop", "phone"])
@@ -65,7 +88,6 @@ def test_a_chosen_face_comes_into_view_and_its_points_are_found_in_the_table(pag
     page.locator("#result .faces [data-face='1']").dispatch_event("click")
     expect(page.locator("#face h2")).to_have_text("Face 2 of 4")
     expect(page.locator("#face .loupe")).to_be_in_viewport(ratio=1, timeout=PATIENCE_MS)
-    page.wait_for_timeout(2500)  # until it has scrolled, which moves things below the pointer
     assert_all_is_seen(page, "#face .loupe")
     page.locator("#face .marks [data-point='30']").hover(force=True)
     expect(page.locator("#points tr.marked th")).to_have_text("30")
@@ -319,8 +341,8 @@ def test_touch_targets_are_44_pixels_large(page):
 @pytest.mark.parametrize("page", [PHONE | {"is_mobile": True}], indirect=True)
 def test_two_fingers_enlarge_the_picture_and_move_it(page):
     four_faces(page)
+    at_the_answer(page)
     sheet = page.locator("#result .sheet")
-    sheet.scroll_into_view_if_needed()
     box, client = sheet.bounding_box(), page.context.new_cdp_session(page)
     scrolled = page.evaluate("scrollY")
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2

@@ -37,6 +37,13 @@ document.addEventListener("click", (event) => {
   setTimeout(() => clearInterval(wait), 5000);
 });
 
+// --- Scrolling: gently, but at once for who asked the system to move little --------------------------------
+
+window.fkpScrollTo = (goal, block) => {
+  const { matches: little } = matchMedia("(prefers-reduced-motion: reduce)");
+  goal?.scrollIntoView({ block, behavior: little ? "instant" : "smooth" });
+};
+
 // --- Groups: the arrow keys go from button to button ------------------------------------------------------
 
 const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
