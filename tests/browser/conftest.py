@@ -174,8 +174,8 @@ def page(browser, address: str, request: pytest.FixtureRequest):
     """The page, opened anew; at the end no request may have gone elsewhere, none may have been refused by the
     content security policy, and no script may have failed.
 
-    It scrolls at once, so that nothing is measured on the way. A parameter, if any, holds options of a browser
-    context, as {"color_scheme": "dark"}.
+    It scrolls at once, so that nothing is measured on the way. A parameter, if any, holds options of a
+    browser context, as {"color_scheme": "dark"}.
     """
     usual = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
     options = usual | getattr(request, "param", {})
