@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    # Importing fkp does nothing: torch comes in with the first use of the model.
+    # Importing fkp does nothing: NumPy and OpenCV come in with the first use of the model.
     if name in ("FaceKeypoints", "Faces"):
         from fkp import pipeline
 

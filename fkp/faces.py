@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import cv2
@@ -110,7 +110,7 @@ class Faces:
         """
         seen = object.__new__(type(self))
         seen.__dict__.update(self.__dict__)
-        is_path = isinstance(picture, str | Path)
+        is_path = isinstance(picture, str | os.PathLike)
         object.__setattr__(seen, "_picture", (lambda: picture) if is_path else weakref.ref(picture))
         return seen
 

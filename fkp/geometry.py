@@ -83,7 +83,7 @@ def mirror(keypoints: np.ndarray, width: int) -> np.ndarray:
     return mirrored
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CropTransform:
     """An affine crop: moves an image's pixels and its points, and points back.
 

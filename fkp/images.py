@@ -339,9 +339,10 @@ def _decode(
     if image.mode == "F":
         raise ImageError(f"{name}: holds floating-point numbers, whose black and white are unknown")
     if reduction > 1 and image.format == "JPEG":
-        image.draft(image.mode, (width // reduction, height // reduction))  # decodes no more than that
+        least = max(1, width // reduction), max(1, height // reduction)
+        image.draft(image.mode, least)  # decodes no more than that
         reduction = max(1, round(reduction * image.size[0] / width))
-    complete = _load(image, name)
+    image, complete = _loaded(image, name)
     # Adobe's CMYK is inverted, and marked as Adobe's (libjpeg.txt); Pillow inverts it marked or not.
     inverted = image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info
     reduction = min(reduction, *image.size)
@@ -381,28 +382,37 @@ def _palette(image: Image.Image) -> np.ndarray:
     return np.asarray(_on_white(every))[0]
 
 
-def _load(image: Image.Image, name: str) -> bool:
-    """Decode the pixels; whether all of them are there. Raises ImageError where none is."""
+def _loaded(image: Image.Image, name: str) -> tuple[Image.Image, bool]:
+    """The picture decoded, and whether it is all there. Raises ImageError where nothing is."""
     try:
         image.load()
     except MemoryError as error:
         raise ImageError(f"{name}: needs more memory than there is") from error
     except Exception as error:  # decoders raise nearly anything on damaged data
-        if not _is_partly_there(image):
-            raise ImageError(f"{name}: is damaged or incomplete ({error})") from error
-        return False
-    return True
+        if (part := _decoded_part(image)) is None:
+            what = "is closed" if _is_closed(image) else f"is damaged or incomplete ({error})"
+            raise ImageError(f"{name}: {what}") from error
+        return part, False
+    return image, True
 
 
-def _is_partly_there(image: Image.Image) -> bool:
-    """Whether anything was decoded of a picture whose decoding has failed; then that is what it holds."""
+def _decoded_part(image: Image.Image) -> Image.Image | None:
+    """What was decoded of a picture whose decoding has failed; the picture is left to fail again."""
     if not isinstance(image, ImageFile.ImageFile):
-        return False
-    image.tile = []
+        return None
+    tile, image.tile = image.tile, []
     try:
-        return image.getbbox() is not None
+        return image.copy() if image.getbbox() is not None else None
     except Exception:
-        return False
+        return None
+    finally:
+        image.tile = tile
+
+
+def _is_closed(image: Image.Image) -> bool:
+    """Whether the file of a picture that is not decoded yet has been closed."""
+    file = getattr(image, "fp", None)
+    return file is None or getattr(file, "closed", False) is True
 
 
 def _stored(image: Image.Image) -> _Stored:

@@ -49,6 +49,9 @@ HEAD, SPREAD = _symmetric_head()
 """The mean head (51,3) and the spread (51,) of its points, mm: what `_RIGHT_HALF` says, for
 `scheme.INNER`."""
 
+LEAST_POINTS = 8
+"""Of the 51, from which a pose is told."""
+
 RIGHT_EYE = ((36, 39), (37, 41), (38, 40))
 LEFT_EYE = ((42, 45), (43, 47), (44, 46))
 MOUTH = ((60, 64), (61, 67), (62, 66), (63, 65))
@@ -62,7 +65,7 @@ ALIGNED = np.array([[0.34, 0.46], [0.66, 0.46], [0.5, 0.64], [0.37, 0.82], [0.63
 al., 2019), symmetric and rounded."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pose:
     """Where n heads are turned: `yaw`, `pitch`, `roll` (n,) in degrees, and `sigmas` (n,3), one standard
     deviation of each.
@@ -85,15 +88,22 @@ def pose(keypoints: np.ndarray, sigmas: np.ndarray | None = None) -> Pose:
     points best (Gauss-Newton from the affine fit); a point counts the less, the larger its expected error and
     the more people differ there. Two things are not in the uncertainty: that a person's whole head differs
     from the mean one, which turns mostly the pitch, by some 5 degrees, and perspective, where a face is close
-    to the camera. Keypoints that are no face, all in one place or on a line, give NaN.
+    to the camera. Points that are NaN do not count; fewer than `LEAST_POINTS`, and keypoints that are no
+    face, all in one place or on a line, give NaN.
     """
     points = np.asarray(keypoints, np.float64)[:, list(scheme.INNER)]
     n, coordinates = len(points), 2 * points.shape[1]
     errors = np.zeros(points.shape[:2]) if sigmas is None else np.nan_to_num(sigmas)[:, list(scheme.INNER)]
-    around = points - points.mean(axis=1, keepdims=True)
-    scale = np.sqrt((around**2).mean(axis=(1, 2)) / HEAD[:, :2].var(axis=0).mean()).clip(1e-9)
+    known = np.isfinite(points).all(axis=2)
+    too_few = known.sum(axis=1) < LEAST_POINTS
+    known |= too_few[:, None]
+    points = np.where(known[..., None] & ~too_few[:, None, None], points, 0)
+    counts = known.sum(axis=1)[:, None, None]
+    around = np.where(known[..., None], points - points.sum(axis=1, keepdims=True) / counts, 0)
+    size = np.sqrt((around**2).sum(axis=(1, 2)) / (2 * counts[:, 0, 0]))
+    scale = (size / np.sqrt(HEAD[:, :2].var(axis=0).mean())).clip(1e-9)
     for _ in range(2):  # the first only tells the scale well, in pixels a mm, for what people differ by
-        weights = 1 / (errors**2 + (scale[:, None] * SPREAD) ** 2)
+        weights = known / (errors**2 + (scale[:, None] * SPREAD) ** 2)
         shares = weights / weights.sum(axis=1, keepdims=True)
         model = HEAD - (shares @ HEAD)[:, None]  # (n,51,3), each around its own weighted middle
         seen = points - (shares[..., None] * points).sum(axis=1, keepdims=True)
@@ -187,7 +197,7 @@ def aligned(image: np.ndarray, keypoints: np.ndarray, size: int = 112) -> np.nda
 
     Each is turned, scaled and shifted, no more, so that its `PLACES` come to lie as near to `ALIGNED` as can
     be; what is beyond the image is as `CropTransform.crop` has it. Raises ValueError for a size that is no
-    whole number from 1.
+    whole number from 1, and for keypoints that are not known or all in one place.
     """
     if not isinstance(size, int | np.integer) or size < 1:
         raise ValueError(f"size is {size}, where pixels of a side, from 1, are needed")
@@ -203,6 +213,9 @@ def _alignment(keypoints: np.ndarray, size: int) -> np.ndarray:
     places = np.array([keypoints[list(points)].mean(axis=0) for points in PLACES], np.float64)
     z, w = places @ [1, 1j], (ALIGNED * size - 0.5) @ [1, 1j]  # integers are pixel centres
     centred = z - z.mean()
-    a = (centred.conj() @ (w - w.mean())) / max((centred.conj() @ centred).real, 1e-12)
+    spread = (centred.conj() @ centred).real
+    if not spread > 1e-12:  # NaN is not
+        raise ValueError("a face cannot be aligned whose eyes, nose and mouth are not known or in one place")
+    a = (centred.conj() @ (w - w.mean())) / spread
     b = w.mean() - a * z.mean()
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])

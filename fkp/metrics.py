@@ -194,7 +194,7 @@ def spearman(one: np.ndarray, other: np.ndarray) -> float:
 # --- Boxes --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Found:
     """What a detector found in one picture, against the faces that are there.
 

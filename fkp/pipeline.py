@@ -47,7 +47,7 @@ SMALLEST = 0.5
 """Pixels that the longer side of a box has at least."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Placed:
     """Points of n faces, pixels of their pictures: `keypoints` (n,68,2), `sigmas`, `scores`, `visibility`
     (n,68); and the crops (n) that they were seen in."""
@@ -92,22 +92,14 @@ class FaceKeypoints:
         passes: str | int = "auto",
     ) -> None:
         """As `from_pretrained`, from weights in memory; `face_detector` is by default that of the weights."""
-        scheme.style_index(label_style)
-        if passes not in PASSES:
-            raise ValueError(f"passes is {passes!r}, where {', '.join(map(str, PASSES))} are known")
+        _check_options(passes, label_style)
         self.weights, self.config = weights, weights.keypoints
         self.label_style, self.mirrored, self.passes = label_style, mirrored, passes
-        self.device = runtime.device_named(device)
-        self._options = backend, self.device, threads
-        self.runner: runtime.Runnable = runtime.Runner(weights.files("keypoints"), *self._options)
-        if face_detector is None:
-            # Compiled anew for every size of picture the detector would never be done.
-            for_detector = "torch" if backend == "torch-compile" else backend
-            if for_detector == "onnxruntime-int8" and for_detector not in weights.files("detector").graphs:
-                for_detector = "onnxruntime"
-            runner = runtime.Runner(weights.files("detector"), for_detector, self.device, threads)
-            face_detector = Detector(weights.detector, runner)
-        self.face_detector: FaceDetector = _callable_as_asked(face_detector)
+        self.device, self._backend, self._threads = runtime.device_named(device), backend, threads
+        self.runner: runtime.Runnable = self._runner("keypoints", backend)
+        self.face_detector: FaceDetector = (
+            self._own_detector(backend) if face_detector is None else _callable_as_asked(face_detector)
+        )
 
     @classmethod
     def from_pretrained(
@@ -131,7 +123,8 @@ class FaceKeypoints:
         along its visible outline; one of `scheme.LABEL_STYLES` reproduces the conventions of a data set's
         labels, their annotation offset among them. `backend`, one of `runtime.BACKENDS`, runs the networks,
         by default the fastest that can be had; `device`, one of `runtime.DEVICES`, says where, `threads` on
-        how many of the processor's (by default as many as there are, 4 at most).
+        how many of the processor's (by default as many as there are, 4 at most; torch has a number of its
+        own, torch.set_num_threads).
         `passes="auto"` gives faces whose points come out unsure more passes: at quarter turns, upright and
         framed by their points, and keeps the surest; a picture in which nothing sure is found is searched
         lying on its side and upside down as well, and boxes whose points are hopeless are dropped. 1 is one
@@ -156,41 +149,55 @@ class FaceKeypoints:
             mirrored=mirrored, passes=passes,
         )  # fmt: skip
         if isinstance(detector, str) and detector == "whole":
-            return model.with_detector(single_face.SingleFace(model))
+            model.face_detector = single_face.SingleFace(model)
         return model
 
-    def with_detector(self, face_detector: FaceDetector) -> FaceKeypoints:
+    def with_detector(self, face_detector: FaceDetector) -> Self:
         """The same model with another face detector."""
-        other = copy.copy(self)
-        other.face_detector = _callable_as_asked(face_detector)
-        return other
+        return self._with(face_detector=_callable_as_asked(face_detector))
 
-    def with_runner(self, wrap: Callable[[runtime.Runnable], runtime.Runnable]) -> FaceKeypoints:
+    def with_runner(self, wrap: Callable[[runtime.Runnable], runtime.Runnable]) -> Self:
         """The same model with what `wrap` makes of the keypoint network's runner, as for shared batches."""
-        other = copy.copy(self)
-        other.runner = wrap(self.runner)
-        return other
+        return self._with(runner=wrap(self.runner))
 
-    def with_options(self, *, passes: str | int, label_style: str | None) -> FaceKeypoints:
+    def with_options(self, *, passes: str | int, label_style: str | None) -> Self:
         """The same model with other passes and another label style, as `from_pretrained` has them."""
-        scheme.style_index(label_style)
-        if passes not in PASSES:
-            raise ValueError(f"passes is {passes!r}, where {', '.join(map(str, PASSES))} are known")
+        _check_options(passes, label_style)
+        return self._with(passes=passes, label_style=label_style)
+
+    def to(self, device: str) -> Self:
+        """The same model on another device, see `runtime.DEVICES`; a detector of your own stays as it is, and
+        what `with_runner` wrapped is not wrapped there."""
+        device = runtime.device_named(device)
+        if device == self.device:
+            return self
+        there = self._with(device=device)
+        runs_there = device == "cpu" or (self._backend or "").startswith("torch")
+        backend = self._backend if runs_there else None
+        there.runner = there._runner("keypoints", backend)
+        if isinstance(self.face_detector, Detector):
+            there.face_detector = there._own_detector(backend)
+        return there
+
+    def _with(self, **changed: Any) -> Self:
+        """A copy with these attributes changed."""
         other = copy.copy(self)
-        other.passes, other.label_style = passes, label_style
+        other.__dict__.update(changed)
+        detector = other.face_detector
+        if isinstance(detector, single_face.SingleFace) and detector.model is self:
+            other.face_detector = single_face.SingleFace(other)
         return other
 
-    def to(self, device: str) -> FaceKeypoints:
-        """The same model on another device, see `runtime.DEVICES`; a detector of your own stays as it is."""
-        if runtime.device_named(device) == self.device:
-            return self
-        own = isinstance(self.face_detector, Detector)
-        backend, _, threads = self._options
-        return FaceKeypoints(
-            self.weights, None if own else self.face_detector, label_style=self.label_style,
-            backend=backend if backend is None or backend.startswith("torch") else None, device=device,
-            threads=threads, mirrored=self.mirrored, passes=self.passes,
-        )  # fmt: skip
+    def _runner(self, network: str, backend: str | None) -> runtime.Runner:
+        return runtime.Runner(self.weights.files(network), backend, self.device, self._threads)
+
+    def _own_detector(self, backend: str | None) -> Detector:
+        """The detector of the weights."""
+        if backend == "torch-compile":  # compiled anew for every size of picture it would never be done
+            backend = "torch"
+        if backend == "onnxruntime-int8" and backend not in self.weights.files("detector").graphs:
+            backend = "onnxruntime"
+        return Detector(self.weights.detector, self._runner("detector", backend))
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -239,41 +246,62 @@ class FaceKeypoints:
         """The faces of each of several pictures."""
         check_limits(min_score, max_faces)
         pictures = [images.read(each) for each in some]
-        found = [self._detect(picture, min_score, max_faces) for picture in pictures]
+        found = [self._detect(picture, min_score) for picture in pictures]
         of = np.repeat(np.arange(len(pictures)), [len(boxes) for boxes, _, _ in found])
         boxes, scores, turns = (np.concatenate([one[i] for one in found] or [np.empty(0)]) for i in range(3))
-        placed = self._place(pictures, of, boxes, turns)
-        keep = np.ones(len(of), bool)
-        if self.passes == "auto" and not isinstance(self.face_detector, single_face.SingleFace):
-            keep = placed.scores.mean(axis=1) >= NO_FACE if len(of) else keep
-        faces = _faces(boxes, scores, placed)
-        return [faces[keep & (of == i)].seen_in(picture) for i, picture in enumerate(some)]
+        faces: list[list[Faces]] = [[Faces.none()] for _ in pictures]
+        most = len(of) if max_faces is None else min(max_faces, len(of))
+        waiting, lacking = np.arange(len(of)), np.full(len(pictures), most)
+        # Boxes that hold no face do not count: for each of them the next largest is looked at.
+        while len(now := waiting[_rank(of[waiting]) < lacking[of[waiting]]]):
+            placed = self._place(pictures, of[now], boxes[now], turns[now])
+            held = self._hold_faces(placed)
+            there = _faces(boxes[now], scores[now], placed)
+            for i in np.unique(of[now]):
+                faces[i].append(there[held & (of[now] == i)])
+                lacking[i] -= len(faces[i][-1])
+            waiting = np.setdiff1d(waiting, now)
+        return [_joined(parts).seen_in(picture) for parts, picture in zip(faces, some, strict=True)]
+
+    def _hold_faces(self, placed: _Placed) -> np.ndarray:
+        """(n,) bool: whether there is a face where points were placed."""
+        if self.passes != "auto" or isinstance(self.face_detector, single_face.SingleFace):
+            return np.ones(len(placed.scores), bool)
+        return placed.scores.mean(axis=1) >= NO_FACE
 
     def detect(
         self, image: images.ImageLike, *, min_score: float | None = None, max_faces: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same without keypoints: boxes (n,4) xyxy and scores (n,), largest face first, both float32."""
+        """The same without keypoints: boxes (n,4) xyxy and scores (n,), largest face first, both float32.
+
+        Boxes whose points would show that they hold no face are among them.
+        """
         check_limits(min_score, max_faces)
-        boxes, scores, _ = self._detect(images.read(image), min_score, max_faces)
-        return boxes, scores
+        boxes, scores, _ = self._detect(images.read(image), min_score)
+        return boxes[:max_faces], scores[:max_faces]
 
     def keypoints_at(self, image: images.ImageLike, boxes: np.ndarray) -> Faces:
-        """Keypoints of the faces in known tight boxes (n,4) xyxy, in their order; every score is 1."""
-        boxes = np.asarray(boxes, dtype=np.float32)
-        if boxes.size == 0:
+        """Keypoints of the faces in known tight boxes (n,4) xyxy, in their order; every score is 1.
+
+        Raises `images.ImageError` for what is no picture, and ValueError for boxes that have no area, are
+        smaller than a pixel or reach far beyond the picture.
+        """
+        picture, boxes = images.read(image), np.array(boxes, dtype=np.float32)
+        if boxes.shape == (0,):
             return Faces.none()
         if boxes.ndim == 1:
             boxes = boxes[None]
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise ValueError(f"boxes have shape {boxes.shape}, (n,4) is needed: x1, y1, x2, y2 of each face")
         of, turns = np.zeros((2, len(boxes)), int)
-        placed = self._place([images.read(image)], of, boxes, turns)
+        placed = self._place([picture], of, boxes, turns)
         return _faces(boxes, np.ones(len(boxes), np.float32), placed).seen_in(image)
 
     def _detect(
-        self, image: np.ndarray, min_score: float | None, max_faces: int | None
+        self, image: np.ndarray, min_score: float | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes (n,4), scores (n,) and, in quarter turns counter-clockwise, what puts each upright (n,)."""
+        """Boxes (n,4), largest first, scores (n,) and, in quarter turns counter-clockwise, what puts each
+        upright (n,)."""
         boxes, scores = self._found(image, min_score)
         turns = np.zeros(len(boxes), int)
         if self.passes == "auto" and scores.max(initial=0) < SURE_FACE:
@@ -286,7 +314,7 @@ class FaceKeypoints:
             boxes, scores, turns = (np.concatenate(parts) for parts in zip(*found, strict=True))
             best = geometry.suppress(boxes, scores, self.weights.detector.max_iou)
             boxes, scores, turns = boxes[best], scores[best], turns[best]
-        largest_first = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")[:max_faces]
+        largest_first = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")
         return boxes[largest_first], scores[largest_first], turns[largest_first]
 
     def _found(self, image: np.ndarray, min_score: float | None) -> tuple[np.ndarray, np.ndarray]:
@@ -434,6 +462,22 @@ def _faces(boxes: np.ndarray, scores: np.ndarray, placed: _Placed) -> Faces:
     return Faces(
         boxes.reshape(-1, 4), scores, placed.keypoints, placed.scores, placed.sigmas, placed.visibility
     )
+
+
+def _joined(parts: Sequence[Faces]) -> Faces:
+    return Faces(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Faces)))
+
+
+def _rank(groups: np.ndarray) -> np.ndarray:
+    """The place (n,) of each within its group, from 0; `groups` (n,) are sorted."""
+    return np.arange(len(groups)) - np.searchsorted(groups, groups)
+
+
+def _check_options(passes: str | int, label_style: str | None) -> None:
+    """Raises ValueError with a sentence for an unknown one."""
+    scheme.style_index(label_style)
+    if passes not in PASSES:
+        raise ValueError(f"passes is {passes!r}, where {', '.join(map(str, PASSES))} are known")
 
 
 def _callable_as_asked(face_detector: FaceDetector) -> FaceDetector:

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -61,7 +62,8 @@ class NetworkFiles:
     graphs: Mapping[str, Path]
     build: Callable[[], Any]
     check: Callable[[str, bytes], None] | None = None
-    """Raises ValueError, a sentence about "it", for a graph (backend, content) that is not to be run."""
+    """Raises ValueError, a sentence about "it", or BackendError for a graph (backend, content) that is not to
+    be run."""
 
 
 class Runnable(Protocol):
@@ -82,24 +84,25 @@ class Runnable(Protocol):
 class Runner:
     """A network on the backend that was asked for by name or, by default, on the fastest that can be had.
 
-    By default that is ONNX Runtime, in 8-bit integers where there is such a graph and the processor has
-    instructions for it; torch where there is no graph that fits. In a process that was forked off, and in a
-    copy that was pickled, the backend is made ready anew at its first picture.
+    By default that is ONNX Runtime, in 8-bit integers where there is such a graph that may be run and the
+    processor has instructions for it; torch where there is no graph that fits. In a process that was forked
+    off, and in a copy that was pickled, the backend is made ready anew at its first picture.
     Raises BackendError for an unknown name or device, and where the one asked for cannot be had.
     """
 
     def __init__(
         self, files: NetworkFiles, backend: str | None = None, device: str = "cpu", threads: int | None = None
     ) -> None:
-        """`threads` are those of the processor, by default as many as it has, `MOST_THREADS` at most."""
+        """`threads` are those of ONNX Runtime, by default as many as the processor has, `MOST_THREADS` at
+        most; torch has a number of its own."""
         if backend is not None and backend not in BACKENDS:
             raise BackendError(f"there is no backend {backend!r}: choose one of {', '.join(BACKENDS)}")
-        if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
+        if threads is not None and not (isinstance(threads, int | np.integer) and 1 <= threads <= 1024):
             raise BackendError(f"threads are {threads!r}, where a whole number from 1 to 1024 is needed")
         self.files, self.asked, self.device = files, backend, device_named(device)
         if self.device != "cpu" and backend is not None and not backend.startswith("torch"):
             raise BackendError(f"{backend} runs on the CPU, not on {device}: choose torch, or no backend")
-        self.threads = threads or default_threads()
+        self.threads = int(threads or default_threads())
         _prepare_for_forks()
         # What cannot be had is told now, and not at the first picture.
         self._ready: tuple[int, Backend] | None = (os.getpid(), self._choose())
@@ -133,9 +136,9 @@ class Runner:
 
     def _choose(self) -> Backend:
         if self.device != "cpu" or self.asked == "torch":
-            return Torch(self.files, self.device, self.threads)
+            return Torch(self.files, self.device)
         if self.asked == "torch-compile":
-            return TorchCompiled(self.files, self.device, self.threads)
+            return TorchCompiled(self.files, self.device)
         if self.asked is not None:
             return OnnxRuntime(self.files, self.asked, self.threads)
         wanted = ["onnxruntime-int8"] if int8_is_fast() and "onnxruntime-int8" in self.files.graphs else []
@@ -146,7 +149,7 @@ class Runner:
             except BackendError as error:
                 problem = error
         try:
-            return Torch(self.files, self.device, self.threads)
+            return Torch(self.files, self.device)
         except BackendError as error:
             raise BackendError(f"{problem}; and {error}") from error
 
@@ -220,7 +223,7 @@ class Torch:
 
     name = "torch"
 
-    def __init__(self, files: NetworkFiles, device: str, threads: int) -> None:
+    def __init__(self, files: NetworkFiles, device: str) -> None:
         """Raises BackendError where torch is not installed."""
         torch = _torch()
         from fkp.networks import state
@@ -234,6 +237,8 @@ class Torch:
 
     def __call__(self, pictures: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
         torch = _torch()
+        if not pictures.flags.writeable:  # torch would warn
+            pictures = pictures.copy()
         inputs = [torch.from_numpy(pictures).permute(0, 3, 1, 2), *map(torch.from_numpy, more)]
         with torch.inference_mode(), torch.device(self._device):
             outputs = self._network(*(tensor.to(self._device) for tensor in inputs))
@@ -245,11 +250,11 @@ class TorchCompiled(Torch):
 
     name = "torch-compile"
 
-    def __init__(self, files: NetworkFiles, device: str, threads: int) -> None:
+    def __init__(self, files: NetworkFiles, device: str) -> None:
         """Raises BackendError where there is no C++ compiler."""
         if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
             raise BackendError("torch-compile needs a C++ compiler: install g++, or choose another backend")
-        super().__init__(files, device, threads)
+        super().__init__(files, device)
         self._network = _torch().compile(self._network, dynamic=True)
 
 
@@ -339,22 +344,32 @@ def _prepare_for_forks() -> None:
     """
     if not hasattr(os, "register_at_fork"):
         return
-    threads = cv2.getNumThreads()
+    lock, threads, forks = threading.Lock(), 0, 0  # the forks that threads are at just now
 
     def before() -> None:
-        nonlocal threads
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
+        nonlocal threads, forks
+        with lock:
+            if not forks:
+                threads = cv2.getNumThreads()
+                cv2.setNumThreads(1)
+            forks += 1
+
+    def in_parent() -> None:
+        nonlocal forks
+        with lock:
+            forks -= 1
+            if not forks:
+                cv2.setNumThreads(threads)
 
     def in_child() -> None:
+        nonlocal lock, forks
+        lock, forks = threading.Lock(), 0
         for backend in list(_WITH_THREADS):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)
 
-    os.register_at_fork(
-        before=before, after_in_parent=lambda: cv2.setNumThreads(threads), after_in_child=in_child
-    )
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
 def _threads(n: int) -> str:

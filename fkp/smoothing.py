@@ -23,7 +23,7 @@ class OneEuro:
 
         The first points come back as they are. Raises ValueError where time does not go on.
         """
-        points = np.asarray(points, np.float64)
+        points = np.array(points, np.float64)
         if self._points is None:
             self._points, self._velocities = points, np.zeros_like(points)
         else:
@@ -36,7 +36,7 @@ class OneEuro:
             speeds = np.linalg.norm(self._velocities, axis=-1, keepdims=True) / unit
             self._points = self._points + _weight(self.least_cutoff + self.gain * speeds, passed) * change
         self._time = time
-        return self._points
+        return self._points.copy()
 
 
 def _weight(cutoff: float | np.ndarray, passed: float) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import os
 import pickle
 import re
 from pathlib import Path
@@ -65,3 +66,11 @@ def test_few_of_many_and_none() -> None:
     many = Faces(boxes, np.ones(30), keypoints, np.ones((30, 68)))
     html = many._repr_html_()
     assert html.count("<svg") == 12 and "30 faces, 18 not shown" in html
+
+
+def test_a_path_of_any_kind_is_remembered(root: Path) -> None:
+    (entry,) = (each for each in os.scandir(root / "examples") if each.name == "grace_hopper.jpg")
+    faces = Faces.none().seen_in(entry)
+    assert "no faces" in faces._repr_html_()
+    faces = FaceKeypoints.from_pretrained()(entry)
+    assert len(faces) == 1 and "data:image/jpeg" in faces._repr_html_()

@@ -89,6 +89,13 @@ def test_a_sound_picture_whose_pixels_are_not_read(tmp_path: Path) -> None:
     assert "a TIFF file with pixels of a kind that is not read" in refused(path)
 
 
+def test_a_jpeg_thinner_than_its_reduction() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (5, 12000), "white").save(stream, "JPEG")
+    thin = images.decode(stream.getvalue(), "thin", enough_pixels=100)
+    assert thin.image.shape[1] == 1 and thin.size_wh == (5, 12000) and thin.image.min() > 250
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP"])
 def test_file_that_breaks_off_is_read_with_a_warning(tmp_path: Path, kind: str) -> None:
     """As every viewer shows it."""
@@ -107,6 +114,24 @@ def test_file_that_breaks_off_is_read_with_a_warning(tmp_path: Path, kind: str) 
             assert not part[-1 if kind != "BMP" else 0, -1].any()
     path.write_bytes(content[:20])
     assert "half" in refused(path)
+
+
+def test_a_pil_image_that_fails_fails_again(tmp_path: Path, four_colours: Image.Image) -> None:
+    """And one that breaks off is told to each time."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    noise.save(tmp_path / "half.jpg", quality=95)
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "half.jpg").read_bytes()[:4000])
+    with Image.open(tmp_path / "half.jpg") as half:
+        for _ in range(2):
+            with pytest.warns(images.IncompleteWarning, match="half.jpg"):
+                assert images.read(half).any()
+    for kind in ("jpg", "png", "gif"):
+        four_colours.save(tmp_path / f"whole.{kind}")
+        with Image.open(tmp_path / f"whole.{kind}") as closed:
+            pass
+        for _ in range(2):
+            with pytest.raises(ImageError, match=f"whole.{kind}: is closed"):
+                images.read(closed)
 
 
 def test_cut_short_with_nothing_to_see(tmp_path: Path) -> None:

@@ -88,6 +88,16 @@ def test_measures_of_no_face_and_of_what_is_none() -> None:
     assert np.isnan(pose.yaw[:2]).all() and pose.yaw[2] == pytest.approx(10, abs=0.01)
 
 
+def test_points_without_a_label_do_not_count() -> None:
+    """As half of those of a profile in some data sets."""
+    whole, half, few = (head_at(25, 8, -5) for _ in range(3))
+    half[0, [*range(22, 27), *range(42, 48)]], few[0, 20:] = np.nan, np.nan
+    pose = measures.pose(np.concatenate([whole, half, few]))
+    for angle, expected in ((pose.yaw, 25), (pose.pitch, 8), (pose.roll, -5)):
+        assert angle[:2] == pytest.approx([expected, expected], abs=0.01) and np.isnan(angle[2])
+    assert (pose.sigmas[1] > pose.sigmas[0]).all()
+
+
 def test_openness_is_height_by_width() -> None:
     keypoints = np.zeros((1, 68, 2))
     keypoints[0, [36, 39]] = (0, 0), (30, 0)
@@ -118,6 +128,9 @@ def test_aligned_faces_have_their_places_where_they_are_wanted() -> None:
     assert measures.aligned(image, keypoints[:0], 64).shape == (0, 64, 64, 3)
     with pytest.raises(ValueError, match="size is 0"):
         measures.aligned(image, keypoints, 0)
+    for value in (np.nan, 7):
+        with pytest.raises(ValueError, match="cannot be aligned"):
+            measures.aligned(image, np.full((1, 68, 2), value), 64)
 
 
 def test_faces_have_the_measures() -> None:

@@ -206,6 +206,18 @@ def test_detecting_alone(model: FaceKeypoints, tmp_path: Path) -> None:
 # --- Face detectors by name, and of one's own -------------------------------------------------------------
 
 
+def test_a_picture_that_is_one_face_follows_the_models_options() -> None:
+    class Mine(FaceKeypoints):
+        pass
+
+    whole = Mine.from_pretrained(detector="whole")
+    for other in (whole.with_options(passes=1, label_style="ytf"), whole.with_runner(lambda _: Dots())):
+        assert type(other) is Mine and other.face_detector.model is other
+    assert whole.face_detector.model is whole
+    by_another = FaceKeypoints.from_pretrained(detector=whole.face_detector)
+    assert by_another.with_options(passes=1, label_style=None).face_detector.model is whole
+
+
 def test_detectors_by_name() -> None:
     for name in ("dlib", "YuNet", ""):
         with pytest.raises(ValueError, match=f"no detector '{name}': choose one of fkp, yunet, whole, or"):
@@ -384,6 +396,27 @@ def test_boxes_whose_points_stay_hopeless_are_dropped() -> None:
     assert len(known) == 2, "who says where faces are gets points for each"
 
 
+def test_boxes_without_a_face_do_not_count_as_one_of_the_largest(model: FaceKeypoints) -> None:
+    """Two large boxes lie beside what is seen: `max_faces` goes on to the next ones."""
+    black = np.array([[350, 220, 560, 380], [20, 220, 160, 360]], np.float32)
+    picture = dotted(shape_hw=(400, 600))
+
+    class OnDots(Dots):
+        def say(self, crops: np.ndarray, style: np.ndarray) -> tuple[np.ndarray, ...]:
+            keypoints, sigmas, visibility = super().say(crops, style)
+            sigmas[crops.max(axis=(1, 2, 3)) < 100] = 50
+            return keypoints, sigmas, visibility
+
+    found_by = KnownDetector(np.concatenate([BOXES, black]), [0.9] * 4)
+    auto = made(found_by, OnDots(sigma=0.1), passes="auto")
+    every = auto(picture)
+    assert np.array_equal(every.boxes, BOXES[[1, 0]])
+    for most in (1, 2, 3, 10**20):
+        some, none, again = auto([picture, np.zeros_like(picture), picture], max_faces=most)
+        assert some == again == every[:most] and len(none) == 0
+    assert len(auto(picture, max_faces=0)) == 0
+
+
 def test_a_face_that_is_found_only_in_the_turned_picture() -> None:
     """A detector of bright spots that sees nothing unless the picture stands on its side."""
 
@@ -500,6 +533,22 @@ def test_threads_share_a_model(model: FaceKeypoints) -> None:
 
 
 # --- Saving and loading ---------------------------------------------------------------------------------
+
+
+def test_boxes_that_are_given_are_not_kept(model: FaceKeypoints) -> None:
+    boxes = BOXES.copy()
+    faces = model.keypoints_at(dotted(), boxes)
+    boxes[:] = 0
+    assert np.array_equal(faces.boxes, BOXES)
+
+
+def test_no_boxes_are_those_of_a_picture(model: FaceKeypoints) -> None:
+    for none in ([], np.empty((0, 4))):
+        assert len(model.keypoints_at(dotted(), none)) == 0
+        with pytest.raises(images.ImageError, match="no such file"):
+            model.keypoints_at("no such.jpg", none)
+    with pytest.raises(ValueError, match=r"shape \(5, 0\)"):
+        model.keypoints_at(dotted(), np.empty((5, 0)))
 
 
 def test_saved_and_loaded_it_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

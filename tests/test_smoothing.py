@@ -32,6 +32,14 @@ def one_euro_of_the_paper(
     return filtered
 
 
+def test_one_euro_filter_keeps_what_it_was_given() -> None:
+    """Whatever is done later to the array that was given, or to the one that came back."""
+    one_euro, points = OneEuro(1.0, 1.0), np.zeros((3, 2))
+    one_euro(points, 0.0)[:] = 50
+    points += 100
+    assert (one_euro(np.zeros((3, 2)), 0.1) == 0).all()
+
+
 def test_one_euro_filter_of_no_points() -> None:
     one_euro = OneEuro(1.0, 1.0)
     assert one_euro(np.empty((0, 2)), 0.0).shape == one_euro(np.empty((0, 2)), 1.0).shape == (0, 2)

@@ -20,7 +20,7 @@ import re
 import shutil
 import stat
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -68,7 +68,7 @@ _made_here: set[bytes] = set()
 """SHA-256 of the graphs that this process has made."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Weights:
     """Both networks as they are stored: their configs, and their tensors by name without the network's.
 
@@ -93,7 +93,8 @@ class Weights:
         )
 
     def check_graph(self, network: str, backend: str, content: bytes) -> None:
-        """Raise `onnx_file.OnnxError` for a graph of a network that need not compute what these weights do.
+        """Raise `onnx_file.OnnxError` for a graph of a network that need not compute what these weights do,
+        `runtime.BackendError` where that cannot be known.
 
         The bundled ones do. Others have to be the bundled graph with other weights and constants, as
         `onnx_file` compares them, or to have been made in this process; of 8-bit integers only these and the
@@ -107,7 +108,10 @@ class Weights:
         ):
             return onnx_file.refuse_external_data(content)
         if backend == "onnxruntime-int8":
-            raise onnx_file.OnnxError("is of 8-bit integers, which cannot be compared with the weights")
+            raise runtime.BackendError(
+                f"an 8-bit graph cannot be compared with its weights, so that of {self.folder} runs in the "
+                "process that made it only: choose onnxruntime"
+            )
         own = load(BUNDLED)
         reference = onnx_file.read(bundled.read_bytes(), own._symbols(network))
         if not onnx_file.read(content, self._symbols(network)).agrees_with(reference):
@@ -217,7 +221,7 @@ def save(
         "scheme": scheme.NAME,
         "keypoints": asdict(weights.keypoints),
         "detector": asdict(weights.detector),
-        "dtype": "float16",
+        "dtype": _dtype(tensors.values()),
         "onnx": _write_graphs(folder, weights, graphs),
     }
     with _as_fkp_writes_them():
@@ -264,6 +268,12 @@ def training_hash(metrics: Mapping[str, Any]) -> str | None:
     if not (training := metrics.get("training")):
         return None
     return hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
+
+
+def _dtype(tensors: Iterable[np.ndarray]) -> str:
+    """The one of `DTYPES` that holds all floats of tensors."""
+    kinds = {np.asarray(tensor).dtype.name for tensor in tensors}
+    return "float32" if "float32" in kinds else "float16"
 
 
 def _count(tensors: Mapping[str, np.ndarray]) -> int:
@@ -505,7 +515,8 @@ def find(
         if revision is not None:
             what = source or "the bundled weights"
             raise WeightsError(f"revision {revision!r} goes with a Hub id, not with {what}")
-        return BUNDLED if source is None else Path(source)
+        # Absolute, for graphs are read anew in processes to come, wherever those have gone.
+        return BUNDLED if source is None else Path(source).absolute()
     if os.path.isfile(source):
         raise WeightsError(f"{source} is a file: name the folder that holds {CONFIG} and {WEIGHTS}")
     from fkp.hub import download  # huggingface_hub takes half a second to import

@@ -83,6 +83,15 @@ def test_saved_and_loaded(folder: Path) -> None:
     assert (folder / "model.safetensors").stat().st_mode & 0o044 == 0o044
 
 
+def test_config_tells_how_tensors_are_stored(tmp_path: Path) -> None:
+    for kind in ("float16", "float32"):
+        weights = tiny.weights()
+        tensors = {name: tensor.astype(kind) for name, tensor in weights.keypoint_tensors.items()}
+        hub.save(tmp_path / kind, replace(weights, keypoint_tensors=tensors), graphs=False)
+        assert json.loads((tmp_path / kind / "config.json").read_text())["dtype"] == kind
+        assert hub.load(tmp_path / kind).keypoint_tensors.keys() == tensors.keys()
+
+
 def test_loading_needs_no_torch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     weights = hub.load(folder)
