@@ -1,4 +1,4 @@
-"""The command line: `fkp predict`, `video`, `evaluate`, `push`, `space` and `export`; also `python -m fkp`.
+"""The command line: `fkp predict`, `label`, `video`, `evaluate`, `push`, `space`, `export`; or `python -m fkp`.
 
 Results go to stdout, everything else to stderr. The exit status is 0 when all went well, 1 when something
 could not be done (a sentence says what), 2 for a wrong command line, 130 after Ctrl-C. Files are written
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self
 
 from fkp import __version__, outputs, scheme
 from fkp.arguments import count, share
 from fkp.detectors import DETECTORS
-from fkp.outputs import STDOUT, printable
+from fkp.outputs import STDOUT, printable, show, tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 # Spinning OpenMP threads made torch up to 50 times slower on shared cores; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-_ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Signals by which a person ends a program; Windows has not all of them."""
 
 
 class _Stop(Exception):
@@ -48,52 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Only now, for they bring in torch, which takes seconds.
     from fkp import hub, images, runtime
 
-    try:
-        with warnings.catch_warnings(), _termination():
-            warnings.showwarning = _show_warning
-            return args.command(args)
-    except BrokenPipeError:
-        # Whoever read our output has gone, as `| head` does: nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (_Stop, hub.WeightsError, images.ImageError, runtime.BackendError) as error:
-        sentence = str(error)
-    except OSError as error:
-        sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except KeyboardInterrupt:
-        return 130
-    _tell(sentence)
-    return 1
-
-
-@contextlib.contextmanager
-def _termination() -> Iterator[None]:
-    """A polite kill, or a closed terminal, is as Ctrl-C: what is done is kept, nothing half-written stays."""
-    before: dict[int, Any] = {}
-    with contextlib.suppress(ValueError):  # not in the main thread
-        for number in _ENDINGS:
-            if signal.getsignal(number) == signal.SIG_DFL:  # and not ignored, as nohup has it
-                before[number] = signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _tell(sentence: str) -> None:
-    """Say it on stderr."""
-    _print(f"fkp: {printable(sentence)}", sys.stderr)
-
-
-def _print(text: str, file: TextIO | None) -> None:
-    """Print it, beside a bar if there is one; nowhere if the stream is closed."""
-    if file is None:
-        return
-    if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.write(text, file=file)
-    else:
-        print(text, file=file)
+    refusals = (_Stop, hub.WeightsError, images.ImageError, runtime.BackendError)
+    return outputs.run(lambda: args.command(args), refusals)
 
 
 def _with_bar(pictures: Sequence[str]) -> Iterable[str]:
@@ -103,11 +56,6 @@ def _with_bar(pictures: Sequence[str]) -> Iterable[str]:
     from tqdm import tqdm  # takes as long to import as a face
 
     return tqdm(pictures, unit="picture", disable=None)
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Without the line of code that it came from."""
-    _tell(str(message))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -287,29 +235,29 @@ def _predict(args: argparse.Namespace) -> int:
         done = {name for name in args.pictures if report.harmless(name) in found.done}
         if args.resume and not (args.csv or args.json):
             done = set(args.pictures)
-        todo = [name for name in args.pictures if name not in done or drawn and not drawn[name].is_file()]
+        todo = [name for name in args.pictures if name not in done or drawn and not _shows(drawn[name], name)]
         for name in _with_bar(todo):
             try:
                 image, _, complete = images.read_file(name)
             except images.ImageError as error:
-                _tell(str(error))
+                tell(str(error))
                 status = 1
                 continue
             if not complete:
-                _tell(f"{name}: {images.INCOMPLETE}")
+                tell(f"{name}: {images.INCOMPLETE}")
             began = time.perf_counter()
             faces = model(image, min_score=args.min_score, max_faces=args.max_faces)
             took = 1e3 * (time.perf_counter() - began)
             if args.verbose:
-                _tell(f"{name}: {_count_faces(len(faces))}, {took:.1f} ms")
+                tell(f"{name}: {_count_faces(len(faces))}, {took:.1f} ms")
             record = report.record(name, image.shape, faces, complete)
             if args.out:
                 from fkp import draw
 
-                _write_png(drawn[name], draw.draw(image, faces))
+                _write_png(drawn[name], draw.draw(image, faces), name)
             found.add(record)
             if not (args.json or args.csv or args.out):
-                _print(printable(_in_words(record)), sys.stdout)
+                show(printable(_in_words(record)))
     return status
 
 
@@ -326,18 +274,35 @@ def _kept_by_resume(args: argparse.Namespace) -> Iterator[None]:
         ]
         if kept or args.out:
             where = " and ".join(str(outputs.part(path)) for path in kept) or str(args.out)
-            _tell(f"what was done until now is in {where}: the same command with --resume goes on")
+            tell(f"what was done until now is in {where}: the same command with --resume goes on")
         raise
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
-    """A picture (H,W,3) as PNG, which says that it is of fkp's making."""
+def _write_png(path: Path, image: np.ndarray, name: str) -> None:
+    """A picture (H,W,3) as PNG, which says that it is of fkp's making, and for `_shows` of which picture."""
     from PIL import Image, PngImagePlugin
 
     made = PngImagePlugin.PngInfo()
     made.add_text("Software", outputs.MARK.decode())
+    made.add_text("Source", _fingerprint(name))
     with outputs.replacing(path, "wb") as file:
         Image.fromarray(image).save(file, "PNG", pnginfo=made)
+
+
+def _shows(path: Path, name: str) -> bool:
+    """Whether a file is the drawn picture of the one of this name."""
+    from PIL import PngImagePlugin
+
+    try:
+        with PngImagePlugin.PngImageFile(path) as image:
+            return image.info.get("Source") == _fingerprint(name)
+    except (OSError, SyntaxError, ValueError):  # none, or no PNG
+        return False
+
+
+def _fingerprint(name: str) -> str:
+    """Of a picture's name, which itself would tell whoever gets the drawn one where it lay."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 def _label(args: argparse.Namespace) -> int:
@@ -395,9 +360,13 @@ def _video(args: argparse.Namespace) -> int:
                 if interruption.noted:
                     with contextlib.suppress(StopIteration):
                         steps.send(True)
-                    _tell(f"stopped at {done.time:.1f} s; what was done until then is written")
+                    tell(f"stopped at {done.time:.1f} s; what was done until then is written")
                     return 130
-    except clip_io.ClipError as error:
+    except (clip_io.ClipError, OSError) as error:
+        if kept := [str(outputs.part(path)) for path in (args.json, args.csv) if path and done]:
+            tell(f"the keypoints until there are in {' and '.join(kept)}")
+        if isinstance(error, OSError):
+            raise
         raise _Stop(str(error)) from error
     if args.verbose and done:
         frames = f"{done.frames} frames in {done.elapsed:.1f} s, {_count_faces(done.faces)}"
@@ -406,7 +375,7 @@ def _video(args: argparse.Namespace) -> int:
 
 
 class _Interruption:
-    """Ctrl-C, or what `_termination` takes for it, noted to be obeyed between frames; a second at once."""
+    """Ctrl-C, or what `outputs.run` takes for it, noted to be obeyed between frames; a second at once."""
 
     def __init__(self) -> None:
         self.noted = False
@@ -414,7 +383,7 @@ class _Interruption:
 
     def __enter__(self) -> Self:
         with contextlib.suppress(ValueError):  # not in the main thread
-            asked = [s for s in _ENDINGS if signal.getsignal(s) == signal.default_int_handler]
+            asked = [s for s in outputs.ENDINGS if signal.getsignal(s) == signal.default_int_handler]
             self._before = {int(s): signal.signal(s, self._note) for s in asked}
         return self
 

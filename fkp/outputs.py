@@ -1,4 +1,7 @@
-"""Files that are written for the user: whole or not at all, and never over something that is theirs."""
+"""What is written for the user: files, whole or not at all and never over something that is theirs, and words.
+
+`run` has the words for what goes wrong, and the exit status.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import contextlib
 import mmap
 import os
 import re
+import signal
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 try:
     import fcntl
@@ -20,14 +25,24 @@ except ImportError:  # Windows, which does not let a file that is open be replac
 STDOUT = Path("-")
 
 MARK = b"fkp keypoints"
-"""What pictures and clips of ours have in their metadata."""
+"""What pictures and clips of ours have in their metadata, and XML in a comment."""
+
+ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Signals by which a person ends a program; Windows has not all of them."""
 
 # How results begin that are text: so far that labels of somebody's own, or notes, do not begin so.
 _STRING = rb'"(?:[^"\\]|\\.)*"'
 _TEXT = re.compile(
     rb'\[\]\s*\Z|\[?\{"(image|video)": ' + _STRING + rb', "width": \d+, "height": \d+, '
     rb'|\{\s*"n": \d+,\s*"missed": |(image,width,height|frame,time),face,score,box_x1,'
+    # First drafts for annotators, by `fkp.label.annotation`.
+    rb'|\{"info": \{"description": "Faces and their 68 keypoints, found by a model", "version": "fkp '
+    rb'|\[\{"data": \{"image": ' + _STRING + rb', "keypoint_score": [\d.]+\}, '
+    rb'"predictions": \[\{"model_version": "fkp '
+    rb"|<\?xml [^>]*\?>\s*<!-- " + MARK + rb" -->"
 )
+# How labels begin, which are made by hand or from such; nobody can tell.
+_LABELS = b"image,x0,y0,"
 # How graphs and pictures begin, where text does not, and what they hold somewhere.
 _BINARY = re.compile(rb"\x08|.{,63}\0", re.DOTALL)
 _MARKS = (MARK, b"weights_sha256")
@@ -37,12 +52,15 @@ class OutputError(OSError):
     """A file that is not written, for something would be lost: one sentence with its name and the reason."""
 
 
-def check(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (), force: bool = False) -> None:
+def check(
+    outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (), force: bool = False,
+    otherwise: str = "--force overwrites it",
+) -> None:  # fmt: skip
     """Raise OutputError, before the work, for what must not or cannot be written; `outputs` by what they are.
 
     Never over an input, nor twice to one file, nor to one that another run is writing. Without `force` not
     over a file either that is there already, unless fkp wrote it. The same goes for the file beside it that
-    it is written to (`part`).
+    it is written to (`part`). `otherwise` is what the sentence advises then.
     """
     if STDOUT in outputs.values() and sys.stdout is None:
         raise OutputError("standard output is closed, so nothing can be written there")
@@ -52,7 +70,7 @@ def check(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (),
     for what, path in files.items():
         if not is_writable(path):
             raise OutputError(f"{path}: no file can be written there")
-        if is_file(path) and _is_being_written(part(path)):
+        if is_file(path) and is_being_written(part(path)):
             raise OutputError(f"{part(path)}: another run is writing it")
         for file in (path, part(path)):
             real = file.resolve()
@@ -64,11 +82,13 @@ def check(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (),
             if _identity(file) in read:
                 raise OutputError(f"{file}: is read, so it cannot be {what} as well")
             if not force and not is_result(file):
-                if file == path:
-                    reason = "and not of fkp's making;"
-                else:  # a clip says only at its end whose it is
+                if file != path:  # a clip says only at its end whose it is
                     reason = "of a run that was killed, or not of fkp's making; remove it, or"
-                raise OutputError(f"{file}: is there already, {reason} --force overwrites it")
+                elif _holds_labels(file):
+                    reason = "and may hold labels of yours;"
+                else:
+                    reason = "and not of fkp's making;"
+                raise OutputError(f"{file}: is there already, {reason} {otherwise}")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
@@ -90,6 +110,11 @@ def is_result(path: Path) -> bool:
             return False
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return any(content.find(mark) >= 0 for mark in _MARKS)
+
+
+def _holds_labels(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_LABELS)) == _LABELS
 
 
 def part(path: Path) -> Path:
@@ -118,11 +143,11 @@ def claim(file: IO[Any]) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _is_being_written(path: Path) -> bool:
+def is_being_written(path: Path) -> bool:
     """Whether another run has claimed a file."""
     if not fcntl or not path.is_file():
         return False
-    with path.open("rb") as file:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # it may be done by now
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -146,6 +171,8 @@ def replacing(path: Path, mode: str = "w", *, keep: bool = False, **options: Any
                 yield file
             return
         unfinished = part(path)
+        if is_being_written(unfinished):
+            raise OutputError(f"{unfinished}: another run is writing it")
         try:
             with unfinished.open(mode, **options) as file:
                 claim(file)
@@ -189,13 +216,96 @@ def is_writable(path: Path) -> bool:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of the system, as that a disk is full, name this file if they name none."""
+    """Errors of the system, as that a disk is full, name this file if they name none, or its `part`."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
+        if error.errno is not None and error.filename in (None, str(part(path))):
             error.filename = str(path)
         raise
+
+
+# --- Words --------------------------------------------------------------------------------------------------
+
+
+def run(command: Callable[[], int], refusals: tuple[type[Exception], ...] = ()) -> int:
+    """The exit status of a program: what its command returns, 1 after an error, 130 after Ctrl-C.
+
+    Errors of the system and `refusals` are told on stderr in a sentence, as warnings are; others are raised.
+    """
+    try:
+        with warnings.catch_warnings(), _termination():
+            warnings.showwarning = _show_warning
+            status = command()
+            if sys.stdout is not None:
+                sys.stdout.flush()  # while it can be said what goes wrong
+            return status
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, *refusals) as error:
+        unwritten = _drop_unwritten()
+        if isinstance(error, BrokenPipeError):
+            return 1  # whoever read our output has gone, as `| head` does: nothing more can be said there
+        sentence = str(error)
+        if isinstance(error, OSError) and error.errno is not None:
+            where = error.filename or ("standard output" if unwritten else None)
+            sentence = f"{where}: {error.strerror}" if where else error.strerror or sentence
+    tell(sentence)
+    return 1
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[None]:
+    """A polite kill, or a closed terminal, is as Ctrl-C: what is done is kept, nothing half-written stays."""
+    before: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for number in ENDINGS:
+            if signal.getsignal(number) == signal.SIG_DFL:  # and not ignored, as nohup has it
+                before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _drop_unwritten() -> bool:
+    """Whether stdout holds what cannot be written; it goes nowhere then, or Python would try as it ends."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Without the line of code that it came from."""
+    tell(str(message))
+
+
+def tell(sentence: str) -> None:
+    """Say it on stderr, if anybody can be told there."""
+    with contextlib.suppress(OSError):
+        _print(f"fkp: {printable(sentence)}", sys.stderr)
+
+
+def show(text: str) -> None:
+    """Print a result on stdout, at once; what the system says of a full disk names it."""
+    with naming(Path("standard output")):
+        _print(text, sys.stdout)
+
+
+def _print(text: str, file: TextIO | None) -> None:
+    """Print it, beside a bar if there is one; nowhere if the stream is closed."""
+    if file is None:
+        return  # for `print` that would be stdout
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(text, file=file)
+    else:
+        print(text, file=file)
+    file.flush()
 
 
 def printable(text: str) -> str:
@@ -205,7 +315,13 @@ def printable(text: str) -> str:
 
 
 def show_any_name() -> None:
-    """From now on stdout and stderr show what their encoding lacks as \\x…, instead of failing."""
+    """From now on stdout and stderr show what their encoding lacks as \\x…, instead of failing.
+
+    A stderr that is closed takes everything and says nothing.
+    """
+    if sys.stderr is None:
+        # The file opened next would have its number, and get what C libraries say.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

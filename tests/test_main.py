@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fkp import __version__, detector, hub, outputs, pipeline, report
+from fkp import __version__, detector, hub, images, outputs, pipeline, report, results
 from fkp.__main__ import annotated_names, main
 from fkp.faces import Faces
 from fkp.networks import export
@@ -626,6 +626,27 @@ def test_resume_completes_every_file_that_is_asked_for(
 
 
 @pytest.mark.usefixtures("sees_two")
+@pytest.mark.parametrize("numbers", [False, True])
+def test_resume_draws_anew_what_shows_another_picture(model: str, tmp_path: Path, numbers: bool) -> None:
+    """Pictures of one name are numbered by their order, which another one before them changes."""
+    pictures = []
+    for grey in (60, 120, 180):
+        (tmp_path / str(grey)).mkdir()
+        pictures.append(str(tmp_path / str(grey) / "a.png"))
+        Image.new("RGB", (40, 30), (grey,) * 3).save(pictures[-1])
+    out = tmp_path / "out"
+    command = ["predict", "--model", model, "--out", str(out)]
+    command += ["--json", str(tmp_path / "a.json")] if numbers else []
+    assert main([*command, *pictures[1:]]) == 0
+    assert main([*command, *pictures, "--resume"]) == 0
+    drawn = [out / f"a_keypoints{end}.png" for end in ("", "_2", "_3")]
+    assert [int(images.read(path)[-1, -1, 0]) for path in drawn] == [60, 120, 180]
+    before = [path.stat().st_mtime_ns for path in drawn]
+    assert main([*command, *pictures, "--resume"]) == 0
+    assert before == [path.stat().st_mtime_ns for path in drawn], "nothing is left to do"
+
+
+@pytest.mark.usefixtures("sees_two")
 def test_what_another_run_is_writing_stays_its_own(
     model: str, many: list[str], capsys: Captured, tmp_path: Path
 ) -> None:
@@ -634,6 +655,10 @@ def test_what_another_run_is_writing_stays_its_own(
         file.write("[")
         said = failing(capsys, "predict", *many, "--model", model, "--json", path, "--resume", "--force")
         assert "a.json.part: another run is writing it" in said
+        with pytest.raises(outputs.OutputError, match="a.json.part: another run"):
+            results.Results(path, None)  # which began at the same moment
+        with pytest.raises(outputs.OutputError, match="a.json.part: another run"), outputs.replacing(path):
+            pass
     assert path.read_text() == "["
 
 

@@ -78,8 +78,8 @@ def annotate(
     """Follow the faces of a clip: yields after every frame; the files are there when it has ended.
 
     `target` becomes the clip with its faces drawn on it, as `style` says, each with its number if `numbers`;
-    its ending, one of `clips.KINDS`, says what kind of file. `json_file` and `csv_file` get the keypoints in
-    every frame; `name` is what the JSON calls the clip, by default `source`. Any of the three may be None.
+    its ending, one of `clip_io.KINDS`, says what kind of file. `json_file` and `csv_file` get the keypoints
+    in every frame; `name` is what the JSON calls the clip, by default `source`. Any of the three may be None.
     Without `smoothing` the keypoints are as the network gives them. `min_score` and `max_faces` are as in
     `tracking.Tracker`; `threads` are for FFmpeg's decoder and for its encoder, 0 leaves them to it. With
     `recorded`, the JSON file that an earlier run wrote of this clip, its faces are drawn and no network runs.

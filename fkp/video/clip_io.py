@@ -49,6 +49,9 @@ _COPIED = {
 }
 _SOUND_ENCODERS = {"mp4": "aac", "mov": "aac", "webm": "libopus", "matroska": "aac"}
 
+EVEN = 1e-3
+"""Share by which the mean rate of a clip may differ from that of its shortest frames to count as even."""
+
 _BT709, _UNTOLD = 1, 2
 """Matrix coefficients as ITU-T H.273 numbers them."""
 _NARROW = 1
@@ -74,13 +77,14 @@ class Limits:
 class Frame:
     """A frame: its `number` from 0, its `time` in seconds, its `image` (H,W,3) uint8 RGB, upright.
 
-    `ticks` is the time in the clip's `time_base`.
+    `ticks` is the time in the clip's `time_base`, `duration` how long it is shown, 0 if untold.
     """
 
     number: int
     time: float
     ticks: int
     image: np.ndarray
+    duration: int = 0
 
 
 class Clip:
@@ -89,9 +93,9 @@ class Clip:
 
     `size_wh` is the size of every frame: where it changes on the way, frames are fitted into the first one's.
     `seconds` and `frames` are its length as the file says, or lets expect; None if it does not. `rate` is the
-    mean number of frames a second, `pixel_aspect` a pixel's width by its height, None if untold; `time_base`
-    are the seconds of a tick. `sound` is the first sound track that can be read, or None. Times count from
-    where the clip begins.
+    mean number of frames a second, `is_even` whether the file tells that all last equally long,
+    `pixel_aspect` a pixel's width by its height, None if untold; `time_base` are the seconds of a tick.
+    `sound` is the first sound track that can be read, or None. Times count from where the clip begins.
     """
 
     def __init__(self, path: str | Path, limits: Limits | None = None, threads: int = 0) -> None:
@@ -163,6 +167,11 @@ class Clip:
         self.time_base = video.time_base or Fraction(1, 90000)
         rate = video.average_rate or video.guessed_rate
         self.rate = Fraction(rate) if rate else None  # from PyAV 19 on it is of a type of PyAV's own
+        least_step = video.base_rate
+        # Kinds of file that do not count their frames take the mean rate from what their writer hoped for.
+        self.is_even = bool(
+            video.frames and rate and least_step and abs(float(rate / least_step) - 1) < EVEN
+        )
         self.pixel_aspect = video.sample_aspect_ratio
         begins = Fraction(max(0, container.start_time or 0), av.time_base)
         self._first_tick = {s.index: round(begins / s.time_base) for s in self._streams if s.time_base}
@@ -227,7 +236,7 @@ class Clip:
                     if self.limits.frames and number >= self.limits.frames:
                         limit = f"the limit of {self.limits.frames} frames"
                         raise ClipError(f"{self.name}: has more than {limit}")
-                    yield Frame(number, time, last, self._image(frame))
+                    yield Frame(number, time, last, self._image(frame), frame.duration or 0)
                     number += 1
         except av.FFmpegError as error:
             raise ClipError(f"{self.name}: is damaged after {self._reached:.1f} s") from error
@@ -329,15 +338,21 @@ class Film:
             self._container.close()
             raise ClipError(f"{self.name}: this FFmpeg has no encoder for a {kind} file")
         with self._told():
-            self._video = self._add_video(encoder, clip, threads)
+            self._video = self._add_video(encoder, kind, clip, threads)
+            self._durations: dict[int, int] = {}
             self._sound: Any = None
             self._copies = False
             if clip.sound is not None:
                 self._add_sound(clip.sound, kind)
 
-    def _add_video(self, encoder: str, clip: Clip, threads: int) -> Any:
+    def _add_video(self, encoder: str, kind: str, clip: Clip, threads: int) -> Any:
         rate = (clip.rate or Fraction(30)).limit_denominator(2**16)
-        stream: Any = self._container.add_stream(encoder, rate=rate, options=dict(_ENCODER_OPTIONS[encoder]))
+        options = dict(_ENCODER_OPTIONS[encoder])
+        if encoder == "libx264" and kind in ("mp4", "mov") and not clip.is_even:
+            # Frames that refer to later ones are decoded a few frames early: after a pause, MP4 would end by
+            # so many frames' times too soon, and browsers would not show them. Half as large again without.
+            options["bf"] = "0"
+        stream: Any = self._container.add_stream(encoder, rate=rate, options=options)
         context = stream.codec_context
         context.width, context.height = (side + side % 2 for side in clip.size_wh)
         context.pix_fmt, context.thread_count = "yuv420p", threads
@@ -367,8 +382,15 @@ class Film:
         picture = av.VideoFrame.from_ndarray(image, format="rgb24")
         picture = picture.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_NARROW)
         picture.pts, picture.time_base = frame.ticks, self._time_base
+        self._durations[frame.ticks] = frame.duration
+        self._write(picture)
+
+    def _write(self, picture: av.VideoFrame | None) -> None:
         with self._told():
-            self._container.mux(self._video.encode(picture))
+            for packet in self._video.encode(picture):
+                # Encoders take every frame to last as long as the mean one: the last would end too soon.
+                packet.duration = self._durations.pop(packet.pts, 0) or packet.duration
+                self._container.mux(packet)
 
     def add_sound(self, packet: av.Packet) -> None:
         """A packet of the clip's sound."""
@@ -382,8 +404,8 @@ class Film:
 
     def close(self) -> None:
         """Write what is left; a film that is not closed is not whole."""
+        self._write(None)
         with self._told():
-            self._container.mux(self._video.encode(None))
             if self._sound and not self._copies:
                 self._container.mux(self._sound.encode(None))
             self._container.close()

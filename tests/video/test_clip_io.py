@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from fkp.video import clip_io
 from fkp.video.clip_io import Clip, ClipError, Film, Frame, Limits
@@ -284,6 +285,24 @@ def test_a_film_has_the_frames_and_the_sound_of_its_clip(tmp_path: Path, ending:
         video = container.streams.video[0]
         assert video.codec_context.name == ("vp9" if ending == ".webm" else "h264")
         assert video.codec_context.pix_fmt == "yuv420p" and video.codec_context.colorspace == 1
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".webm", ".mkv"])
+def test_a_film_lasts_as_long_as_its_clip(tmp_path: Path, ending: str) -> None:
+    """With its last frame, and after a pause."""
+    grey = [Image.new("L", (64, 48), 20 * i) for i in range(1, 7)]
+    grey[0].save(tmp_path / "a.gif", save_all=True, append_images=grey[1:],
+                 duration=[100, 100, 2000, 100, 100, 4000])  # fmt: skip
+    paused = filmed.film(tmp_path / "b.mkv", 32, times=[*(i / 25 for i in range(30)), 6.0, 6.04])
+    for source, seconds, last in ((tmp_path / "a.gif", 6.4, 2.4), (paused, 6.08, 6.04)):
+        target = copied(source, tmp_path / f"film{ending}")
+        with av.open(str(target)) as container:
+            assert container.duration / av.time_base == pytest.approx(seconds, abs=0.05)
+            decoded = [packet.dts for packet in container.demux(video=0) if packet.dts is not None]
+            until = decoded[-1] - decoded[0]
+            if ending == ".mp4":  # whose length is the sum of the times from one to the next
+                assert float(until * container.streams.video[0].time_base) == pytest.approx(last, abs=0.05)
+        assert filmed.watched(target)[1][-1] == pytest.approx(last, abs=0.05)
 
 
 def test_sound_is_taken_over_as_it_is(tmp_path: Path) -> None:
