@@ -1,11 +1,12 @@
 import re
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from fkp import data, geometry
+from fkp import data, geometry, images
 from tests import synthetic
 
 
@@ -152,6 +153,32 @@ def test_split_of_the_research_data_has_no_person_or_photo_on_both_sides(shared_
         training, held_out = data.split(names, key)
         assert not {key(names[i]) for i in training} & {key(names[i]) for i in held_out}
         assert 0.05 < len(held_out) / len(names) < 0.25
+
+
+@pytest.mark.slow
+def test_no_face_that_is_trained_on_is_one_of_those_measured_on(shared_data):
+    """Under another name: small grey crops of two photos hardly correlate by 0.967."""
+
+    def small(image, points):
+        box = [*np.nanmin(points, axis=0), *np.nanmax(points, axis=0)]
+        crop = geometry.CropTransform.around_box(box, 96, 1.1).crop(images.read(image))
+        crop = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (24, 24), interpolation=cv2.INTER_AREA)
+        crop = cv2.GaussianBlur(crop.astype(np.float32), (0, 0), 0.8).ravel()
+        return (crop - crop.mean()) / (np.linalg.norm(crop - crop.mean()) + 1e-3)
+
+    named, crops, measured = [], [], []
+    tests = [data.Source(f"{n}.csv", n, None, data.photo) for n in ("300w/lfpw_test", "merl/aflw_test")]
+    for source in (*tests, *data.TRAINING_SOURCES[1:], data.MERL):
+        faces = data.FacialKeypointsDataset(shared_data / source.csv, shared_data / source.folder)
+        for name, points in zip(faces.names, faces.keypoints, strict=True):
+            if f"{source.folder}/{name}" not in data.TWINS:
+                named.append(f"{source.folder}/{name}")
+                crops.append(small(shared_data / named[-1], points))
+                measured.append(source in tests or data.is_held_out(source.key(name)))
+    crops, named, measured = np.array(crops, np.float32), np.array(named), np.array(measured)
+    alike = np.argwhere(crops[measured] @ crops[~measured].T > 0.967)
+    assert [(named[measured][i], named[~measured][j]) for i, j in alike] == []
+    assert measured.sum() > 2000
 
 
 # --- Other people's conventions -----------------------------------------------------------------------------

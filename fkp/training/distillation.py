@@ -92,7 +92,7 @@ def unlabelled_faces(folder: Path, find: Find, workers: int = 0, photos: Path | 
                 known = subfolder in ("wider/train", "masks")
             else:
                 known = not data.is_held_out(source.key(name))
-            if known and max(box[2:] - box[:2]) >= LEAST_SIDE:
+            if known and image not in data.TWINS and max(box[2:] - box[:2]) >= LEAST_SIDE:
                 faces.append(Face(folder / image, box))
     portraits = sorted((folder / "faces").glob("*.*"))
     elsewhere = [] if photos is None else data.pictures(photos)

@@ -112,6 +112,8 @@ def read_photos(folder: Path, portraits: Path | None = None) -> list[Photo]:
             names = sorted(path.name for path in (folder / subfolder).iterdir())
         for name in names:
             image = f"{subfolder}/{name}"
+            if image in facial_keypoints.TWINS:
+                continue
             boxes = known.of(image, "detected", "wider", "people")
             photos.append(
                 Photo(

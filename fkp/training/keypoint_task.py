@@ -141,16 +141,18 @@ def read_faces(
         faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, prepare)
         # Transforms draw random numbers, even those that change nothing: the initial weights do not see it.
         with torch.random.fork_rng(devices=[]), ThreadPoolExecutor(max(1, workers)) as pool:
-            samples = pool.map(faces.__getitem__, range(len(faces)))
-            for sample in tqdm(samples, f"reading {source.folder}", len(faces), leave=False, unit="face"):
+            read = [i for i, name in enumerate(faces.names) if f"{source.folder}/{name}" not in data.TWINS]
+            names = [faces.names[i] for i in read]
+            samples = pool.map(faces.__getitem__, read)
+            for sample in tqdm(samples, f"reading {source.folder}", len(read), leave=False, unit="face"):
                 crops.append(sample["image"])
                 labels.append(sample["keypoints"])
-        offsets += [config.annotation_offset(source.style) * scale] * len(faces)
-        styles += [scheme.style_index(source.style)] * len(faces)
-        held_out += [data.is_held_out(source.key(name)) for name in faces.names]
+        offsets += [config.annotation_offset(source.style) * scale] * len(names)
+        styles += [scheme.style_index(source.style)] * len(names)
+        held_out += [data.is_held_out(source.key(name)) for name in names]
         of_points, of_faces = _visibility(folder, source, faces.names)
-        flags.append(of_points)
-        groups += of_faces
+        flags.append(of_points[read])
+        groups += [of_faces[i] for i in read]
     if not labels:
         raise data.DataError(f"{folder / sources[0].csv}: holds no face, only a header")
     points = np.stack(labels)
