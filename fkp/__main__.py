@@ -1,4 +1,4 @@
-"""The command line: `fkp predict`, `label`, `video`, `evaluate`, `push`, `space`, `export`; or `python -m fkp`.
+"""The command line `fkp`, or `python -m fkp`: predict, label, video, evaluate, push, space and export.
 
 Results go to stdout, everything else to stderr. The exit status is 0 when all went well, 1 when something
 could not be done (a sentence says what), 2 for a wrong command line, 130 after Ctrl-C. Files are written
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     space.add_argument("--model", metavar="M", help="OWNER/NAME on the Hub of its weights (default: bundled)")
     space.add_argument("--revision", metavar="REV", help="commit, branch or tag of the model")
     space.add_argument(
-        "--hardware", metavar="NAME", default="zero-a10g",
+        "--hardware", metavar="NAME",
         help="what it runs on, as cpu-basic (default: zero-a10g, a GPU that is lent when it is needed)",
     )  # fmt: skip
     space.add_argument(
@@ -225,10 +225,13 @@ def _predict(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
     drawn = {picture: args.out / name for picture, name in names.items()}
     files = {"--json": args.json, "--csv": args.csv} | {f"{name} of --out": p for name, p in drawn.items()}
+    if not (args.json or args.csv or args.out):
+        files["the words"] = STDOUT
     outputs.check(files, args.pictures, args.force)
     model = _load(args)
     status = 0
     with (
+        outputs.naming(STDOUT),  # where errors are from that name no file
         _kept_by_resume(args),
         results.Results(args.json, args.csv, resume=args.resume, force=args.force) as found,
     ):
@@ -314,14 +317,16 @@ def _label(args: argparse.Namespace) -> int:
     names = ("backend", "detector", "device", "label_style", "mirrored", "passes")
     options = {name: getattr(args, name) for name in names if hasattr(args, name)}
     settings = label.Settings(args.model, options, args.min_score, args.max_faces)
+    if args.format:
+        annotation.check(args.format, args.out)
     try:
         summary = label.label(
             args.source, args.out, settings, workers=args.workers, ray=args.ray, gpus=args.gpus,
             column=args.column, key=args.key, overwrite=args.overwrite,
         )  # fmt: skip
-        print(summary)
+        show(str(summary))
         if args.format:
-            print(annotation.write(args.format, args.out))
+            show(printable(str(annotation.write(args.format, args.out))))
     except (ValueError, label.WorkerDied) as error:
         raise _Stop(str(error)) from error
     return 1 if summary.problems else 0
@@ -370,7 +375,7 @@ def _video(args: argparse.Namespace) -> int:
         raise _Stop(str(error)) from error
     if args.verbose and done:
         frames = f"{done.frames} frames in {done.elapsed:.1f} s, {_count_faces(done.faces)}"
-        print(f"fkp: {frames}; the detector ran on {done.detector_runs}", file=sys.stderr)
+        tell(f"{frames}; the detector ran on {done.detector_runs}")
     return 0
 
 
@@ -401,7 +406,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     from fkp import data, evaluation, geometry
 
-    outputs.check({"--json": args.json}, [args.csv], args.force)
+    outputs.check({"--json": args.json or STDOUT}, [args.csv], args.force)
     model = _load(args)
     try:
         faces = data.FacialKeypointsDataset(args.csv, args.images)
@@ -418,7 +423,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         _write(args.json, json.dumps(figures) + "\n")
     if args.json != STDOUT:
-        print(_FIGURES.format_map({name: "-" if value is None else value for name, value in figures.items()}))
+        show(_FIGURES.format_map({name: "-" if value is None else value for name, value in figures.items()}))
     return 0
 
 
@@ -434,6 +439,7 @@ def _push(args: argparse.Namespace) -> int:
     from fkp import FaceKeypoints, hub
     from fkp.hub import download, publish
 
+    _check_shown(args)
     if not args.dry_run:
         publish.check_push(args.repo_id)
     elif not download.is_id(args.repo_id):
@@ -446,7 +452,7 @@ def _push(args: argparse.Namespace) -> int:
         model.save_pretrained(folder, repo_id=args.repo_id)
         _show_files(hub.files(folder))
         if not args.dry_run:
-            print(publish.push(folder, args.repo_id, private=args.private))
+            show(publish.push(folder, args.repo_id, private=args.private))
     return 0
 
 
@@ -457,6 +463,9 @@ def _space(args: argparse.Namespace) -> int:
         from fkp.demo import space
     except ImportError as error:
         raise _Stop(f"a Space needs {error.name}: run 'pip install \"fkp[demo]\"'") from error
+    _check_shown(args)
+    if args.static and args.hardware:
+        raise _Stop("--hardware is for a Space that runs the page: a static one runs in visitors' browsers")
     try:
         if args.static:
             weights = hub.find(args.model, revision=args.revision)
@@ -464,16 +473,16 @@ def _space(args: argparse.Namespace) -> int:
                 folder = args.out or Path(temporary)
                 _show_files(space.build_static(args.repo_id, folder, weights))
                 if not args.dry_run:
-                    print(space.push_static(args.repo_id, folder, private=args.private))
+                    show(space.push_static(args.repo_id, folder, private=args.private))
             return 0
-        wanted = space.Space(args.repo_id, args.model, args.revision, args.hardware)
+        wanted = space.Space(args.repo_id, args.model, args.revision, args.hardware or space.ZERO_GPU)
         with tempfile.TemporaryDirectory() as temporary:
             folder = args.out or Path(temporary)
             _show_files(space.build(wanted, folder))
             for name, value in wanted.variables.items():
-                print(f"variable {name}={value}")
+                show(f"variable {name}={value}")
             if not args.dry_run:
-                print(space.push(wanted, folder, private=args.private))
+                show(space.push(wanted, folder, private=args.private))
     except space.SpaceError as error:
         raise _Stop(str(error)) from error
     return 0
@@ -486,7 +495,11 @@ def _export(args: argparse.Namespace) -> int:
         from fkp.networks import export
     except ImportError as error:
         raise _Stop(f"exporting needs {error.name}: run 'pip install \"fkp[export]\"'") from error
-    small = args.file.with_suffix(".int8.onnx")
+    if args.file == STDOUT or not args.file.name:
+        raise _Stop(f"{args.file}: a file's name is needed, for two files are written")
+    if args.file.name.lower().endswith(_INT8):
+        raise _Stop(f"{args.file}: {_INT8} is how the graph of 8-bit integers ends, written beside FILE.onnx")
+    small = args.file.with_suffix(_INT8)
     outputs.check({"the graph": args.file, "that of 8-bit integers": small}, force=args.force)
     if not outputs.is_file(args.file):
         raise _Stop(f"{args.file}: no file can be written there")
@@ -497,12 +510,19 @@ def _export(args: argparse.Namespace) -> int:
         if network.config.activation_ranges:
             writers[small] = export.write_int8_onnx
         for path, write in writers.items():
-            with outputs.naming(path):
-                write(network, outputs.part(path), digest)
-                outputs.appear(path)
+            with outputs.replacing(path, "wb") as file:
+                try:
+                    write(network, file.name, digest)
+                except export.ExportError as error:
+                    if isinstance(error.__cause__, OSError):  # of which the file's own name is to be said
+                        raise error.__cause__ from None
+                    raise
     except export.ExportError as error:
         raise _Stop(str(error)) from error
     return 0
+
+
+_INT8 = ".int8.onnx"
 
 
 # --- What they share ----------------------------------------------------------------------------------------
@@ -522,7 +542,8 @@ def _load(args: argparse.Namespace) -> FaceKeypoints:
         detector=args.detector,
     )
     if getattr(args, "verbose", False):
-        print("\n".join(f"fkp: {line}" for line in model.describe()), file=sys.stderr)
+        for line in model.describe():
+            tell(line)
     return model
 
 
@@ -556,17 +577,22 @@ def _count_faces(count: int) -> str:
     return f"{count or 'no'} face{'' if count == 1 else 's'}"
 
 
+def _check_shown(args: argparse.Namespace) -> None:
+    """Raise OutputError where nothing but stdout would tell what was done."""
+    if args.dry_run and not args.out:
+        outputs.check({"the files": STDOUT})
+
+
 def _show_files(files: dict[str, int]) -> None:
     """The sizes in bytes of files by their names."""
     for name, size in files.items():
-        print(f"{size:>9}  {name}")
-    print(f"{sum(files.values()):>9}  bytes in {len(files)} files")
+        show(f"{size:>9}  {name}")
+    show(f"{sum(files.values()):>9}  bytes in {len(files)} files")
 
 
 def _write(path: Path, text: str) -> None:
     if path == STDOUT:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        show(text.removesuffix("\n"))
     else:
         with outputs.replacing(path) as file:
             file.write(text)

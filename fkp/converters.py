@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -247,6 +246,8 @@ def write_csv(path: str | Path, rows: Iterable[Row], force: bool = False) -> Non
 
     Raises `outputs.OutputError` where another file would be lost, unless `force`.
     """
+    if Path(path) == outputs.STDOUT:
+        raise outputs.OutputError("the CSV needs a file's name, as /dev/stdout; - is none")
     outputs.check({"the CSV": Path(path)}, force=force)
     with outputs.replacing(Path(path), newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -270,15 +271,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     convert.add_argument("out", metavar="OUT.csv", type=Path)
     convert.add_argument("--force", action="store_true", help="overwrite OUT.csv whatever it is")
     args = parser.parse_args(arguments)
-    try:
-        rows = FORMATS[args.format](args.source)
-        if not rows:
-            raise ConversionError(f"{args.source}: holds no face that annotators have marked")
-        write_csv(args.out, rows, args.force)
-    except (ConversionError, outputs.OutputError) as error:
-        print(f"fkp: {outputs.printable(str(error))}", file=sys.stderr)
-        return 1
-    print(f"{len(rows)} faces of {len({name for name, _ in rows})} pictures", file=sys.stderr)
+    return outputs.run(lambda: _convert(args), (ConversionError,))
+
+
+def _convert(args: argparse.Namespace) -> int:
+    rows = FORMATS[args.format](args.source)
+    if not rows:
+        raise ConversionError(f"{args.source}: holds no face that annotators have marked")
+    write_csv(args.out, rows, args.force)
+    outputs.tell(f"{len(rows)} faces of {len({name for name, _ in rows})} pictures")
     return 0
 
 

@@ -1,7 +1,4 @@
-"""What is written for the user: files, whole or not at all and never over something that is theirs, and words.
-
-`run` has the words for what goes wrong, and the exit status.
-"""
+"""What is written for the user: files, whole or not at all and never over something of theirs, and words."""
 
 from __future__ import annotations
 
@@ -215,13 +212,16 @@ def is_writable(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Errors of the system, as that a disk is full, name this file if they name none, or its `part`."""
+def naming(path: Path, unfinished: Path | None = None) -> Iterator[None]:
+    """Errors of the system, as that a disk is full, name this file if they name none, or `unfinished`.
+
+    That is by default its `part`.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename in (None, str(part(path))):
-            error.filename = str(path)
+        if error.errno is not None and error.filename in (None, str(unfinished or part(path))):
+            error.filename = "standard output" if path == STDOUT else str(path)
         raise
 
 
@@ -233,23 +233,24 @@ def run(command: Callable[[], int], refusals: tuple[type[Exception], ...] = ()) 
 
     Errors of the system and `refusals` are told on stderr in a sentence, as warnings are; others are raised.
     """
+    told: tuple[type[Exception], ...] = (OSError, *refusals)
     try:
         with warnings.catch_warnings(), _termination():
             warnings.showwarning = _show_warning
             status = command()
             if sys.stdout is not None:
-                sys.stdout.flush()  # while it can be said what goes wrong
+                with naming(STDOUT):
+                    sys.stdout.flush()  # while it can be said what goes wrong
             return status
     except KeyboardInterrupt:
         return 130
-    except (OSError, *refusals) as error:
-        unwritten = _drop_unwritten()
+    except told as error:
+        _drop_unwritten()
         if isinstance(error, BrokenPipeError):
             return 1  # whoever read our output has gone, as `| head` does: nothing more can be said there
         sentence = str(error)
         if isinstance(error, OSError) and error.errno is not None:
-            where = error.filename or ("standard output" if unwritten else None)
-            sentence = f"{where}: {error.strerror}" if where else error.strerror or sentence
+            sentence = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or sentence
     tell(sentence)
     return 1
 
@@ -269,15 +270,13 @@ def _termination() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _drop_unwritten() -> bool:
-    """Whether stdout holds what cannot be written; it goes nowhere then, or Python would try as it ends."""
+def _drop_unwritten() -> None:
+    """What stdout holds and cannot write goes nowhere, or Python would try once more as it ends."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -293,7 +292,7 @@ def tell(sentence: str) -> None:
 
 def show(text: str) -> None:
     """Print a result on stdout, at once; what the system says of a full disk names it."""
-    with naming(Path("standard output")):
+    with naming(STDOUT):
         _print(text, sys.stdout)
 
 

@@ -1,6 +1,7 @@
 """Labels of other tools: every point where its tool's own convention puts it."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fkp import converters, data
+from tests.full_disk import full_disk
 
 TRUTH = np.random.default_rng(0).uniform(5, 45, (68, 2)).round(2)
 """Points in pixels, the middle of the first pixel being 0."""
@@ -206,9 +208,39 @@ def test_convert_writes_what_the_dataset_reads(tmp_path, capsys):
     np.testing.assert_allclose(faces.keypoints[0], TRUTH, atol=1e-3)
     assert list(pd.read_csv(out).columns) == list(converters.COLUMNS)
     before = out.read_text()
-    assert converters.main(command) == 1 and str(out) in capsys.readouterr().err
+    assert converters.main(command) == 1
+    told = capsys.readouterr().err
+    assert str(out) in told and "labels" in told and "not of fkp" not in told
     assert out.read_text() == before, "labels made by hand look the same"
     assert converters.main([*command, "--force"]) == 0
+
+
+def test_convert_where_nothing_can_be_written(tmp_path, capsys, monkeypatch):
+    """A sentence with the file's name, and nothing half-written."""
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "a.pts").write_text(pts(TRUTH + 1))
+    (tmp_path / "-").write_text("mine")
+    for out in ("-", "out.csv", "/dev/full"):
+        with full_disk(100):
+            assert converters.main(["convert", "pts", "in", out]) == 1
+        printed, told = capsys.readouterr()
+        assert printed == "" and told.count("\n") == 1 and out in told and ".part" not in told
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "-"}
+    assert (tmp_path / "-").read_text() == "mine"
+
+
+def test_convert_ended_by_a_person(tmp_path, capsys, monkeypatch):
+    def interrupted(_):
+        yield "a.jpg", TRUTH
+        raise KeyboardInterrupt
+
+    class Rows(list):
+        __iter__ = interrupted
+
+    monkeypatch.setitem(converters.FORMATS, "pts", lambda _: Rows([1]))
+    assert converters.main(["convert", "pts", "in", str(tmp_path / "out.csv")]) == 130
+    assert capsys.readouterr() == ("", "") and not list(tmp_path.iterdir())
 
 
 def test_convert_as_a_program_of_its_own(tmp_path, root):
@@ -217,9 +249,12 @@ def test_convert_as_a_program_of_its_own(tmp_path, root):
         return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
 
     done = convert("label-studio", label_studio(tmp_path, TRUTH), tmp_path / "out.csv")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "1 faces of 1 pictures\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "fkp: 1 faces of 1 pictures\n")
     assert list(pd.read_csv(tmp_path / "out.csv")["image"]) == ["a.jpg"]
     assert convert("nonsense").returncode == 2
+    closed = shlex.join([sys.executable, "-m", "fkp.data", "convert", "coco", "no.json", "out.csv"]) + " 2>&-"
+    done = subprocess.run(closed, shell=True, cwd=root, stdout=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
@@ -23,6 +24,7 @@ from fkp.__main__ import annotated_names, main
 from fkp.faces import Faces
 from fkp.networks import export
 from tests import tiny
+from tests.full_disk import full_disk
 from tests.loopback_hub import Client, LoopbackHub
 
 Captured = pytest.CaptureFixture[str]
@@ -436,6 +438,30 @@ def test_export_without_onnx(
     assert "no file can be written there" in failing(capsys, "export", nowhere, "--model", model)
 
 
+def test_export_to_a_name_that_is_none(model: str, capsys: Captured, tmp_path: Path) -> None:
+    """Nor to the one that the other of the two files has: `fkp export k.onnx` would lose it."""
+    for name in ("-", ".", tmp_path / "k.int8.onnx", tmp_path / "k.INT8.onnx"):
+        assert str(name) in failing(capsys, "export", name, "--model", model)
+    assert not list(tmp_path.iterdir()) and not Path("-").exists()
+
+
+def test_export_to_a_full_disk(
+    model: str, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left that would be in the way of the same command."""
+    graph = SimpleNamespace(graph=SimpleNamespace(value_info=[]), SerializeToString=lambda: bytes(10_000))
+    monkeypatch.setattr(export, "keypoints_model", lambda *_, **__: graph)
+    with full_disk(1000):
+        message = failing(capsys, "export", tmp_path / "a.onnx", "--model", model)
+    assert message.startswith(f"{tmp_path / 'a.onnx'}: ") and not list(tmp_path.iterdir())
+
+
+def test_a_static_space_has_no_hardware(capsys: Captured) -> None:
+    pytest.importorskip("gradio")
+    message = failing(capsys, "space", "a/b", "--static", "--hardware", "cpu-basic", "--dry-run")
+    assert "--hardware" in message
+
+
 def test_a_space_without_the_demo_says_what_to_install(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -678,6 +704,30 @@ def test_standard_output_by_its_path(model: str, picture: str, tmp_path: Path) -
     )
 
 
+def test_a_closed_stdout_before_the_work(
+    model: str, labelled: tuple[str, str], capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where something would go there."""
+    labels, folder = labelled
+    predict = ["predict", f"{folder}/two.png", "--model", model]
+    evaluate = ["evaluate", "--csv", labels, "--images", folder, "--model", model]
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main([*predict, "--json", str(tmp_path / "a.json")]) == 0
+    assert main([*evaluate, "--json", str(tmp_path / "b.json")]) == 0
+    assert json.loads((tmp_path / "b.json").read_text())["n"] == 4
+    monkeypatch.setattr(pipeline.FaceKeypoints, "from_pretrained", None)
+    for command in (predict, evaluate, ["push", "a/b", "--dry-run"], ["space", "a/b", "--dry-run"]):
+        assert "standard output is closed" in failing(capsys, *command)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_a_closed_stderr_leaves_stdout_alone(model: str, picture: str) -> None:
+    command = [sys.executable, "-m", "fkp", "predict", picture, "no.jpg", picture, "--model", model]
+    closed = shlex.join([*command, "--json", "-", "--verbose"]) + " 2>&-"
+    got = subprocess.run(closed, shell=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    assert got.returncode == 1 and [each["image"] for each in json.loads(got.stdout)] == [picture] * 2
+
+
 @pytest.mark.usefixtures("sees_two")
 def test_a_name_too_long_for_its_picture(model: str, tmp_path: Path) -> None:
     long = tmp_path / ("\u5199" * 83 + ".png")  # 253 bytes, of the 255 that there are
@@ -691,9 +741,12 @@ def test_a_name_too_long_for_its_picture(model: str, tmp_path: Path) -> None:
 def test_a_full_disk_names_the_file(
     model: str, picture: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert "/dev/full: No space left" in failing(
-        capsys, "predict", picture, "--model", model, "--json", "/dev/full"
-    )
+    predict = ["predict", picture, "--model", model]
+    assert "/dev/full: No space left" in failing(capsys, *predict, "--json", "/dev/full")
+    for options in ([], ["--json", "-"]):
+        with open("/dev/full", "w") as full, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", full)
+            assert "standard output: No space left" in failing(capsys, *predict, *options)
 
 
 def test_label_style_reaches_the_network(picture: str, capsys: Captured, model: str) -> None:

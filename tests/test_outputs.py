@@ -1,10 +1,16 @@
-"""Files written whole or not at all, and never over what is a user's own."""
+"""Files written whole or not at all, and never over what is a user's own; words, and how programs end."""
+
+import io
+import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fkp import outputs
+from tests.full_disk import full_disk
 
 
 def test_an_error_leaves_what_was_there(tmp_path):
@@ -59,6 +65,9 @@ def test_results_are_told_from_files_that_are_not_ours(tmp_path):
         b"frame,time,face,name\n": False,
         b"notes about fkp keypoints and weights_sha256\n": False,
         b"\x89PNG\r\n": False,
+        b'{"info": {"description": "Faces"}, "images": []}': False,  # by an annotation tool
+        b'[{"data": {"image": "a.jpg"}, "predictions": [{"model_version": "mine"}]}]': False,
+        b"<?xml version='1.0'?>\n<annotations><!-- fkp keypoints --></annotations>": False,
     }.items():
         path.write_bytes(content)
         assert outputs.is_result(path) is ours, content
@@ -85,6 +94,80 @@ def test_part_file_may_be_a_users_own(tmp_path):
     with pytest.raises(outputs.OutputError, match=r"both"):
         outputs.check({"--json": tmp_path / "a", "--csv": tmp_path / "a.part"}, force=True)
     outputs.check({"OUT": path}, force=True)
+
+
+def test_labels_are_called_what_they_are(tmp_path):
+    """Those that fkp converted as well as a person's own, which look the same."""
+    path = tmp_path / "labels.csv"
+    path.write_text("image,x0,y0,x1,y1\n")
+    with pytest.raises(outputs.OutputError, match=r"labels\.csv.*may hold labels.*--force") as caught:
+        outputs.check({"--csv": path})
+    assert "not of fkp" not in str(caught.value)
+    with pytest.raises(outputs.OutputError, match="another folder") as caught:
+        outputs.check({"--csv": path}, otherwise="choose another folder")
+    assert "--force" not in str(caught.value)
+
+
+@pytest.mark.parametrize("errors", ["opening", "writing"])
+def test_errors_name_the_file_and_not_its_part(tmp_path, errors):
+    path = tmp_path / "a.txt"
+    if errors == "opening":
+        outputs.part(path).symlink_to("nowhere/b.txt")
+    with pytest.raises(OSError) as caught, full_disk(1000), outputs.replacing(path) as file:
+        file.write("a" * 10_000)
+    assert caught.value.filename == str(path) and not list(tmp_path.iterdir())
+
+
+# --- Words --------------------------------------------------------------------------------------------------
+
+
+def raising(error):
+    def command():
+        raise error
+
+    return command
+
+
+def test_run_tells_errors_and_warnings(tmp_path, capsys):
+    gone = raising(FileNotFoundError(2, "No such file", "gone"))
+    for command, status, told in (
+        (lambda: 3, 3, ""),
+        (lambda: warnings.warn("old", stacklevel=1) or 0, 0, "fkp: old\n"),
+        (gone, 1, "fkp: gone: No such file\n"),
+        (raising(outputs.OutputError("a: is there")), 1, "fkp: a: is there\n"),
+        (raising(KeyError("refused\x1b")), 1, "fkp: 'refused\\x1b'\n"),
+        (raising(BrokenPipeError(32, "Broken pipe")), 1, ""),
+        (raising(KeyboardInterrupt), 130, ""),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            assert outputs.run(command, (KeyError,)) == status
+        assert capsys.readouterr() == ("", told)
+    with pytest.raises(KeyError):
+        outputs.run(raising(KeyError("a")))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+@pytest.mark.parametrize("command", [lambda: outputs.show("a"), lambda: print("a") or 0])
+def test_a_full_stdout_is_named(capsys, monkeypatch, command):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert outputs.run(command) == 1
+    assert capsys.readouterr().err.startswith("fkp: standard output: ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+def test_nobody_hears(capsys, monkeypatch):
+    """A stderr that is closed or full changes nothing, least of all what goes to stdout."""
+    with io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True) as full:
+        for stderr in (None, full):
+            monkeypatch.setattr(sys, "stderr", stderr)
+            outputs.tell("a")
+            assert outputs.run(raising(outputs.OutputError("b"))) == 1
+    monkeypatch.setattr(sys, "stdout", None)
+    outputs.show("c")
+    assert outputs.run(lambda: 0) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_printable():

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from fkp.label.labeller import Done, Labeller, Settings, output_path
 from fkp.label.local import WorkerDied
 from fkp.label.sources import Shard, SourceError
 from fkp.label.table import Counts, LabelledPicture, read
+from fkp.outputs import printable
 
 __all__ = [
     "Counts", "Done", "LabelledPicture", "Labeller", "Settings", "Shard", "SourceError", "Summary",
@@ -81,9 +83,9 @@ def label(
     if gpus and ray is None:
         raise ValueError("gpus are for the workers of a Ray cluster: give its address too, or leave them out")
     settings, out, began = (settings or Settings()).resolved(), Path(out), time.monotonic()
-    messages = messages or sys.stderr
-    out.mkdir(parents=True, exist_ok=True)
+    messages = messages or sys.stderr or io.StringIO()  # closed, it would be stdout
     found, size = sources.shards(source, column, key)
+    out.mkdir(parents=True, exist_ok=True)
     counts, skipped, incomplete = Counts(), 0, 0
     problems: list[str] = []
     last: Shard | None = None
@@ -129,11 +131,11 @@ def label(
                 if done.problem:
                     problems.append(done.problem)
                 for sentence in filter(None, (*done.incomplete, done.problem)):
-                    bar.write(f"fkp: {sentence}", file=messages)
+                    bar.write(f"fkp: {printable(sentence)}", file=messages)
         # Not where something was missing, for then their pictures need not be elsewhere.
         if last is not None and last.kind in ("files", "list") and listed_size == size and not problems:
             for sentence in _remove_beyond(last, out):
-                bar.write(f"fkp: {sentence}", file=messages)
+                bar.write(f"fkp: {printable(sentence)}", file=messages)
     return Summary(counts, time.monotonic() - began, skipped, tuple(problems), incomplete)
 
 
@@ -143,9 +145,10 @@ def _unfinished(
     """The shards that are to be labelled; `skip` is told of the others. Raises ValueError, see `label`."""
     for shard in shards:
         path = output_path(out, shard)
+        was_there = path.exists()  # asked first, for another run may be done with it any moment
         about = table.about(path)
         if about is None:
-            if path.exists():
+            if was_there:
                 raise ValueError(f"{path}: is there already and not a result of this version of fkp")
         elif not settings.agree_with(about):
             if not overwrite:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fkp import __version__, scheme
+from fkp import __version__, outputs, scheme
 from fkp.label.table import LabelledPicture, read
 
 MODEL = f"fkp {__version__}"
@@ -27,13 +27,24 @@ LOCAL_FILES = "/data/local-files/?d="
 """How Label Studio calls files of its own machine, below its document root."""
 
 
-def write(format: str, outputs: Path) -> Path:
-    """Write the pre-annotations of a folder of outputs into it, in one of `FORMATS`; returns the file."""
+def check(format: str, folder: Path) -> None:
+    """Raise `outputs.OutputError` where `write` would overwrite a file that fkp has not written."""
+    if folder.is_dir():
+        path = folder / FORMATS[format][0]
+        outputs.check({f"--format {format}": path}, otherwise="choose another folder")
+
+
+def write(format: str, folder: Path) -> Path:
+    """Write the pre-annotations of a folder of outputs into it, in one of `FORMATS`; returns the file.
+
+    Raises OSError, and as `check` does.
+    """
+    check(format, folder)
     name, make = FORMATS[format]
-    pictures = sorted(read(outputs), key=lambda picture: sureness(picture)[0])
-    path = outputs / name
-    path.write_text(make(pictures), encoding="utf-8")
-    return path
+    pictures = sorted(read(folder), key=lambda picture: sureness(picture)[0])
+    with outputs.replacing(folder / name) as file:
+        file.write(make(pictures))
+    return folder / name
 
 
 def sureness(picture: LabelledPicture) -> tuple[float, np.ndarray]:
@@ -68,6 +79,7 @@ def coco(pictures: list[LabelledPicture]) -> str:
         "id": 1, "name": "face", "supercategory": "person", "keypoints": list(_names()),
         "skeleton": [[a + 1, b + 1] for a, b in scheme.EDGES],  # COCO counts there from 1
     }  # fmt: skip
+    # The beginning, as that of `label_studio` and `cvat`, is what `outputs.is_result` knows it by.
     info = {"description": "Faces and their 68 keypoints, found by a model", "version": MODEL}
     return json.dumps({"info": info, "images": images, "annotations": annotations, "categories": [category]})
 
@@ -137,7 +149,9 @@ def cvat(pictures: list[LabelledPicture]) -> str:
                 )  # fmt: skip
                 _confidence(point, score)
     ElementTree.indent(root, " ")
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
+    # With ElementTree's own declaration it would be in the encoding that the machine prefers.
+    head = f'<?xml version="1.0" encoding="utf-8"?>\n<!-- {outputs.MARK.decode()} -->\n'
+    return head + ElementTree.tostring(root, encoding="unicode")
 
 
 def _confidence(of: ElementTree.Element, score: float) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fkp import scheme
+from fkp import outputs, scheme
 from fkp.faces import Faces
 
 VERSION = 1
@@ -79,29 +79,47 @@ class Writer:
         self._found: list[_Found] = []
         self._batches: list[pa.RecordBatch] = []
         self._rows = 0
+        self._open = self._appearing()
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = pq.ParquetWriter(
-            self._part, SCHEMA, compression="zstd", use_dictionary=["picture", "error"],
-            use_byte_stream_split=_float_columns(),
-        )  # fmt: skip
+        self._open.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    @contextlib.contextmanager
+    def _appearing(self) -> Iterator[None]:
+        """The file is open, and gets its name, or goes, in the end."""
         try:
-            if kind is None:
-                self._flush()
-                about = self.about | {"version": VERSION} | self.counts._asdict()
-                self._file.add_key_value_metadata({METADATA.decode(): json.dumps(about)})
-        finally:
-            self._file.close()
-            if kind is not None:
-                self._part.unlink(missing_ok=True)
-        if kind is None:
+            with outputs.naming(self.path, self._part), self._part.open("wb") as file:
+                outputs.claim(file)
+                with pq.ParquetWriter(
+                    file, SCHEMA, compression="zstd", use_dictionary=["picture", "error"],
+                    use_byte_stream_split=_float_columns(),
+                ) as self._file:  # fmt: skip
+                    yield
+                    self._flush()
+                    about = self.about | {"version": VERSION} | self.counts._asdict()
+                    self._file.add_key_value_metadata({METADATA.decode(): json.dumps(about)})
+            with outputs.naming(self.path, self._part):
+                self._appear()
+        except BaseException:
+            self._part.unlink(missing_ok=True)
+            raise
+
+    def _appear(self) -> None:
+        try:
             os.replace(self._part, self.path)
-            for left in self.path.parent.glob(f".{self.path.name}.*.part"):  # by a run that was killed
-                left.unlink(missing_ok=True)
+        except FileNotFoundError:
+            # Taken for left by a killed run, where a disk has no locks: whoever did so has done the shard.
+            if not self.path.exists():
+                raise
+        for left in self.path.parent.glob(f".{self.path.name}.*.part"):
+            with contextlib.suppress(OSError):  # another user's, or open elsewhere
+                if not outputs.is_being_written(left):  # by a run that was killed
+                    left.unlink()
 
     def add(self, index: int, key: str, size_wh: tuple[int, int], faces: Faces) -> None:
         """The faces of a picture, which may be none."""

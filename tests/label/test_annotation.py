@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,9 +13,11 @@ import pytest
 
 import train
 from fkp import FaceKeypoints, Faces, converters, hub, scheme
+from fkp import outputs as written
 from fkp.__main__ import main
 from fkp.label import annotation, table
 from tests import synthetic
+from tests.full_disk import full_disk
 from tests.label import material
 
 SIZE = (400, 300)
@@ -104,13 +108,51 @@ def test_cvat(outputs: Path) -> None:
     assert points[0].findtext("attribute[@name='confidence']") == "0.300"
 
 
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("format", annotation.FORMATS)
+def test_never_over_labels_of_a_person(
+    outputs: Path, format: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is known before anything is labelled; what fkp wrote itself is written anew."""
+    path = annotation.write(format, outputs)
+    assert annotation.write(format, outputs) == path
+    if format == "label-studio":
+        accept(path)
+    else:
+        start = "<?xml version='1.0' encoding='utf-8'?><annotations>" if format == "cvat" else '{"images": '
+        path.write_text(start + path.read_text())
+    before = path.read_bytes()
+    monkeypatch.setattr("fkp.label.label", None)
+    assert main(["label", str(material.EXAMPLES), "--out", str(outputs), "--format", format]) == 1
+    told = capsys.readouterr().err
+    assert str(path) in told and "--force" not in told, "which there is not"
+    with pytest.raises(written.OutputError, match=re.escape(str(path))):
+        annotation.write(format, outputs)
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk(outputs: Path) -> None:
+    path = annotation.write("coco", outputs)
+    before = path.read_bytes()
+    with pytest.raises(OSError) as caught, full_disk(1000):
+        annotation.write("coco", outputs)
+    assert caught.value.filename == str(path) and path.read_bytes() == before
+    assert not list(outputs.glob("*.part"))
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     source = material.folder(tmp_path / "in")
     command = ["label", str(source), "--out", str(tmp_path / "out"), "--workers", "1", "--format", "coco"]
     assert main(command) == 0
     assert str(tmp_path / "out" / "coco.json") in capsys.readouterr().out
     read = rows("coco", tmp_path / "out" / "coco.json")
     assert len(read) == 6 and all((source / name).is_file() for name, _ in read)
+    # The outputs are read as docs/label.md says, the annotations beside them.
+    monkeypatch.chdir(tmp_path)
+    guide = Path(__file__).parents[2] / "docs" / "label.md"
+    code = next(each for each in re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert len(names["faces"]) == 7 and names["about"]["faces"] == 6
 
 
 @pytest.mark.slow

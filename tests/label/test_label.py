@@ -159,6 +159,25 @@ def test_a_picture_that_breaks_off(tmp_path: Path, capsys: pytest.CaptureFixture
     assert found(tmp_path / "out") == [("part.jpg", 0, None), ("whole.jpg", 0, None)]
 
 
+def test_names_that_are_commands_to_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tar = material.tar(tmp_path / "a.tar", {"\x1b]0;owned\x07.jpg": material.broken_off("grace_hopper.jpg")})
+    assert main(["label", str(tar), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    told = capsys.readouterr().err
+    assert "owned" in told and not set("\x1b\x07") & set(told)
+
+
+def test_a_shard_that_another_run_finishes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for a file of the user."""
+
+    def about(path: Path) -> None:
+        path.touch()
+
+    monkeypatch.setattr(table, "about", about)
+    shard = sources.Shard("a", "tar", "a.tar", 1)
+    todo = label._unfinished(iter([shard]), label.Settings(), tmp_path, False, lambda _: None)
+    assert list(todo) == [shard]
+
+
 @pytest.mark.parametrize("place", [".", "labels"])
 def test_out_among_the_pictures(tmp_path: Path, place: str, capsys: pytest.CaptureFixture) -> None:
     grace(tmp_path, "a.jpg")
@@ -212,8 +231,11 @@ def test_worker_without_what_it_needs(tars: Path, tmp_path: Path, capsys: pytest
 
 
 def test_source_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["label", str(tmp_path / "no"), "--out", str(tmp_path / "out")]) == 1
-    assert "no: there is no such file or folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    for name, reason in {"no": "there is no such file or folder", "empty": "holds no picture"}.items():
+        assert main(["label", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 1
+        assert f"{name}: {reason}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 # --- Killed -------------------------------------------------------------------------------------------------

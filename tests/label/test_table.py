@@ -11,6 +11,7 @@ import pytest
 from fkp import Faces
 from fkp.label import table
 from tests import synthetic
+from tests.full_disk import full_disk
 
 
 def faces(n: int, seed: int = 0) -> Faces:
@@ -85,6 +86,46 @@ def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         writer.add(0, "a.jpg", (640, 480), faces(1))
         assert not (tmp_path / "a.parquet").exists()
     assert list(tmp_path.iterdir()) == [tmp_path / "a.parquet"]
+
+
+def test_two_runs_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither takes what the other is writing for left by a killed one."""
+    path = tmp_path / "a.parquet"
+    runs = []
+    for process in (1, 2):
+        monkeypatch.setattr("os.getpid", lambda process=process: process)
+        runs.append(table.Writer(path, {}))
+    with runs[0] as first:
+        with runs[1] as second:
+            second.add(0, "a.jpg", (640, 480), faces(2))
+        assert len(list(tmp_path.iterdir())) == 2
+        first.add(0, "a.jpg", (640, 480), faces(2))
+    assert list(tmp_path.iterdir()) == [path] and len(next(table.read(path)).faces) == 2
+
+
+def test_part_that_another_run_removed(tmp_path: Path) -> None:
+    """As on a disk without locks: it is done, if the other has done it."""
+    path = tmp_path / "a.parquet"
+    with pytest.raises(FileNotFoundError) as caught, table.Writer(path, {}) as writer:
+        writer._part.unlink()
+    assert caught.value.filename == str(path)
+    with table.Writer(path, {"by": "another"}):
+        pass
+    with table.Writer(path, {}) as writer:
+        writer._part.unlink()
+    assert (table.about(path) or {})["by"] == "another" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("rows", [4, 4096])
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """While it is labelled, or at the end: nothing is left, and the file is named."""
+    monkeypatch.setattr(table, "ROWS", rows)
+    path = tmp_path / "a.parquet"
+    with pytest.raises(OSError, match=r"a\.parquet'$") as caught, full_disk(2000):
+        with table.Writer(path, {}) as writer:
+            for number in range(9):
+                writer.add(number, f"{number}.jpg", (640, 480), faces(3, seed=number))
+    assert caught.value.filename == str(path) and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PAR1 and no end"])
