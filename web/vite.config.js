@@ -34,8 +34,8 @@ function beside() {
       for (const file of files) hash.update(file).update(readFileSync(join(dist, file)));
       const values = {
         __VERSION__: hash.digest("hex").slice(0, 16),
-        // Of the runtimes and of the graphs a browser needs one each: the page keeps that.
-        __FILES__: files.filter((file) => !/^(ort|model\/onnx)\//.test(file)).join(" "),
+        // Of the runtimes and of the graphs a browser needs one each: the page keeps that. Types it has no use for.
+        __FILES__: files.filter((file) => !/^(ort|model\/onnx)\/|\.d\.ts$/.test(file)).join(" "),
       };
       for (const name of ["index.html", "service-worker.js"]) {
         let text = readFileSync(join(dist, name), "utf8");

@@ -11,7 +11,9 @@ import io
 import json
 import os
 import re
+import shutil
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -276,6 +278,76 @@ def test_constants_are_those_of_python(root, module) -> None:
             assert json.loads(value) == (list(known) if isinstance(known, tuple) else known), constant
 
 
+MOST = """async ([encoded, maxFaces]) => {
+  const bytes = Uint8Array.from(atob(encoded), letter => letter.charCodeAt(0));
+  const found = await model.detect(new Blob([bytes]), { minScore: 0.3, maxFaces });
+  return [...found.boxes];
+}"""
+
+
+def test_boxes_without_a_face_take_no_place_of_one(library, shared_data, model) -> None:
+    """The largest box of this picture holds none, by the points in it."""
+    photo = shared_data / "scenes" / "n03218198_dogsled.jpg"
+    if not photo.is_file():
+        pytest.skip("needs the research data (scenes)")
+    boxes, _ = model.detect(photo, min_score=0.3)
+    python = model(photo, min_score=0.3)
+    assert 0 < len(python) < len(boxes) and not np.array_equal(boxes[0], python.boxes[0])
+    encoded = base64.b64encode(photo.read_bytes()).decode()
+    for most, count in ((None, len(python)), (len(python), len(python)), (1, 1), (0, 0), (0.5, 0)):
+        found = np.array(library.evaluate(MOST, [encoded, most] if most is not None else [encoded]))
+        assert np.abs(found.reshape(-1, 4) - python.boxes[:count]).max(initial=0) < CLOSE, most
+        assert len(found) == 4 * count, most
+
+
+# --- Types ---------------------------------------------------------------------------------------------
+
+
+CONSUMER = """
+import {
+  type Config, draw, FaceKeypoints, type Faces, type Files, type LoadOptions, type Options, record,
+  type Source, type Style, toCsv, toJson, Tracker, type TrackerOptions,
+} from "FKP";
+
+const loading: LoadOptions = { backend: "wasm", threads: 1 }, style: Style = { numbers: true };
+const options: Options = { minScore: 0.5, maxFaces: 10 };
+const following: TrackerOptions = { ...options, smoothing: false };
+
+export async function show(canvas: HTMLCanvasElement, file: File, video: HTMLVideoElement): Promise<string> {
+  const files: Files = await FaceKeypoints.download(undefined, loading), source: Source = file;
+  const model = await FaceKeypoints.start(files), faces: Faces = await model.detect(source, options);
+  const config: Config = model.config, points: Float32Array = faces.keypoints;
+  draw(canvas, faces, style);
+  const followed: Faces | null = await new Tracker(model, following).track(video);
+  const said = record(file.name, followed ?? faces), angle: number | undefined = said.faces[0]?.pose?.yaw;
+  // @ts-expect-error: no such number is known of a face
+  faces.age;
+  // @ts-expect-error: a canvas is none
+  await model.detect(canvas);
+  // @ts-expect-error: made by `load` or `start` alone
+  new FaceKeypoints();
+  return toJson([said]) + toCsv([said]) + config.fkp_version + points.length + angle;
+}
+"""
+
+
+def test_its_types_need_nothing_besides(root, built_website, tmp_path) -> None:
+    """A program of somebody who copied web/dist, and of somebody who has the package."""
+    package = tmp_path / "node_modules" / "fkp"
+    nothing_large = shutil.ignore_patterns("*.onnx", "*.wasm", "*.jpg")
+    shutil.copytree(built_website, package / "dist", ignore=nothing_large)
+    shutil.copytree(built_website, tmp_path / "copied", ignore=nothing_large)
+    shutil.copy(root / "web" / "package.json", package)
+    for name, source in (("copied", "./copied/fkp.js"), ("package", "fkp")):
+        (tmp_path / f"{name}.ts").write_text(CONSUMER.replace("FKP", source), encoding="utf-8")
+    options = {"module": "ESNext", "moduleResolution": "bundler", "target": "ES2022", "strict": True,
+               "lib": ["ES2022", "DOM"], "types": [], "noEmit": True, "skipLibCheck": False}  # fmt: skip
+    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "include": ["*.ts"]}))
+    compiler = root / "web" / "node_modules" / "typescript" / "bin" / "tsc"
+    done = subprocess.run(["node", compiler, "-p", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # --- Frames ------------------------------------------------------------------------------------------------
 
 
@@ -321,11 +393,14 @@ def test_the_newest_frame_waits_and_older_ones_go(library, root) -> None:
     assert [faces is None for faces in came] == [False, True, True, False]
 
 
-def test_no_face_and_no_picture(library) -> None:
+def test_no_face_and_no_picture(library, root) -> None:
     blank = base64.b64encode(saved(Image.new("RGB", (80, 60), "white"), "PNG")).decode()
     assert library.evaluate(DETECT, blank)["length"] == 0
-    with pytest.raises(Exception, match="is no picture that this browser can read"):
-        library.evaluate(DETECT, base64.b64encode(b"milk, bread, apples").decode())
+    photo = root / "examples" / "eileen_collins.jpg"
+    cut, tiff = photo.read_bytes()[:20_000], saved(Image.open(photo), "TIFF")
+    for content in (b"milk, bread, apples", cut, tiff):
+        with pytest.raises(Exception, match="is no picture that this browser can read"):
+            library.evaluate(DETECT, base64.b64encode(content).decode())
 
 
 @pytest.mark.slow

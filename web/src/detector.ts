@@ -18,10 +18,10 @@ const STRIDES = [8, 16, 32], PRIOR = 4, GREY = 128, SMALLEST = 10, LARGEST = 256
 /** Tight boxes in pixels of the picture, and their scores, best first; `minScore` by default as configured. */
 export async function detect(picture: Picture, network: Network, config: DetectorConfig, minScore = config.min_score): Promise<Detections> {
   const [coarse, ...others] = scales(picture, config), voting = VOTE_SCORE * minScore;
-  const all = await look(picture, network, config, coarse!, voting, COARSEST, Infinity);
+  const all = await pass(picture, network, config, coarse!, voting, COARSEST, Infinity);
   for (const scale of others) {
     // What is larger, the pass before sees whole, and better.
-    const { boxes, scores } = await look(picture, network, config, scale, voting, 0, LARGEST);
+    const { boxes, scores } = await pass(picture, network, config, scale, voting, 0, LARGEST);
     all.boxes.push(...boxes);
     all.scores.push(...scores);
   }
@@ -44,7 +44,8 @@ export function scales({ width, height }: Picture, config: DetectorConfig): numb
   return passes;
 }
 
-async function look(picture: Picture, network: Network, config: DetectorConfig, scale: number, minScore: number, least: number, largest: number): Promise<Detections> {
+/** One pass of the network over a picture at a scale: boxes with a longer side of `least` to `largest` pixels there. */
+async function pass(picture: Picture, network: Network, config: DetectorConfig, scale: number, minScore: number, least: number, largest: number): Promise<Detections> {
   const [slope, intercept] = config.calibration;
   const { planes, dims, scaleX, scaleY } = fit(picture, scale);
   const { logits, offsets } = await network(planes, dims);

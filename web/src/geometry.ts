@@ -84,7 +84,7 @@ export function turnedBack([x1, y1, x2, y2]: Box, quarterTurns: number, { width,
 }
 
 /** First `then`'s right one, then its left one, as matrices are multiplied. */
-export function product(left: Affine, right: Affine): Affine {
+function product(left: Affine, right: Affine): Affine {
   const [a, b, x, c, d, y] = left, [e, f, u, g, h, v] = right;
   return [a * e + b * g, a * f + b * h, a * u + b * v + x, c * e + d * g, c * f + d * h, c * u + d * v + y];
 }

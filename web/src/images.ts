@@ -6,9 +6,7 @@ const MAX_PIXELS = 120_000_000;
 const STRIP = 4_000_000; // pixels that are copied at once: some browsers know no canvas for a large photo
 
 /** How a browser is to decode; its defaults change colours and lose what is half transparent. */
-export const DECODED: ImageBitmapOptions = {
-  colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "from-image",
-};
+export const DECODED: ImageBitmapOptions = { colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "from-image" };
 
 /** The pixels of a file, a frame, or a picture in memory. Throws an Error with a sentence for what is no picture. */
 export async function read(source: Blob | ImageBitmap | ImageData): Promise<Picture> {

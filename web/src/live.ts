@@ -47,7 +47,7 @@ export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void 
     mirror.checked = track!.getSettings().facingMode !== "environment" && !/back|rear|environment/i.test(track!.label);
     find(".glass", panel).style.setProperty("--shape", String(video.videoWidth / video.videoHeight));
     state("on");
-    look();
+    redraw();
     button("stop").focus({ preventScroll: true });
     const all = (await navigator.mediaDevices.enumerateDevices()).filter((each) => each.kind === "videoinput");
     cameras.replaceChildren(...all.map((each, i) => new Option(each.label || `Camera ${i + 1}`, each.deviceId, false, each.deviceId === track!.getSettings().deviceId)));
@@ -63,7 +63,7 @@ export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void 
     video.srcObject = null;
     history = [];
     state("off", sentence, again);
-    look();
+    redraw();
   }
 
   /** Looks at every new frame that the camera shows. */
@@ -75,11 +75,11 @@ export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void 
       if (mine !== turn || !found) return;
       faces = found;
       history.push({ came: performance.now(), latency: performance.now() - shown });
-      look();
+      redraw();
     });
   }
 
-  function look(): void {
+  function redraw(): void {
     find(".glass", panel).classList.toggle("mirror", mirror.checked);
     const density = devicePixelRatio || 1;
     [canvas.width, canvas.height] = [Math.round(canvas.clientWidth * density), Math.round(canvas.clientHeight * density)];
@@ -107,7 +107,7 @@ export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void 
     fullscreen: () => (document.fullscreenElement ? document.exitFullscreen() : find(".lens", panel).requestFullscreen()),
   };
   panel.addEventListener("click", ({ target }) => ways[(target as Element).closest("button")?.dataset.way ?? ""]?.());
-  panel.addEventListener("input", ({ target }) => { wanted(panel); if (target === cameras) void start(); else look(); });
+  panel.addEventListener("input", ({ target }) => { wanted(panel); if (target === cameras) void start(); else redraw(); });
   panel.addEventListener("change", async ({ target }) => {
     if (!tracker || !["least", "most"].includes((target as HTMLElement).dataset.way ?? "")) return;
     tracker.close();
@@ -121,5 +121,5 @@ export function live(panel: HTMLElement, loading: Promise<FaceKeypoints>): void 
     if (paused) stop("Paused while this page is hidden.");
     else if (was && !panel.hidden) void start();
   });
-  new ResizeObserver(() => { if (panel.hidden && stream) stop(); else look(); }).observe(panel);
+  new ResizeObserver(() => { if (panel.hidden && stream) stop(); else redraw(); }).observe(panel);
 }

@@ -5,7 +5,7 @@ import scheme from "./scheme.json";
 type Matrix = number[][];
 
 /** Degrees: yaw to the head's own left, pitch up, roll clockwise as the viewer sees it; and one standard deviation of each. */
-export type Pose = { yaw: number; pitch: number; roll: number; sigmas: [number, number, number] };
+type Pose = { yaw: number; pitch: number; roll: number; sigmas: [number, number, number] };
 
 const FIRST = 17; // the jaw has no part in the head
 const EYES = [[[36, 39], [37, 41], [38, 40]], [[42, 45], [43, 47], [44, 46]]], MOUTH = [[60, 64], [61, 67], [62, 66], [63, 65]];

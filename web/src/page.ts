@@ -13,7 +13,8 @@ import scheme from "./scheme.json";
 declare const __EXAMPLES__: string[];
 
 type FaceRecord = ReturnType<typeof record>["faces"][number];
-type Photo = { name: string; file: Blob; address: string; faces?: Faces; problem?: string };
+/** With neither faces nor a problem while it has yet to be looked at; `leftOut`: some of its faces were left out by hand. */
+type Photo = { name: string; file: Blob; address: string; faces?: Faces; problem?: string; leftOut?: boolean };
 
 const SHOWN_SIDE = 1600, FACE_SIDE = 480, FACE_MARGIN = 1.5;
 const NO_FACE = "Try one where the face is larger, brighter and turned to the camera; small, dark, covered and averted faces are easily missed.";
@@ -21,7 +22,7 @@ const NO_FACE = "Try one where the face is larger, brighter and turned to the ca
 const SEAL = "connect-src 'none'; script-src blob: 'wasm-unsafe-eval'; worker-src blob:; img-src blob: data:; frame-src 'none'; object-src 'none'";
 
 export const find = <T extends HTMLElement>(selector: string, within: ParentNode = document) => within.querySelector<T>(selector)!;
-export const counted = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`;
+const counted = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`;
 const percent = (share: number) => `${Math.round(100 * share)} %`;
 const css = (colour: readonly number[]) => `rgb(${colour.join(" ")})`;
 
@@ -58,7 +59,8 @@ function showLegend(panel: HTMLElement): void {
     return entry(dot, name);
   });
   const byConfidence = confidence && dots, byPart = dots || (contours && !confidence);
-  find(".legend", panel).replaceChildren(...(byConfidence ? [entry("a point’s confidence: 0 %", key, "100 %")] : byPart ? parts : []));
+  const rings = points ? [entry(element("i", { class: "ring" }), "unsure or hidden")] : [];
+  find(".legend", panel).replaceChildren(...(byConfidence ? [entry("a point’s confidence: 0 %", key, "100 %")] : byPart ? parts : []), ...rings);
 }
 
 export function save(name: string, content: Blob | string, type = "application/json"): void {
@@ -118,22 +120,19 @@ async function take(files: readonly File[]): Promise<void> {
   await look();
 }
 
-/** Finds the faces of all photos, and shows the first as soon as it is done. */
+/** Finds the faces of all photos, first of the one that is looked at, and shows that as soon as it is done. */
 async function look(): Promise<void> {
-  const mine = ++turn;
-  for (const photo of photos) delete photo.faces;
-  if (photos.length) say(["Looking for faces …"]);
-  for (const [i, photo] of photos.entries()) {
-    try {
-      photo.faces = await (await model).detect(photo.file, wanted(panel));
-    } catch (error) {
-      photo.problem = (error as Error).message;
-    }
+  const mine = ++turn, first = photos[at];
+  if (!first) return;
+  for (const photo of photos) for (const known of ["faces", "problem", "leftOut"] as const) delete photo[known];
+  show();
+  for (const photo of [first, ...photos.filter((other) => other !== first)]) {
+    const found = await model.then((ready) => ready.detect(photo.file, wanted(panel))).then((faces) => ({ faces }), ({ message }: Error) => ({ problem: message }));
     if (mine !== turn) return;
-    if (i === 0) await go(0);
-    showStrip();
+    Object.assign(photo, found);
+    if (photo === photos[at]) await (bitmap ? show() : go(at));
+    showBeside();
   }
-  showButtons();
 }
 
 function clear(): void {
@@ -142,7 +141,6 @@ function clear(): void {
   bitmap?.close();
   [photos, at, chosen, bitmap] = [[], 0, 0, undefined];
   show();
-  showStrip();
 }
 
 async function go(to: number): Promise<void> {
@@ -155,9 +153,13 @@ async function go(to: number): Promise<void> {
 }
 
 function show(): void {
-  const photo = photos[at], { faces } = photo ?? {}, n = faces?.length ?? 0;
+  const photo = photos[at], { faces } = photo ?? {}, n = faces?.length ?? 0, going = !!photo && !faces && !photo.problem;
+  for (const part of ["#result", "#face"]) find(part).inert = going; // what was found before stays in sight until there is more
+  showBeside();
+  if (going) return say(["Looking for faces …"]);
   if (!photo) say(["Choose a photo, and its keypoints appear here."]);
   else if (photo.problem) say([element("b", {}, photo.name), ` ${photo.problem}. Please choose another photo.`], true);
+  else if (!n && photo.leftOut) say([element("b", {}, "All faces left out"), ` in ${photo.name}. Give the photo again to have them back.`]);
   else if (!n) say([element("b", {}, "No face found"), ` in ${photo.name}. ${NO_FACE}`], true);
   else say([element("b", {}, `Found ${counted(n, "face")}`), ` in ${photo.name}. `, element("small", {}, `${faces!.width}×${faces!.height} pixels.`)]);
   find("#result").hidden = !faces;
@@ -180,7 +182,6 @@ function show(): void {
     });
     find(".faces").replaceChildren(...buttons);
   }
-  showButtons();
   choose(0);
 }
 
@@ -189,21 +190,20 @@ function faceButton(faces: Faces, i: number, ...inside: Node[]): HTMLButtonEleme
   return element("button", { type: "button", "data-face": String(i), "aria-label": label, title: `Face ${i + 1}` }, ...inside);
 }
 
-function showButtons(): void {
-  const some = photos.some((photo) => photo.faces?.length);
-  const none = !photos[at]?.faces?.length, off = { savePicture: none, saveJpeg: none, saveJson: !some, saveCsv: !some, clear: !photos.length };
+/** What stands beside the photo: the buttons to save, and all photos where there are several. */
+function showBeside(): void {
+  const some = photos.some((photo) => photo.faces?.length), none = !photos[at]?.faces?.length, unread = !photos.some((photo) => photo.faces);
+  const off = { savePicture: none, saveJpeg: none, saveAll: unread, saveAllJpeg: unread, saveJson: !some, saveCsv: !some, clear: !photos.length };
   for (const [way, disabled] of Object.entries(off)) find<HTMLButtonElement>(`[data-way=${way}]`).disabled = disabled;
   for (const way of ["saveAll", "saveAllJpeg"]) find(`[data-way=${way}]`).hidden = photos.length < 2;
-}
-
-function showStrip(): void {
-  const done = photos.filter((photo) => photo.faces ?? photo.problem), buttons = done.map((photo, i) => {
-    const faces = photo.faces?.length, label = `${photo.name}, ${photo.problem ? "which could not be read" : counted(faces!, "face")}`;
-    const inside = photo.problem ? [element("i", { class: "unread" }, "!")]
-      : [element("img", { src: photo.address, alt: "" }), element("i", {}, String(faces))];
-    return element("button", { type: "button", "data-photo": String(i), "aria-label": label, title: label, "aria-pressed": String(i === at) }, ...inside);
+  const buttons = photos.map(({ name, address, faces, problem }, i) => {
+    const label = `${name}, ${problem ? "which could not be read" : faces ? counted(faces.length, "face") : "not looked at yet"}`;
+    const inside = problem ? [element("i", { class: "unread" }, "!")] : [element("img", { src: address, alt: "" }), ...(faces ? [element("i", {}, String(faces.length))] : [])];
+    const button = element("button", { type: "button", "data-photo": String(i), "aria-label": label, title: label, "aria-pressed": String(i === at) }, ...inside);
+    return Object.assign(button, { disabled: !faces && !problem });
   });
-  const going = done.length < photos.length ? [element("span", { role: "status" }, `${done.length} of ${photos.length} done …`)] : [];
+  const done = buttons.filter((button) => !button.disabled).length;
+  const going = done < photos.length ? [element("span", { role: "status" }, `${done} of ${photos.length} done …`)] : [];
   find("#photos").replaceChildren(...(photos.length > 1 ? [element("div", { class: "strip", role: "group", "aria-label": "Your photos" }, ...buttons, ...going)] : []));
 }
 
@@ -254,9 +254,8 @@ function some(faces: Faces, kept: number[]): Faces {
 /** Leaves a face of the photo that is looked at out of picture and numbers. */
 function remove(face: number): void {
   const photo = photos[at]!, all = Array.from({ length: photo.faces!.length }, (_, i) => i);
-  photo.faces = some(photo.faces!, all.filter((i) => i !== face));
+  Object.assign(photo, { faces: some(photo.faces!, all.filter((i) => i !== face)), leftOut: true });
   show();
-  showStrip();
 }
 
 /** One face upright in a square by itself, and where its points are there. */
@@ -290,18 +289,18 @@ function redraw(): void {
 const stem = (name: string) => name.replace(/\.[^.]*$/, "");
 
 /** A photo with its faces drawn, at its full size; nothing that a camera wrote into the file comes along. */
-async function drawn(photo: Photo, kind: "png" | "jpg"): Promise<Blob> {
-  const picture = await createImageBitmap(photo.file, DECODED), canvas = new OffscreenCanvas(picture.width, picture.height), pen = canvas.getContext("2d")!;
+async function drawn({ file, faces }: Photo, kind: "png" | "jpg"): Promise<Blob> {
+  const picture = await createImageBitmap(file, DECODED), canvas = new OffscreenCanvas(picture.width, picture.height), pen = canvas.getContext("2d")!;
   if (kind === "jpg") Object.assign(pen, { fillStyle: "#fff" }).fillRect(0, 0, canvas.width, canvas.height); // it knows nothing transparent
   pen.drawImage(picture, 0, 0);
   picture.close();
-  draw(canvas, photo.faces!, style(panel));
+  draw(canvas, faces!, style(panel));
   return canvas.convertToBlob({ type: kind === "jpg" ? "image/jpeg" : "image/png", quality: 0.95 });
 }
 
 async function saveAll(kind: "png" | "jpg"): Promise<void> {
   const files: Record<string, Uint8Array<ArrayBuffer>> = {};
-  for (const photo of photos.filter(({ faces }) => faces)) {
+  for (const photo of photos.filter(({ faces }) => faces).map((each) => ({ ...each }))) { // a slider may be moved meanwhile
     let name = `${stem(photo.name)}_keypoints.${kind}`;
     for (let number = 2; name in files; number++) name = `${stem(photo.name)}_keypoints_${number}.${kind}`;
     files[name] = new Uint8Array(await (await drawn(photo, kind)).arrayBuffer());
@@ -327,7 +326,7 @@ panel.addEventListener("click", ({ target }) => {
   if (way) ways[way]?.();
   if (out !== undefined) remove(chosen);
   if (face) choose(Number(face));
-  if (photo) void go(Number(photo)).then(showStrip);
+  if (photo) void go(Number(photo));
 });
 
 const given = { what: "photo", max_files: Infinity, max_file_size: Infinity, keep: (file: File) => file, value: { paths: [] as File[] } };

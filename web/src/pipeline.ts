@@ -29,13 +29,19 @@ export class Pipeline {
   constructor(private readonly networks: { detector: Network; keypoints: Network }, private readonly config: Config, private readonly int8: boolean) {}
 
   /** Every face in a picture, largest first. */
-  async faces(picture: Picture, options: Options): Promise<Face[]> {
-    const faces = await this.keypointsAt(picture, await this.detect(picture, options));
-    return faces.filter((face) => sureness(face) >= NO_FACE);
+  async faces(picture: Picture, { minScore, maxFaces = Infinity }: Options): Promise<Face[]> {
+    const found = await this.detect(picture, minScore), waiting = [...found.boxes.keys()], faces: Face[] = [];
+    const lacking = () => Math.floor(maxFaces - faces.length);
+    // Boxes that hold no face do not count: for each of them the next largest is looked at.
+    while (waiting.length && lacking() > 0) {
+      const placed = await this.keypointsAt(picture, rows(found, waiting.splice(0, lacking())));
+      faces.push(...placed.filter((face) => sureness(face) >= NO_FACE));
+    }
+    return faces;
   }
 
-  /** The same without keypoints. */
-  async detect(picture: Picture, { minScore, maxFaces = Infinity }: Options): Promise<Required<Detections>> {
+  /** The same without keypoints, and so with boxes that these would show to hold no face. */
+  async detect(picture: Picture, minScore?: number): Promise<Required<Detections>> {
     const first = await this.found(picture, minScore);
     let found = { ...first, turns: first.boxes.map(() => 0) };
     if (!found.scores.some((score) => score >= SURE_FACE)) {
@@ -51,7 +57,7 @@ export class Pipeline {
       found = rows(found, geometry.suppress(found.boxes, found.scores, this.config.detector.max_iou));
     }
     const area = found.boxes.map((box) => geometry.width(box) * geometry.height(box));
-    return rows(found, [...area.keys()].sort((a, b) => area[b]! - area[a]!).slice(0, maxFaces));
+    return rows(found, [...area.keys()].sort((a, b) => area[b]! - area[a]!));
   }
 
   private async found(picture: Picture, minScore: number | undefined): Promise<Detections> {

@@ -7,7 +7,7 @@ import { type Picture, resize } from "./pixels";
 import { Smoother } from "./smoothing";
 
 export type TrackerOptions = Options & { smoothing?: boolean | undefined };
-export type TrackedFace = Face & { id: number };
+type TrackedFace = Face & { id: number };
 
 // The numbers and their reasons are those of fkp/tracking.py.
 const DETECT_EVERY = 10, EMPTY_EVERY = 3, REMEMBER = 1;
@@ -31,7 +31,7 @@ export class Following {
   private lost: Track[] = [];
   private ids = 0;
   private time = -Infinity;
-  private sinceLook = 0;
+  private sinceDetection = 0;
   private shape = "";
   private overview: Float64Array = new Float64Array(0);
 
@@ -49,13 +49,13 @@ export class Following {
     const since = Math.min(time - REMEMBER, this.time); // however long the pause, the last frame counts
     this.lost = this.lost.filter((track) => track.time >= since);
     this.time = time;
-    this.sinceLook++;
-    const due = this.sinceLook >= (this.tracks.length ? DETECT_EVERY : this.lost.length ? 1 : EMPTY_EVERY);
-    if (anew || due) await this.look(picture);
+    this.sinceDetection++;
+    const due = this.sinceDetection >= (this.tracks.length ? DETECT_EVERY : this.lost.length ? 1 : EMPTY_EVERY);
+    if (anew || due) await this.detect(picture);
     let faces = await this.place(picture);
     const fallen = this.tracks.filter((track, i) => mean(faces[i]!.keypointScores) < FALL * track.usual);
     if (fallen.length && !(anew || due)) {
-      await this.look(picture, fallen);
+      await this.detect(picture, fallen);
       faces = await this.place(picture);
     }
     return this.settle(picture, faces);
@@ -70,10 +70,10 @@ export class Following {
     return other || time - this.time > REMEMBER || likeness(before, this.overview) < SAME_SCENE;
   }
 
-  /** Lets the detector look: for new faces, and at those followed; a doubted one takes its box. */
-  private async look(picture: Picture, doubted: Track[] = []): Promise<void> {
-    this.sinceLook = 0;
-    const { boxes, scores }: Detections = await this.model.detect(picture, { minScore: this.options.minScore });
+  /** Runs the detector, for new faces and for those followed; a doubted one takes its box. */
+  private async detect(picture: Picture, doubted: Track[] = []): Promise<void> {
+    this.sinceDetection = 0;
+    const { boxes, scores }: Detections = await this.model.detect(picture, this.options.minScore);
     const known = match(this.tracks.map((track) => track.box), boxes);
     for (const [i, found] of known) {
       const track = this.tracks[i]!;
