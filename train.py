@@ -110,7 +110,10 @@ def main(arguments: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)  # the initial weights
     try:
         run = RunFolder(args.runs / (args.name or args.what))
+        checkpoint = resumed(run, args, world)  # before anything is read, asked or written
         data_digest = digest_of_labels(args.csv or args.data)
+        if checkpoint is not None and checkpoint.get("data", data_digest) != data_digest:
+            raise CheckpointError(f"the CSVs of {args.csv or args.data} have changed since {run.checkpoint}")
         if args.batch_size % world:
             raise ValueError(f"--batch-size {args.batch_size} is not shared out evenly by {world} processes")
         if args.push_to and rank == 0:
@@ -124,9 +127,15 @@ def main(arguments: list[str] | None = None) -> int:
             state.copy_mean({model: fitted(weights, task) for model, weights in stored.items()}, task.network)
         if args.only and not any(n.startswith(args.only) for n, _ in task.network.named_parameters()):
             raise ValueError(f"--only {args.only}: the name of no parameter begins so")
+        taught = None
         if args.teacher and isinstance(task, keypoint_task.KeypointTask):
             with autocast():
-                teach(task, args, run, other)
+                taught = teach(task, args, run, other)
+        if rank == 0:
+            if checkpoint is None:  # --overwrite: what is written from now on is not of that run
+                run.checkpoint.unlink(missing_ok=True)
+            if taught is not None:
+                taught.save(run.pseudo_labels)
     except (hub.WeightsError, ValueError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
@@ -139,37 +148,21 @@ def main(arguments: list[str] | None = None) -> int:
     history: list[dict[str, float | None]] = []
     sums: dict[str, float] = {}
 
-    if args.resume:
-        if not run.checkpoint.is_file():
-            print(f"train.py: nothing to resume: {run.checkpoint} does not exist", file=sys.stderr)
-            return 1
+    if checkpoint is not None:
         try:
-            checkpoint = run.load()
-            changed = [k for k, v in settings(args).items() if checkpoint["settings"].get(k) != v]
-            if changed:
-                raise CheckpointError(f"the run was started with other settings: {', '.join(changed)}")
-            if checkpoint.get("data", data_digest) != data_digest:
-                labels = args.csv or args.data
-                raise CheckpointError(f"the CSVs of {labels} have changed since {run.checkpoint}")
             model.load_state_dict(checkpoint["model"])
             average.load_state_dict(checkpoint["average"])
             for optimizer, stored in zip(optimizers, checkpoint["optimizers"], strict=True):
                 optimizer.load_state_dict(stored)
         except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            misfit = "" if isinstance(error, CheckpointError) else f"{run.checkpoint} does not fit: "
-            print(f"train.py: {misfit}{reason}", file=sys.stderr)
+            print(f"train.py: {run.checkpoint} does not fit: {str(error).splitlines()[0]}", file=sys.stderr)
             return 1
         step, history, sums = checkpoint["step"], checkpoint["history"], checkpoint["sums"]
-    elif run.checkpoint.is_file() and not args.overwrite:
-        print(f"train.py: {run.path} holds a run already: --resume it, --overwrite it or give a --name",
-              file=sys.stderr)  # fmt: skip
-        return 1
 
     def save() -> None:
         if rank == 0:
             run.save({
-                "settings": settings(args), "step": step, "history": history, "sums": sums,
+                "settings": settings(args, world), "step": step, "history": history, "sums": sums,
                 "data": data_digest, "model": model.state_dict(), "average": average.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             })  # fmt: skip
@@ -256,18 +249,19 @@ def main(arguments: list[str] | None = None) -> int:
 
     # --- The result: the averaged weights, together with the network that was not trained here -------------
     if rank == 0:
-        average.module.eval()
+        averaged: Any = average.module.eval()
         with autocast():
-            result = task.finish(average.module)
-            validation = task.validate(result if args.what == "keypoints" else result[1])
+            if isinstance(task, face_task.FaceTask):
+                config, network = task.finish(averaged)
+                validation = task.validate(network, config)
+                weights = replace(other, detector=config, detector_tensors=state.arrays(network))
+            else:
+                network = task.finish(averaged)
+                validation = task.validate(network)
+                weights = replace(other, keypoints=network.config, keypoint_tensors=state.arrays(network))
         record = {"command": command(args, world), "seed": args.seed, "fkp_version": __version__}
         training = {**other.metrics.get("training", {}), args.what: record}
         metrics = {"validation": {args.what: validation}, "training": training}
-        if args.what == "keypoints":
-            weights = replace(other, keypoints=result.config, keypoint_tensors=state.arrays(result))
-        else:
-            config, faces = result
-            weights = replace(other, detector=config, detector_tensors=state.arrays(faces))
         hub.save(run.path / "model", replace(weights, metrics=metrics))
         print(f"{run.path / 'model'}: {', '.join(shown(validation, '.3f'))}")
         if args.push_to:
@@ -309,6 +303,27 @@ class Task(Protocol):
 
     def finish(self, model: Any) -> Any:
         """What to save: the network with what is fitted after training."""
+
+
+def resumed(run: RunFolder, args: argparse.Namespace, world: int) -> dict[str, Any] | None:
+    """The checkpoint that a run goes on from, or None where it starts anew; nothing is touched.
+
+    Raises CheckpointError where there is none, or one of other settings, or a run that is not to be lost.
+    """
+    if not args.resume:
+        if run.checkpoint.is_file() and not args.overwrite:
+            raise CheckpointError(
+                f"{run.path} holds a run already: --resume it, --overwrite it or give a --name"
+            )
+        return None
+    if not run.checkpoint.is_file():
+        raise CheckpointError(f"nothing to resume: {run.checkpoint} does not exist")
+    checkpoint = run.load()
+    before = {"processes": "1", **checkpoint["settings"]}  # which checkpoints once did not say
+    changed = [name for name, value in settings(args, world).items() if before.get(name) != value]
+    if changed:
+        raise CheckpointError(f"the run was started with other settings: {', '.join(changed)}")
+    return checkpoint
 
 
 def make_task(args: argparse.Namespace, device: torch.device) -> Task:
@@ -367,18 +382,19 @@ def face_detector(stored: hub.Weights) -> detector.Detector:
 
 def teach(
     task: keypoint_task.KeypointTask, args: argparse.Namespace, run: RunFolder, other: hub.Weights
-) -> None:
-    """Lets teachers say what they see in every face, which takes minutes, so a resumed run has it written."""
-    written = run.path / "pseudo_labels.npz"
+) -> distillation.PseudoLabels | None:
+    """Lets teachers say what they see in every face, which takes minutes, so a resumed run has it written.
+
+    What is still to be written is returned. Raises CheckpointError where what is written is of other faces.
+    """
     earlier = None
-    if args.resume and written.is_file():
-        earlier = distillation.PseudoLabels.load(written)
+    if args.resume and run.pseudo_labels.is_file():
+        earlier = distillation.PseudoLabels.load(run.pseudo_labels)
     stored = [hub.load(teacher).module("keypoints") for teacher in args.teacher]
     teachers = [state.folded(teacher).to(args.device) for teacher in stored]
     find = face_detector(other)
     said = task.learn_from(teachers, args.data, find, earlier, args.each_view, args.photos)
-    if earlier is None and int(os.environ.get("RANK", 0)) == 0:
-        said.save(written)
+    return said if earlier is None else None
 
 
 class Steps(Dataset):
@@ -394,7 +410,8 @@ class Steps(Dataset):
 class Interruption:
     """Ctrl-C or a polite kill: noted at once, obeyed between two steps, so that what is saved is whole.
 
-    All processes stop at the same step. A second Ctrl-C ends the program as usual.
+    All processes stop at the same step. A second Ctrl-C ends the program as usual; a second SIGTERM does not,
+    for torchrun passes on what a service manager has sent to every process already.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -410,7 +427,8 @@ class Interruption:
 
     def _note(self, signum: int, frame: object) -> None:
         self.noted = True
-        signal.signal(signum, self.before[signum])
+        if signum == signal.SIGINT:
+            signal.signal(signum, self.before[signum])
 
     @property
     def asked(self) -> bool:
@@ -423,11 +441,13 @@ class Interruption:
 
 
 def begin_to_load(worker: int) -> None:
-    """Ctrl-C reaches loader processes too, which must live until the trainer has saved.
+    """Ctrl-C, or a service manager's SIGTERM, reaches loader processes too, which must live until the trainer
+    has saved. They end when it says so or is gone, for which torch has them look every five seconds.
 
     OpenCV's threads are not there in a forked process, and there are as many processes as wanted anyway.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.SIG_IGN)
     cv2.setNumThreads(0)
 
 
@@ -511,11 +531,12 @@ def digest_of_labels(data: Path) -> str:
     return sha256.hexdigest()
 
 
-def settings(args: argparse.Namespace) -> dict[str, str]:
-    """What must not change between a run and its resumption."""
+def settings(args: argparse.Namespace, world: int) -> dict[str, str]:
+    """What must not change between a run and its resumption, the number of processes among it."""
     free = {"resume", "overwrite", "data", "other", "device", "threads", "workers", "push_to"}
     free |= {"csv", "images", "save_minutes", "preview_every", "validate_every"}
-    return {name: str(value) for name, value in vars(args).items() if name not in free}
+    kept = {name: str(value) for name, value in vars(args).items() if name not in free}
+    return {**kept, "processes": str(world)}
 
 
 def command(args: argparse.Namespace, world: int) -> str:
@@ -606,7 +627,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--top-down", type=whole(8), metavar="CHANNELS",
                        help="channels of the top-down path (default: "
                             f"{KEYPOINTNET.top_down_width}, {DetectorConfig.neck_width} of faces)")
-    model.add_argument("--all-faces", action="store_true", help="train on the held-out people and photos too")
+    model.add_argument("--all-faces", action="store_true",
+                       help="keypoints: train on the held-out people and photos too")  # fmt: skip
     model.add_argument("--mine", metavar="MODEL",
                        help="faces: its detector's false alarms become hard negatives")  # fmt: skip
     model.add_argument("--yunet", metavar="FILE", type=Path,
@@ -654,6 +676,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("several teachers go with keypoints and --each-view")
     if not args.epochs and not args.start:
         parser.error("--epochs 0 goes with --start: without either the weights would be random")
+    # What would do nothing, and yet be recorded as what the weights were made by.
+    unread = {
+        "with faces": (args.what == "faces", "architecture align each_view augmentation repeats all_faces"),
+        "with keypoints": (args.what == "keypoints", "mine yunet portraits"),
+        "with --data": (args.data, "images"),
+        "with --csv": (args.csv, "align repeats"),
+        "with --csv and --start": (args.csv and args.start, "architecture widths blocks top_down"),
+        "with --architecture baseline": (args.architecture == "baseline", "blocks top_down muon_lr"),
+        "without --teacher": (not args.teacher, "taught each_view"),
+    }
+    for case, (given, names) in unread.items():
+        for name in names.split() if given else ():
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f"--{name.replace('_', '-')} does nothing {case}")
     return args
 
 

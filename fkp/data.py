@@ -94,6 +94,8 @@ def _read(csv: Path, folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
         found = f"its first row has {len(rows[0][1])} columns" if rows else "it is empty"
         return [], none, [f"{csv}: {found}; {what}"]
     if _is_header(rows[0][1], folder):
+        if order := _other_order(rows[0][1][1:]):
+            return [], none, [f"{csv}: {order}"]
         rows = rows[1:]
     problems: list[str] = []
     names = [cells[0] for _, cells in rows]
@@ -147,6 +149,21 @@ def _is_header(row: list[str], folder: Path) -> bool:
     return numbers < COLUMNS / 2 and not (row[0] and (folder / row[0]).is_file())
 
 
+def _other_order(names: list[str]) -> str | None:
+    """What is wrong with the order of the columns, where their names tell it: x0, y0 … or 0_x, 0_y …, from 0
+    or 1; None else."""
+    told = [re.fullmatch(r"([xy]?)[\W_]?(\d+)[\W_]?([xy]?)", name.strip().lower()) for name in names]
+    places = [(int(each[2]), each[1] + each[3]) for each in told if each and each[1] + each[3] in ("x", "y")]
+    if len(places) < COLUMNS:
+        return None
+    first = min(places)[0]
+    right = [(first + point, axis) for point in range(scheme.COUNT) for axis in "xy"]
+    for column, (place, wanted) in enumerate(zip(places, right, strict=True)):
+        if place != wanted:
+            return f"column {column} is {names[column]!r}: the order is x0, y0, x1, y1 …"
+    return None
+
+
 def _unlikely(points: np.ndarray, size_wh: tuple[int, int]) -> str | None:
     """What in other conventions points (68,2) would mean, where they cannot mean pixels; None else."""
     labelled = points[np.isfinite(points).all(axis=1)]
@@ -158,6 +175,8 @@ def _unlikely(points: np.ndarray, size_wh: tuple[int, int]) -> str | None:
         return f"point {missing[0]} is at ({x:g}, {y:g}): leave the cells empty of a point without a label"
     if (labelled == labelled[0]).all():
         return f"all its points are at ({labelled[0, 0]:g}, {labelled[0, 1]:g})"
+    if np.ptp(labelled, axis=0).min() == 0:
+        return "all its points lie on one line, upright or level: no box of it can be told"
     if labelled.min() >= 0 and labelled.max() <= 1.5 and max(size_wh) > 8:
         return "its coordinates go from 0 to 1, where pixels of the picture are needed"
     return None

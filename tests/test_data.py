@@ -215,6 +215,8 @@ def test_csv_written_in_other_ways_is_read(tmp_path, change):
         (lambda points: points.__setitem__(5, (0, 0)), "point 5"),
         (lambda points: points.__setitem__(slice(None), (7, 9)), "all its points"),
         (lambda points: points.__itruediv__([60, 50]), "0 to 1"),
+        (lambda points: points.__setitem__((slice(None), 0), 9), "on one line"),
+        (lambda points: points.__setitem__((slice(None), 1), 9), "on one line"),
     ],
 )
 def test_labels_of_other_conventions_are_told_by_file_and_row(tmp_path, wrong, told):
@@ -225,3 +227,39 @@ def test_labels_of_other_conventions_are_told_by_file_and_row(tmp_path, wrong, t
         data.FacialKeypointsDataset(csv, tmp_path)
     (line,) = str(caught.value).splitlines()
     assert str(csv) in line and "row 3" in line and "b.png" in line and told in line
+
+
+def test_faces_of_two_points_need_an_extent(tmp_path):
+    upright, aslant = np.full((2, 68, 2), np.nan, np.float32)
+    upright[[27, 28]], aslant[[27, 28]] = [(20, 10), (20, 18)], [(20, 10), (21, 18)]
+    csv = write(tmp_path, [("a.png", aslant), ("b.png", upright)])
+    with pytest.raises(data.DataError) as caught:
+        data.FacialKeypointsDataset(csv, tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert "row 3 (b.png)" in line
+
+
+XY = [(axis, point) for point in range(68) for axis in "xy"]
+
+
+@pytest.mark.parametrize("form", ["{0}{1}", "{0}_{1}", "{1}_{0}", "{0} {1}"])
+def test_columns_by_name_are_taken_in_one_order(tmp_path, form):
+    """All x, then all y, would be read as points that nobody has marked."""
+    points = face(seed=3)
+    csv = write(tmp_path, [("a.png", points)])
+    _, row = csv.read_text().splitlines()
+
+    def named(order: list[tuple[str, int]], first: int = 0) -> None:
+        names = [form.format(axis.upper() if first else axis, first + point) for axis, point in order]
+        csv.write_text(",".join(["image", *names]) + f"\n{row}\n")
+
+    for first in (0, 1):
+        named(XY, first)
+        np.testing.assert_allclose(
+            data.FacialKeypointsDataset(csv, tmp_path).keypoints, points[None], atol=1e-4
+        )
+    for order, column in ((sorted(XY), 1), (XY[::-1], 0), ([(y, p) for _, p in XY for y in "y"], 0),
+                          ([*XY[:-2], XY[-1], XY[-2]], 134)):  # fmt: skip
+        named(order)
+        with pytest.raises(data.DataError, match=f"column {column} is .*: the order is x0, y0, x1"):
+            data.FacialKeypointsDataset(csv, tmp_path)

@@ -1,11 +1,13 @@
 import csv
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import huggingface_hub
@@ -18,6 +20,7 @@ from fkp import FaceKeypoints, __version__, hub
 from fkp.config import DetectorConfig, KeypointConfig
 from fkp.networks import export, face_net, keypoint_net
 from fkp.training import distillation, face_task, keypoint_task
+from fkp.training.run_folder import KEYS, CheckpointError, RunFolder
 from tests import synthetic
 from tests.loopback_hub import Client, LoopbackHub
 
@@ -232,12 +235,45 @@ def test_a_run_starts_from_the_weights_of_a_model(folder, tmp_path, what):
         (["keypoints", "--teacher", "a", "b"], "several teachers go with keypoints and --each-view"),
         (["faces", "--teacher", "a", "b", "--each-view"], "several teachers go with keypoints"),
         (["faces", "--epochs", "0"], "--epochs 0 goes with --start"),
+        (["faces", "--all-faces"], "--all-faces does nothing with faces"),
+        (["faces", "--augmentation", "1", "1", "0"], "--augmentation does nothing with faces"),
+        (["keypoints", "--mine", "a"], "--mine does nothing with keypoints"),
+        (["keypoints", "--images", "."], "--images does nothing with --data"),
+        (["keypoints", "--taught", "0.9"], "--taught does nothing without --teacher"),
+        (["keypoints", "--architecture", "baseline", "--blocks", "1", "1", "1"], "--blocks does nothing"),
     ],
 )
 def test_what_goes_together(arguments, reason, capsys):
     with pytest.raises(SystemExit):
         train.parse([*arguments, "--data", "DATA"])
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, idle",
+    [
+        ("--align /nonexistent", "--align"),
+        ("--mine nobody/nothing", "--mine"),
+        ("--each-view", "--each-view"),
+        ("--repeats 1 1 1", "--repeats"),
+        ("--start W --widths 32 64 128 256", "--widths"),
+        ("--start W --blocks 3 3 3", "--blocks"),
+    ],
+)
+def test_options_that_would_do_nothing_with_ones_own_faces(options, idle, capsys):
+    own = ["keypoints", "--csv", "own.csv", "--images", "."]
+    train.parse([*own, "--start", "W"]), train.parse([*own, "--widths", "32", "64", "128", "256"])
+    with pytest.raises(SystemExit):
+        train.parse([*own, *options.split()])
+    assert f"{idle} does nothing with" in capsys.readouterr().err
+
+
+def test_commands_that_made_the_bundled_weights_are_still_commands():
+    recorded = hub.load().metrics["training"]
+    for of in ("keypoints", "faces"):
+        for line in recorded[of]["command"].split(" && "):
+            python, script, *arguments = line.split()
+            assert (python, script) == ("python", "train.py") and train.parse(arguments).what == of
 
 
 @pytest.mark.slow
@@ -339,6 +375,53 @@ def test_a_run_is_not_overwritten_unasked(folder, tmp_path, capsys):
     assert train.main(command(folder, tmp_path, "--epochs", "1", "--overwrite")) == 0
 
 
+def run_folder(runs: Path, arguments: list[str], world: int = 1, **changed: str) -> RunFolder:
+    """A run that has come to a checkpoint, and has written what a teacher said."""
+    run = RunFolder(runs / "keypoints")
+    kept = train.settings(train.parse(arguments), world) | changed
+    run.save(dict.fromkeys(KEYS, {}) | {"settings": kept, "step": 1})
+    run.pseudo_labels.write_bytes(b"said")
+    return run
+
+
+@pytest.mark.parametrize("more, said", [([], "--overwrite it"), (["--resume"], "other settings: lr")])
+def test_a_refused_run_touches_nothing(folder, tmp_path, monkeypatch, capsys, more, said):
+    arguments = command(folder, tmp_path, "--teacher", str(folder / "other"), *more)
+    run = run_folder(tmp_path, arguments, lr="1.0")
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    monkeypatch.setattr(train, "make_task", None)  # nothing is prepared
+    assert train.main(arguments) == 1
+    assert said in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+def test_a_run_that_is_overwritten_cannot_be_resumed_by_what_the_next_one_wrote(
+    folder, tmp_path, monkeypatch
+):
+    def killed(*inputs):
+        raise KeyboardInterrupt
+
+    arguments = command(folder, tmp_path, "--overwrite")
+    run = run_folder(tmp_path, arguments)
+    assert train.main([*arguments, "--data", "/nowhere"]) == 1 and run.checkpoint.is_file()
+    monkeypatch.setattr(train, "make_optimizers", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(arguments)
+    assert not run.checkpoint.exists()
+
+
+def test_a_run_goes_on_with_as_many_processes(folder, tmp_path):
+    arguments = command(folder, tmp_path, "--resume")
+    run, args = run_folder(tmp_path, arguments, world=2), train.parse(arguments)
+    assert train.resumed(run, args, 2)["step"] == 1
+    with pytest.raises(CheckpointError, match="other settings: processes"):
+        train.resumed(run, args, 1)
+    earlier = run.load()
+    del earlier["settings"]["processes"]  # not written once
+    run.save(earlier)
+    assert train.resumed(run, args, 1)["step"] == 1
+
+
 @pytest.mark.parametrize(
     "change, reason",
     [
@@ -410,6 +493,57 @@ def run(arguments):
         print(train.main(arguments))
     print(errors.getvalue().splitlines()[-1])
 """
+
+
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def test_loader_processes_outlive_a_polite_kill_and_end_when_they_are_told():
+    before = set(multiprocessing.active_children())
+    loader = torch.utils.data.DataLoader(Numbers(), num_workers=1, worker_init_fn=train.begin_to_load)
+    batches = iter(loader)
+    assert next(batches).item() == 0
+    (worker,) = set(multiprocessing.active_children()) - before
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker.pid, number)
+    assert [batch.item() for batch in batches] == list(range(1, 20))
+    worker.join(20)
+    assert worker.exitcode == 0
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+@pytest.mark.slow
+def test_a_service_managers_kill_leaves_a_whole_checkpoint_and_no_process(
+    folder, tmp_path, root, all_of_them
+):
+    """SIGTERM to the process group; and SIGKILL to the trainer alone, whose loader processes follow."""
+    output = tmp_path / "output"
+    with output.open("w") as file:
+        trainer = subprocess.Popen(
+            [sys.executable, str(root / "train.py"), *command(folder, tmp_path, "--epochs", "99"),
+             "--workers", "2", "--save-minutes", "0"],
+            cwd=root, stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+    ending = time.monotonic() + 120
+    while not (tmp_path / "keypoints" / "checkpoint.pt").is_file() and time.monotonic() < ending:
+        assert trainer.poll() is None, output.read_text()
+        time.sleep(0.1)
+    for _ in range(2 if all_of_them else 0):  # again: torchrun passes it on to processes that have had it
+        os.killpg(trainer.pid, signal.SIGTERM)
+    if not all_of_them:
+        trainer.kill()
+    status = trainer.wait(60)
+    assert status == (130 if all_of_them else -signal.SIGKILL), output.read_text()
+    assert checkpoint(tmp_path)["step"] > 0
+    with pytest.raises(ProcessLookupError):
+        for _ in range(200):
+            os.killpg(trainer.pid, 0)
+            time.sleep(0.1)
 
 
 @pytest.mark.slow

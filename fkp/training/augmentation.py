@@ -217,7 +217,8 @@ def _blurred(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """The image out of focus, or moved while it was taken."""
     if generator.random() < 0.6:
         return cv2.GaussianBlur(image, (0, 0), generator.uniform(0.4, 2.2))
-    size, angle = int(generator.integers(3, 10)), generator.uniform(0, np.pi)
+    # Odd, so that the middle is a pixel: an even kernel's is not, and would move the picture by half a one.
+    size, angle = 2 * int(generator.integers(1, 5)) + 1, generator.uniform(0, np.pi)
     middle, kernel = (size - 1) / 2, np.zeros((size, size), np.float32)
     right, down = middle * np.cos(angle), middle * np.sin(angle)
     start, end = (round(middle - right), round(middle - down)), (round(middle + right), round(middle + down))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,9 +19,10 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from fkp import data, geometry, images, scheme
+from fkp import data, geometry, images, outputs, scheme
 from fkp.networks import keypoint_net
 from fkp.training.augmentation import FaceCrop
+from fkp.training.run_folder import CheckpointError
 
 DEFAULT_STYLES = ("300w", "merl")
 """The labelling styles whose labels the default, None, learns from: made by people, where points are seen."""
@@ -39,6 +41,9 @@ LEAST_SCORE = 0.7
 
 WORST = 0.05
 """A face without labels teaches when the expected error is at most this share of its size, on the mean."""
+
+SAME = 2.0
+"""Boxes of one face differ at most by so many pixels from machine to machine."""
 
 BATCH = 64
 
@@ -61,19 +66,58 @@ class PseudoLabels:
     pixels of the pictures given. Where labels teach the default style, the former is the latter; elsewhere it
     is the mean of `DEFAULT_STYLES` · `visibility` (n,68): probabilities · `sure` (n,): whether the expected
     error is small enough to learn from, see `WORST`.
+
+    `pictures` (m,) and `boxes` (m,4), file names and xyxy in pixels, tell the last m faces, those without
+    labels, from others: see `note` and `check`.
     """
 
     keypoints: np.ndarray
     visibility: np.ndarray
     sure: np.ndarray
+    pictures: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
+    boxes: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
+
+    def note(self, faces: Sequence[Face]) -> None:
+        """Note which faces without labels these are of."""
+        self.pictures = np.array([face.path.name for face in faces], np.str_)
+        self.boxes = np.reshape([face.box for face in faces], (-1, 4))
+
+    def check(self, labelled: int, faces: Sequence[Face]) -> None:
+        """Raise CheckpointError unless these are of as many `labelled` faces and the same others, in order.
+
+        But for `SAME` pixels: another machine's detector gives slightly other boxes.
+        """
+        asked = len(self.sure) - len(self.pictures)
+        if asked != labelled:
+            raise CheckpointError(
+                f"there are {labelled} labelled faces, where the teacher knew of {asked}: --overwrite the run"
+            )
+        noted = zip(self.pictures.tolist(), self.boxes, strict=True)
+        for one, other in zip_longest(noted, ((face.path.name, face.box) for face in faces)):
+            if not one or not other or one[0] != other[0] or np.abs(one[1] - other[1]).max() > SAME:
+                raise CheckpointError(
+                    f"from {(one or other)[0]} on, the faces without labels are others than the teacher was "
+                    "asked about: put the pictures back as they were, or --overwrite the run"
+                )
 
     def save(self, path: Path) -> None:
-        np.savez(path, keypoints=self.keypoints, visibility=self.visibility, sure=self.sure)
+        """Write them to a file, whole or not at all."""
+        with outputs.replacing(path, "wb") as file:
+            np.savez(file, **{each.name: getattr(self, each.name) for each in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> PseudoLabels:
-        with np.load(path) as stored:
-            return cls(**stored)
+        """What `save` wrote. Raises CheckpointError for a file that is damaged or of unknown faces."""
+        anew = "remove it, and the teacher is asked again"
+        try:
+            with path.open("rb") as file, np.load(file) as arrays:
+                stored = dict(arrays)
+        except Exception as error:  # NumPy raises a class of its own for each kind of damage
+            raise CheckpointError(f"{path} is damaged ({error}): {anew}") from error
+        lacking = {each.name for each in fields(cls)} - stored.keys()
+        if lacking:  # as those of before do
+            raise CheckpointError(f"{path} does not say which {min(lacking)} it is of: {anew}")
+        return cls(**stored)
 
 
 def unlabelled_faces(folder: Path, find: Find, workers: int = 0, photos: Path | None = None) -> list[Face]:

@@ -81,19 +81,20 @@ def operating_threshold(found: FoundInPhotos) -> float:
     return min(max(least), 0.99)
 
 
-def measure(found: FoundInPhotos) -> dict[str, float | None]:
+def measure(found: FoundInPhotos, min_score: float | None = None) -> dict[str, float | None]:
     """How good boxes (n,4) with scores (n,), found in photos at a very low threshold, are; in percent.
 
     `crowd`: share of the faces of group photos (`wider`) found at a tenth of a false box a photo, the mean of
     four sizes; each of them follows · `ap`: mean of the average precisions at overlaps of 0.5, 0.6, 0.7 and
-    0.8 · `ap50`: the first of them · `min_score`: the operating threshold (0..1). At this threshold:
+    0.8 · `ap50`: the first of them · `min_score` (0..1): that given, or the operating threshold. There:
     `recall_ytf`, `recall_300w`: share of the faces found · `iou`: mean overlap of the found ones · `extra`:
     boxes on no face in 100 photos with faces · `no_faces`, `scenes`, `animals`: boxes in 100 photos of these.
     A figure that nothing supports is None; `crowd` is the mean of the other sizes.
     """
     matches = [match(*one) for one in found]
     precisions = [100 * metrics.average_precision(matches, least) for least in (0.5, 0.6, 0.7, 0.8)]
-    min_score = operating_threshold(found)
+    if min_score is None:
+        min_score = operating_threshold(found)
     sizes = crowd_recall([one for one in found if one[0].source == "wider"])
     result = {"crowd": metrics.mean(sizes)}
     result |= {f"crowd_{int(least)}": share for least, share in zip(CROWD_SIZES, sizes, strict=False)}

@@ -173,9 +173,15 @@ class FaceTask:
         total = score + BOX_WEIGHT * box + TAUGHT_WEIGHT * taught
         return total, {"score": score.item(), "box": box.item(), "taught": taught.item()}
 
-    def validate(self, model: DetectorNetwork) -> dict[str, float | None]:
-        """How good it is on people and photos held out of training; see `face_measures.measure`."""
-        return face_measures.measure(self._found(running(self.config, model)))
+    def validate(
+        self, model: DetectorNetwork, config: DetectorConfig | None = None
+    ) -> dict[str, float | None]:
+        """How good it is on people and photos held out of training; see `face_measures.measure`.
+
+        With the `config` to ship, at its threshold: as users will have it. In training, at the best one.
+        """
+        found = self._found(running(config or self.config, model))
+        return face_measures.measure(found, None if config is None else config.min_score)
 
     def finish(self, model: DetectorNetwork) -> tuple[DetectorConfig, DetectorNetwork]:
         """The detector to ship: these weights, and what validation photos say of how to read them.

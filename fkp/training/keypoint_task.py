@@ -115,6 +115,8 @@ class LabelledFaces:
     """Visibility (n,68) as in `data.read_visibility`, −1 where nobody says so."""
     groups: np.ndarray
     """Pose group (n,), "" where nobody says so."""
+    pictures: np.ndarray
+    """File name (n,) of the picture."""
 
 
 def read_faces(
@@ -135,7 +137,7 @@ def read_faces(
         keypoints = sample["keypoints"] + np.add(SHIFT, BORDER, dtype=np.float32)
         return pack({**sample, "image": image, "keypoints": keypoints})
 
-    crops, labels, offsets, styles, held_out, flags, groups = [], [], [], [], [], [], []
+    crops, labels, offsets, styles, held_out, flags, groups, pictures = [], [], [], [], [], [], [], []
     for source in sources:
         prepare = reflected if source is data.MERL else pack
         faces = data.FacialKeypointsDataset(folder / source.csv, folder / source.folder, prepare)
@@ -153,6 +155,7 @@ def read_faces(
         of_points, of_faces = _visibility(folder, source, faces.names)
         flags.append(of_points[read])
         groups += [of_faces[i] for i in read]
+        pictures += names
     if not labels:
         raise data.DataError(f"{folder / sources[0].csv}: holds no face, only a header")
     points = np.stack(labels)
@@ -161,7 +164,7 @@ def read_faces(
     points = middles + larger[:, None, None] * (points - middles)
     return LabelledFaces(
         np.stack(crops), points, points - np.stack(offsets)[:, None], np.array(styles), np.array(held_out),
-        np.concatenate(flags), np.array(groups),
+        np.concatenate(flags), np.array(groups), np.array(pictures),
     )  # fmt: skip
 
 
@@ -175,6 +178,8 @@ def aligned(faces: LabelledFaces, network: keypoint_net.KeypointNetwork) -> Labe
     """
     merl = (faces.styles == scheme.style_index(data.MERL.style)) & ~faces.held_out
     chosen, count = np.flatnonzero(merl), len(faces.labels)
+    if not len(chosen):
+        return faces
     boxes = geometry.tight_boxes(faces.keypoints)
     said = distillation.pseudo_labels(network, faces.crops, boxes, faces.styles, chosen, count)
     keypoints = faces.keypoints.copy()
@@ -237,7 +242,7 @@ class KeypointTask:
         faces without labels are trained on from now on. With `each_view` all teachers are also asked about
         each view of a face that is learnt from, and the mean of their heat maps is learnt: patience makes a
         student as good as it can be (Beyer et al., https://arxiv.org/abs/2106.05237), and takes a GPU. Raises
-        ValueError where one sees other crops.
+        ValueError where one sees other crops, `CheckpointError` where `said` is of other faces.
         """
         if each_view:
             for teacher in teachers:
@@ -248,6 +253,8 @@ class KeypointTask:
                     )
             self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
         faces = distillation.unlabelled_faces(folder, find, self.workers, photos)
+        if said is not None:
+            said.check(len(self.faces.labels), faces)
         pack = pack_of(self.config)
         transforms = [pack.draw(face.box) for face in faces]
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
@@ -263,6 +270,7 @@ class KeypointTask:
             said = distillation.pseudo_labels(
                 teachers[0], self.crops, self.boxes, self.styles, asked, labelled
             )
+            said.note(faces)
         sure = labelled + np.flatnonzero(said.sure[labelled:])[::LEAVING_OUT]
         self.boxes[labelled:] = geometry.tight_boxes(said.keypoints[labelled:, 0])
         self.training = np.append(self.training, sure)
@@ -397,8 +405,7 @@ class KeypointTask:
         return Found(*map(np.concatenate, zip(*said, strict=True))), np.stack(truth)
 
     def finish(self, model: keypoint_net.KeypointNetwork) -> keypoint_net.KeypointNetwork:
-        """The trained network with what is fitted on held-out faces, temperatures and visibility, and with
-        the ranges of its activations in some 200 training crops.
+        """What `finished` says, with what is fitted on held-out faces: temperatures and visibility.
 
         A labelling style's own faces decide on its temperature, for how exact labels are is part of it; those
         of 300-W decide on that of None: MERL-RAV's labels were moved to their crops by a fit, and are less
@@ -416,6 +423,14 @@ class KeypointTask:
         config = dataclasses.replace(
             self.config, temperatures=tuple(temperatures), visibility_calibration=calibration
         )
+        return self.finished(model, config)
+
+    def finished(
+        self, model: keypoint_net.KeypointNetwork, config: KeypointConfig
+    ) -> keypoint_net.KeypointNetwork:
+        """The trained network under a config, with the ranges of its own activations in some 200 training
+        crops; without any where they cannot be had (`fkp[export]`), whatever the config says of others."""
+        config = dataclasses.replace(config, activation_ranges=())
         finished = keypoint_net.build(config)
         finished.load_state_dict(model.state_dict())
         if export.is_possible():

@@ -22,11 +22,12 @@ class CheckpointError(ValueError):
 
 
 class RunFolder:
-    """`runs/<name>/`: log.csv, curve.png, preview.png, checkpoint.pt."""
+    """`runs/<name>/`: log.csv, curve.png, preview.png, checkpoint.pt, and what a teacher said."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoint = path / "checkpoint.pt"
+        self.pseudo_labels = path / "pseudo_labels.npz"
         path.mkdir(parents=True, exist_ok=True)
 
     def save(self, state: dict[str, Any]) -> None:

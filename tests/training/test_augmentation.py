@@ -101,6 +101,16 @@ def test_photometry_changes_do_what_they_say(change):
         assert any(np.ptp(r.astype(int), axis=-1).max() <= 2 for r in results)  # some are grey
 
 
+def test_blur_moves_no_point():
+    dot = np.zeros((31, 31, 3), np.uint8)
+    dot[15, 15] = 255
+    generator = np.random.default_rng(2)
+    for _ in range(300):
+        weights = only("blur").change(dot, generator)[..., 0].astype(float)
+        centre = [np.average(axis, weights=weights) for axis in np.mgrid[:31, :31]]
+        np.testing.assert_allclose(centre, 15, atol=0.25)
+
+
 def test_photometry_depends_on_its_generator_alone():
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     first, again, other = (Photometry().change(image, np.random.default_rng(s)) for s in (5, 5, 6))

@@ -10,6 +10,7 @@ from fkp.config import KEYPOINTNET
 from fkp.networks import keypoint_net
 from fkp.training import distillation
 from fkp.training.augmentation import FaceCrop
+from fkp.training.run_folder import CheckpointError
 from tests import synthetic
 
 RIGHT, LEFT = scheme.RIGHT_EYE_OUTER_CORNER, scheme.LEFT_EYE_OUTER_CORNER
@@ -80,6 +81,56 @@ def test_the_eyes_of_an_unstyled_face(tmp_path) -> None:
     loaded = distillation.PseudoLabels.load(tmp_path / "said.npz")
     np.testing.assert_array_equal(loaded.keypoints, said.keypoints)
     np.testing.assert_array_equal(loaded.sure, said.sure)
+
+
+def noted(faces: list[distillation.Face]) -> distillation.PseudoLabels:
+    """What a teacher says of these faces, and of no others."""
+    n = len(faces)
+    said = distillation.PseudoLabels(np.zeros((n, 2, 68, 2)), np.zeros((n, 68)), np.ones(n, bool))
+    said.note(faces)
+    return said
+
+
+FACES = [distillation.Face(Path(f"{name}.jpg"), np.array([i, 0.0, 50, 50])) for i, name in enumerate("abb")]
+
+
+def test_pseudo_labels_know_their_faces(tmp_path: Path) -> None:
+    noted(FACES).save(tmp_path / "said.npz")
+    said = distillation.PseudoLabels.load(tmp_path / "said.npz")
+    elsewhere = [face._replace(path="photos" / face.path, box=face.box + 0.3) for face in FACES]
+    said.check(0, elsewhere)  # another folder and another machine
+    other = [*FACES[:2], FACES[2]._replace(path=Path("c.jpg"))]
+    another = [FACES[0], FACES[1]._replace(box=FACES[1].box + 20), FACES[2]]
+    for faces, first in ((FACES[:2], "b.jpg"), (FACES[1:], "a.jpg"), ([*FACES, other[2]], "c.jpg"),
+                         (other, "b.jpg"), (another, "b.jpg"), ([], "a.jpg")):  # fmt: skip
+        with pytest.raises(CheckpointError, match=first):
+            said.check(0, faces)
+    noted([]).check(0, [])
+    with pytest.raises(CheckpointError, match="1 labelled"):
+        said.check(1, FACES)
+
+
+def test_pseudo_labels_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    path, said = tmp_path / "said.npz", noted(FACES)
+    said.save(path)
+    whole = path.read_bytes()
+    for content in (b"", b"said", whole[:300], whole[:-100], whole.replace(b"\0" * 64, b"\1" * 64)):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="said.npz"):
+            distillation.PseudoLabels.load(path)
+    np.savez(path, keypoints=said.keypoints, visibility=said.visibility, sure=said.sure)  # as once written
+    with pytest.raises(CheckpointError, match="said.npz"):
+        distillation.PseudoLabels.load(path)
+
+
+def test_pseudo_labels_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "said.npz"
+    noted(FACES).save(path)
+    monkeypatch.setattr(np, "savez", lambda file, **arrays: file.write(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        noted(FACES[:1]).save(path)
+    distillation.PseudoLabels.load(path).check(0, FACES)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.slow

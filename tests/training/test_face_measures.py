@@ -44,6 +44,8 @@ def test_the_operating_threshold_and_the_figures_at_it(monkeypatch: pytest.Monke
     assert figures["min_score"] == pytest.approx(0.7)
     assert figures["recall_300w"] == 75 and figures["iou"] == pytest.approx(90) and figures["extra"] == 0
     assert figures["no_faces"] == 25
+    asked = face_measures.measure(found, 0.85)
+    assert (asked["min_score"], asked["recall_300w"], asked["no_faces"]) == (0.85, 25, 0)
 
 
 def test_photos_without_a_face_raise_the_threshold() -> None:

@@ -1,5 +1,6 @@
 """Training the face detector: targets, loss and what becomes of teachers, on painted pictures."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fkp.networks import face_net
+from fkp.config import DetectorConfig
+from fkp.networks import export, face_net
 from fkp.networks.face_net import DetectorNetwork
 from fkp.training import face_photos, face_task
 from fkp.training.face_task import FaceTask
@@ -247,6 +249,25 @@ def test_faces_weigh_alike() -> None:
     box, picture = torch.tensor([0, 1, 1, 1, 1, 0]), torch.tensor([0, 0, 0, 0, 0, 1])
     weights = face_task.face_weights(box, picture, torch.ones(2, 2))
     torch.testing.assert_close(weights, torch.tensor([2.0, 1, 1, 1, 1, 2]))
+
+
+def test_figures_of_what_is_shipped_are_at_its_threshold(
+    task: FaceTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of what it finds with its config; in training, at the threshold that would serve best."""
+    configs = []
+
+    def running(config: DetectorConfig, network: DetectorNetwork) -> Callable[..., tuple]:
+        configs.append(config)
+        return lambda image, min_score: (np.array([[20.0, 30, 60, 90]]), np.array([0.6]))
+
+    monkeypatch.setattr(face_task, "running", running)
+    monkeypatch.setattr(export, "is_possible", lambda: False)
+    config, network = task.finish(task.network)
+    shipped, training = task.validate(network, config), task.validate(network)
+    assert configs == [SMALL, config, SMALL] and config.calibration != SMALL.calibration
+    assert shipped["min_score"] == config.min_score > 0.6 and shipped["extra"] == 0
+    assert training["min_score"] != config.min_score
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from fkp.config import KEYPOINTNET, KeypointConfig
 from fkp.networks import keypoint_net
 from fkp.training import distillation, keypoint_task
 from fkp.training.augmentation import Photometry
+from fkp.training.run_folder import CheckpointError
 from tests import synthetic
 
 
@@ -139,6 +140,10 @@ def test_figures_of_faces_that_are_not_there(task):
     assert missing == {"300w", "300w_own", "frontal", "profile"}
     assert figures["nme"] == pytest.approx((figures["ytf_own"] + figures["merl"]) / 2)
     assert some.fitted_temperature(model, task.held_out[:0], None) == 1
+    some.held_out = task.held_out[task.styles[task.held_out] != scheme.style_index("merl")]
+    figures = some.validate(model)
+    missing = {name for name, value in figures.items() if value is None}
+    assert missing == {"merl", "merl_own", "frontal", "half", "profile", "turned", "covered"}
     some.held_out = task.held_out[:0]
     assert set(some.validate(model).values()) == {None}
 
@@ -276,6 +281,27 @@ def test_a_teacher_tells_of_faces_without_labels(tmp_path):
     assert same(again.batch(4), task.batch(4))
 
 
+def test_pseudo_labels_are_taken_for_their_own_faces_only(task, tmp_path):
+    """One of the photos from elsewhere is gone, or another has come in its place."""
+    data, photos = synthetic.data_folder(tmp_path / "data", faces=2), tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png"):
+        synthetic.cv2.imwrite(str(photos / name), np.zeros((90, 60, 3), np.uint8))
+
+    def find(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([[5.0, 5, 50, 50]]), np.ones(1)
+
+    count = len(task.faces.labels) + 2
+    answers = np.tile(synthetic.face().astype(np.float32), (count, 2, 1, 1))
+    said = distillation.PseudoLabels(answers, np.ones((count, 68)), np.ones(count, bool))
+    said.note(distillation.unlabelled_faces(data, find, photos=photos))
+    copy.copy(task).learn_from([], data, find, said, photos=photos)
+    for change in (lambda path: path.rename(photos / "c.png"), Path.unlink):
+        change(max(photos.iterdir()))
+        with pytest.raises(CheckpointError, match="png"):
+            copy.copy(task).learn_from([], data, find, said, photos=photos)
+
+
 @pytest.mark.slow
 def test_teacher_is_asked_about_each_view(tmp_path):
     folder = synthetic.data_folder(tmp_path)
@@ -307,6 +333,12 @@ def test_labels_that_a_fit_has_shrunk_are_enlarged(tmp_path, monkeypatch):
     for group, larger in (("frontal", 1.0125), ("lefthalf", 1.018), ("", 1.0)):
         assert np.allclose(size[groups == group] / before[groups == group], larger, atol=1e-4)
     assert np.allclose(np.nanmean(faces.keypoints, axis=1), np.nanmean(shrunk, axis=1), atol=1e-3)
+
+
+def test_without_a_face_of_merl_no_label_is_moved(task):
+    other = dataclasses.replace(task.faces, styles=np.full_like(task.styles, scheme.style_index("300w")))
+    unmoved = keypoint_task.aligned(other, keypoint_net.build(KEYPOINTNET))
+    np.testing.assert_array_equal(unmoved.keypoints, task.faces.keypoints)
 
 
 @pytest.mark.slow
