@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import inspect
 import json
 import os
@@ -29,7 +30,7 @@ from PIL import Image
 
 import app
 from fkp import hub, images, report
-from fkp.demo import batching, clip_jobs, data_retention, latest_action, options, photo_tab, video_tab
+from fkp.demo import about, batching, clip_jobs, data_retention, latest_action, options, photo_tab, video_tab
 from fkp.demo import page as page_module
 from fkp.demo.clip_jobs import ClipSession
 from fkp.demo.latest_action import LatestAction
@@ -214,6 +215,18 @@ def test_photos_come_one_after_the_other_and_can_be_gone_through(visitor, upload
     assert "Found 2 faces" in visitor("go_to", *LOOKS, index=0).shown["answer"]
 
 
+def test_where_no_photo_was_read_there_is_nothing_to_save(page, visitor, uploads):
+    paths = [uploads / f"{number}.jpg" for number in range(2)]
+    for path in paths:
+        path.write_bytes(b"milk, bread")
+    shown = visitor.find(*paths).shown
+    assert not shown["Save all pictures"]["visible"] and not shown["Save all as JPEG"]["visible"]
+    assert not shown["Save JSON"]["interactive"] and not shown["Save picture"]["interactive"]
+    with pytest.raises(gr.Error, match="could be read"):
+        saves(page)["Save all pictures"](visitor.kept, *LOOKS)
+    assert visitor.find(paths[0], uploads / "holiday.jpg").shown["Save all pictures"]["visible"]
+
+
 def test_photos_beyond_the_limit_are_not_taken(visitor, uploads):
     paths = [uploads / f"{number}.png" for number in range(photo_tab.MAX_FILES + 5)]
     for path in paths:
@@ -252,7 +265,7 @@ def test_a_face_is_left_out_of_picture_and_numbers(page, visitor, uploads):
     assert [face["number"] for face in record["faces"]] == [1]
     assert record["faces"][0]["box"] == list(map(float, TWO_FACES[1]))
     shown = visitor("remove", *LOOKS, index=0).shown
-    assert "No face" in shown["answer"] and shown["face"] == ""
+    assert "faces were left out" in shown["answer"] and shown["face"] == ""
     assert visitor("remove", *LOOKS, index=3).shown["face"] == "", "there is none"
 
 
@@ -289,6 +302,30 @@ def test_sliders_that_are_moved_before_the_photos_are_done_lose_none(visitor, up
     visitor.see(next(again))
     visitor("find_again", *LOOKS, 80, 1, visitor.now)
     assert [photo.path for photo in visitor.album.photos] == [SITE.pictures[0]]
+
+
+def test_sliders_keep_the_photo_that_is_looked_at(visitor, uploads, model):
+    """It is looked at first; the order stays that of the files."""
+    paths = [uploads / f"{number}.jpg" for number in range(4)]
+    for path in paths:
+        shutil.copy(uploads / "holiday.jpg", path)
+    visitor.find(*paths)("go_to", *LOOKS, index=2)
+    again = visitor.steps("find_again", *LOOKS, 80, 1, visitor.now)
+    visitor.see(next(again))
+    assert "More than 1 face</b> in 2.jpg" in visitor.shown["answer"]
+    again.close()  # another value has its way
+    for result in visitor.steps("find_again", *LOOKS, 80, 100, visitor.now):
+        visitor.see(result)
+        assert "Found 2 faces</b> in 2.jpg" in visitor.shown["answer"]
+    assert [photo.path.name for photo in visitor.album.photos] == [path.name for path in paths]
+    assert 'data-photo="2" aria-pressed="true"' in visitor.shown["photos"]
+
+
+def test_a_slider_where_nothing_is_ends_nothing(visitor, uploads):
+    """The photo was given before the slider was moved, but takes its time on the way."""
+    given = visitor.given(uploads / "holiday.jpg")
+    visitor("find_again", *LOOKS, 80, 100, visitor.now)
+    assert "Found 2 faces" in visitor("find", given, *LOOKS, 80, 100).shown["answer"]
 
 
 def test_guesses_are_called_so(visitor, uploads, model):
@@ -396,11 +433,13 @@ def test_saving(page, visitor, uploads):
     }
     buttons = saves(page)
     assert buttons.keys() == names.keys()
-    for button, name in names.items():  # each takes the place of the one before
-        written = Path(buttons[button](album, ["points", "boxes"], 2))
-        assert written.name == name and written.is_relative_to(uploads.parent) and written.stat().st_size
+    files = {button: Path(buttons[button](album, ["points", "boxes"], 2)) for button in names}
+    for button, written in files.items():  # none takes the place of another, which may yet be fetched
+        assert written.name == names[button] and written.is_relative_to(uploads.parent)
+        assert written.stat().st_size
         if written.suffix in (".png", ".jpg"):
             assert images.read(written).shape == (120, 160, 3)
+    assert len(set(files.values())) == len(files)
 
 
 def test_saving_what_is_no_longer_there_is_told(page, visitor, uploads):
@@ -794,28 +833,43 @@ def test_callers_without_the_client(served, photo):
     assert record["image"] == "holiday.jpg" and len(record["faces"]) == 2
 
 
-def blocks(root: Path, language: str, address: str) -> list[str]:
-    """The code of docs/api.md in a language, for the page at another address."""
+def documented(root: Path, language: str, address: str) -> str:
+    """The first code of docs/api.md in a language, for the page at another address."""
     text = (root / "docs" / "api.md").read_text(encoding="utf-8")
-    found = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-    return [block.replace("http://127.0.0.1:7860", address.rstrip("/")) for block in found]
+    code = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return code[1].replace("http://127.0.0.1:7860", address.rstrip("/"))
+
+
+def shown_under_about(root: Path, language: str, address: str) -> str:
+    """The same, as the page itself tells it."""
+    name = {"sh": "curl", "python": "Python"}[language]
+    code = re.search(rf"<h3>{name}</h3>.*?<pre[^>]*>(.*?)</pre>", about.programs(address, False), re.DOTALL)
+    return html.unescape(code[1])
+
+
+@pytest.fixture(params=[documented, shown_under_about])
+def code(request, root, served, tmp_path):
+    """Gives the code in a language, of one source or the other; run in the folder, it finds its pictures."""
+    (tmp_path / "examples").mkdir()
+    for name in ("photo.jpg", "examples/four_faces.jpg"):
+        shutil.copy(root / "examples" / "four_faces.jpg", tmp_path / name)
+    return lambda language: request.param(root, language, served.address)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_the_documented_curl_commands_work(served, root):
-    commands, *_ = blocks(root, "sh", served.address)
-    done = subprocess.run(["bash", "-c", commands], cwd=root, capture_output=True, text=True, timeout=60)
+def test_the_curl_commands_work(code, tmp_path):
+    command = ["bash", "-c", code("sh")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("event: complete"), done
     (record,) = json.loads(done.stdout.split("data: ", 1)[1])
-    assert record["image"] == "four_faces.jpg"
+    assert record["image"] in ("four_faces.jpg", "photo.jpg") and record["faces"]
 
 
-def test_the_documented_python_code_works(served, root):
-    (code,) = blocks(root, "python", served.address)
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+def test_the_python_code_works(code, tmp_path):
+    command = [sys.executable, "-c", code("python")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].endswith(".png")
+    assert any(line.startswith("2 ") for line in done.stdout.splitlines()), "the faces that it counts"
 
 
 @pytest.mark.parametrize("name", ["find", "save", "choose", "draw_again", "tell"])

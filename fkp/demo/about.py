@@ -17,6 +17,7 @@ from fkp import hub
 from fkp.demo import data_retention, view
 from fkp.demo.events import QUICK
 from fkp.demo.site import Site
+from fkp.hub import model_card
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -57,9 +58,9 @@ def programs(page: str, mcp: bool) -> str:
 client = Client("{page}")
 record = client.predict(handle_file("photo.jpg"), min_score=0.5, max_faces=10, api_name="/detect")
 print(len(record["faces"]), record["faces"][0]["pose"])"""
-    curl = f"""page={page}gradio_api
+    curl = rf"""page={page}gradio_api
 path=$(curl -s -F files=@photo.jpg $page/upload | tr -d '[]"')
-id=$(curl -s $page/call/v2/detect -H 'Content-Type: application/json' \\
+id=$(curl -s $page/call/v2/detect -H 'Content-Type: application/json' \
   -d "{{\"picture\": {{\"path\": \"$path\", \"meta\": {{\"_type\": \"gradio.FileData\"}}}}}}" | cut -d'"' -f4)
 curl -sN $page/call/detect/$id"""
     server = f'{{"mcpServers": {{"face-keypoints": {{"url": "{page}gradio_api/mcp/"}}}}}}'
@@ -106,7 +107,18 @@ def text(
         links=links,
         minutes=data_retention.KEPT_SECONDS // 60,
         sweep=data_retention.SWEEP_SECONDS,
+        learnt_from="".join(f"<p>{html.escape(line, quote=False)}</p>" for line in learnt_from(metrics)),
     )
+
+
+def learnt_from(metrics: dict[str, Any]) -> list[str]:
+    """What the networks learnt from, a sentence each, as the model card of their weights has it."""
+    trained = metrics.get("training")
+    known = [what for what in model_card.NETWORKS if isinstance(trained, dict) and what in trained]
+    told = [
+        f"The {model_card.NETWORKS[what]} learnt from {model_card.TRAINING_DATA[what]}." for what in known
+    ]
+    return told or ["What these weights learnt from is not recorded with them."]
 
 
 def _figures(metrics: dict[str, Any]) -> str:

@@ -63,7 +63,8 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
             point_size: how large the points are, 1 is usual
 
         Returns:
-            The same picture with its faces drawn on it, as PNG.
+            The same picture with its faces drawn on it, as PNG; one of more than 40 million pixels at a half
+            or a quarter of its width and height.
         """
         with detected(picture, min_score, max_faces, passes, label_style, request) as (opened, faces):
             drawn = draw.draw(opened.image, faces, options.style(show, point_size))

@@ -48,7 +48,7 @@ class BusyError(RuntimeError):
 class ClipInfo:
     """A clip that was given, or `problem`, a sentence about it.
 
-    `seconds` and `frames` are as `clips.Clip` has them, None where the file does not say.
+    `seconds` and `frames` are as `clip_io.Clip` has them, None where the file does not say.
     """
 
     path: Path
@@ -248,7 +248,7 @@ class Job:
 
 
 class JobQueue:
-    """Does orders by `work`, `at_once` of them at the same time and none for longer than `seconds`.
+    """Does jobs by `work`, `at_once` of them at the same time and none for longer than `seconds`.
 
     The others wait, the first of every visitor before the second of any.
     """
@@ -261,7 +261,7 @@ class JobQueue:
 
     @property
     def room(self) -> int:
-        """How many orders it holds, those in the line as well."""
+        """How many jobs it holds, those in the line as well."""
         return self._at_once + LINE
 
     def begin(self, spec: JobSpec, visitor: str = "") -> Job:

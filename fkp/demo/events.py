@@ -41,11 +41,16 @@ def ending_with(kept: gr.State) -> Callable[[Callable[..., Shown]], Callable[...
 # For the last input: when the button was pressed.
 NOW = """(...given) => [...given.slice(0, -1), performance.now()]"""
 
-AT_REST = """(...given) => new Promise((done) => {
-  clearTimeout(window.fkpAtRest);
-  window.fkpAtRest = setTimeout(() => done([...given.slice(0, -1), performance.now()]), 400);
-})"""
-"""The same, once nothing has been changed for a while; what was changed before that is not sent."""
+
+def at_rest(what: str) -> str:
+    """The same for changes: when the last one was, once nothing of `what` has been changed for a while; those
+    before it are not sent."""
+    return f"""(...given) => new Promise((done) => {{
+  const waiting = (window.fkpAtRest ??= {{}}), now = performance.now();
+  clearTimeout(waiting.{what});
+  waiting.{what} = setTimeout(() => done([...given.slice(0, -1), now]), 400);
+}})"""
+
 
 # On a phone the result stands below the photo.
 SCROLL = """() => {

@@ -10,7 +10,17 @@ import gradio as gr
 
 from fkp import draw, images
 from fkp.demo import components, data_retention, options, photos, uploads, view, visitors, zerogpu
-from fkp.demo.events import DOWNLOAD, NOW, PRIVATE, QUICK, SCROLL, TO_FACE, Shown, ending_with
+from fkp.demo.events import (
+    DOWNLOAD,
+    NOW,
+    PRIVATE,
+    QUICK,
+    SCROLL,
+    TO_FACE,
+    Shown,
+    at_rest,
+    ending_with,
+)
 from fkp.demo.latest_action import LatestAction
 from fkp.demo.photos import Album
 from fkp.demo.site import Site
@@ -59,6 +69,7 @@ def build(site: Site) -> None:
         style, photo = options.style(shown, size), album.photo
         overlay = photos.overlay(photo, style) if photo and len(photo.faces) else b""
         some = any(len(each.faces) for each in album.photos)
+        several = len(album.photos) > 1 and not all(each.problem for each in album.photos)
         return {
             answer: view.answer(album, left_out),
             picture: gr.HTML(**view.picture(album, overlay)),
@@ -66,8 +77,8 @@ def build(site: Site) -> None:
             **face(album, style),
             save_picture: gr.update(interactive=bool(overlay)),
             save_jpeg: gr.update(interactive=bool(overlay)),
-            save_all: gr.update(visible=len(album.photos) > 1),
-            save_all_jpeg: gr.update(visible=len(album.photos) > 1),
+            save_all: gr.update(visible=several),
+            save_all_jpeg: gr.update(visible=several),
             save_json: gr.update(interactive=some),
             save_csv: gr.update(interactive=some),
             clear: gr.update(interactive=photo is not None),
@@ -124,16 +135,18 @@ def build(site: Site) -> None:
     def find_again(
         album: LatestAction[Album], shown: list[str], size: float, least: float, most: float, moment: float
     ) -> Shown:
-        """Look once more at the photos that are there, with what the sliders say now."""
-        if album.value.wanted == (least, most):
-            return  # a slider tells of its release when the Tab key leaves it, too
+        """Look once more at the photos that are there, with what the sliders say now; first at the one that
+        is shown."""
+        if not album.value.files or album.value.wanted == (least, most):
+            return  # nothing is there, or a slider was moved and moved back
         album.begin(moment)
         with album.sending(moment) as goes_on:
-            files = album.value.files
+            files, first = album.value.files, album.value.first
             if not goes_on or not files:
                 return
-            album.value = Album(files=files, wanted=(least, most))
-        yield from find_faces(album, files, shown, size, least, most, moment)
+            album.value = Album(files=files, wanted=(least, most), first=first)
+        paths = sorted(files, key=lambda path: path != first)
+        yield from find_faces(album, paths, shown, size, least, most, moment)
 
     @ending_with(kept)
     def try_example(
@@ -229,7 +242,9 @@ def build(site: Site) -> None:
     for event in (finding, trying):
         event.then(js=SCROLL, **PRIVATE)
     for slider in wanted:
-        slider.release(find_again, [*state, *wanted, moment], all_shown, js=NOW, **newest, **working)
+        slider.change(
+            find_again, [*state, *wanted, moment], all_shown, js=at_rest("faces"), **newest, **working
+        )
     clear.click(start_again, [*state, moment], all_shown, js=NOW, **newest, **QUICK)
     strip.select(go_to, state, all_shown, **QUICK)
     for chooser in (picture, one_face):

@@ -1,7 +1,7 @@
 """A visitor's photos: read, faces found once, and shown, enlarged and saved from what was found.
 
 What is kept in memory of a photo is its faces, one picture of it for the screen and one of every face, all as
-JPEG; the file that was uploaded is read again only to save the photo at full size.
+JPEG; the file that was uploaded is read again only to save the photo, at full size up to `FULL_PIXELS`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Photo:
     """One photo of a visitor: what was found in it, or `problem`, a sentence that goes on after its name.
 
     `shown` is the picture for the screen as JPEG, `more_faces` says that `faces` are not all of them,
-    `complete` whether its file has all of it.
+    `complete` whether its file has all of it. `saved_wh` is the size at which it is processed and saved,
+    `removed` how many faces its visitor left out.
     """
 
     path: Path
@@ -72,6 +73,8 @@ class Photo:
     thumbnail: bytes = b""
     enlarged: tuple[Face, ...] = ()
     complete: bool = True
+    saved_wh: tuple[int, int] = (0, 0)
+    removed: int = 0
 
     @property
     def name(self) -> str:
@@ -95,7 +98,7 @@ class Album:
     """The photos of one visitor; `at` is the one that is shown, and `face` the face of it, if any.
 
     `files` are all that were chosen, those that are yet to be processed as well; `wanted` is what the sliders
-    said when they were processed.
+    said when they were processed. `first` is the file that is looked at, or will be.
     """
 
     photos: tuple[Photo, ...] = ()
@@ -103,25 +106,30 @@ class Album:
     face: int | None = None
     files: tuple[Path, ...] = ()
     wanted: tuple[float, float] | None = None
+    first: Path | None = None
     key: str = field(default_factory=lambda: secrets.token_hex(8))
-    """Of the last file that was saved of it: there is never more than one."""
+    """Of the files that were saved of it: there is never more than one of a kind."""
 
     @property
     def photo(self) -> Photo | None:
         return self.photos[self.at] if self.photos else None
 
     def with_photo(self, photo: Photo) -> Album:
-        """With one more photo; the first is shown."""
+        """With one more photo, in the order of the files; the first that comes is shown."""
         if sum(each.bytes for each in self.photos) + photo.bytes > ALBUM_BYTES:
             photo = replace(photo, enlarged=())
-        album = replace(self, photos=(*self.photos, photo))
-        return album.go_to(0) if len(album.photos) == 1 else album
+        numbers = {path: number for number, path in enumerate(self.files)}
+        number = numbers.get(photo.path, len(numbers))
+        place = sum(numbers.get(each.path, len(numbers)) <= number for each in self.photos)
+        album = replace(self, photos=(*self.photos[:place], photo, *self.photos[place:]))
+        return replace(album, at=self.at + (place <= self.at)) if self.photos else album.go_to(0)
 
     def go_to(self, at: Any) -> Album:
         """At another photo and its first face; as it is for what is no photo's number."""
         if not is_index(at, len(self.photos)):
             return self
-        return replace(self, at=at, face=0 if self.photos[at].enlarged else None)
+        photo = self.photos[at]
+        return replace(self, at=at, face=0 if photo.enlarged else None, first=photo.path)
 
     def without(self, face: Any) -> Album:
         """Without a face of the photo; as it is for what is no face's number."""
@@ -129,7 +137,8 @@ class Album:
             return self
         keep = [i for i in range(len(self.photo.faces)) if i != face]
         enlarged = tuple(self.photo.enlarged[i] for i in keep if self.photo.enlarged)
-        photo = replace(self.photo, faces=self.photo.faces[keep], enlarged=enlarged)
+        removed = self.photo.removed + 1
+        photo = replace(self.photo, faces=self.photo.faces[keep], enlarged=enlarged, removed=removed)
         chosen = self.face or 0
         chosen = min(chosen - (face < chosen), len(keep) - 1)
         rest = (*self.photos[: self.at], photo, *self.photos[self.at + 1 :])
@@ -230,7 +239,8 @@ def process(
     most = min(most or settings.max_faces, settings.max_faces)
     try:
         with held(path, settings, visitor) as picture:
-            photo = Photo(path, "", picture.size_wh, complete=picture.complete)
+            saved_wh = picture.image.shape[1::-1]
+            photo = Photo(path, "", picture.size_wh, complete=picture.complete, saved_wh=saved_wh)
             return _process(model, photo, picture, most, min_score)
     except images.ImageError as error:
         return Photo(path, problem=str(error).removeprefix(f"{path.name} "))
@@ -321,14 +331,14 @@ def warm_up(model: FaceKeypoints) -> None:
 def save_picture(
     album: Album, style: draw.Style, settings: Settings, folder: Path, kind: str = "png"
 ) -> Path:
-    """The photo that is shown with its faces drawn, as PNG or JPEG at full size; nothing else is in the
+    """The photo that is shown with its faces drawn, as PNG or JPEG of its `saved_wh`; nothing else is in the
     file.
 
     Raises images.ImageError when its upload is no longer there.
     """
     assert album.photo is not None
-    name = _picture_name(album.photo, kind)
-    return _write(folder, name, _full_size(album.photo, style, settings, kind), album.key)
+    content = _drawn(album.photo, style, settings, kind)
+    return _saved(album, folder, _picture_name(album.photo, kind), f"{album.at}-{kind}", content)
 
 
 def save_pictures(
@@ -338,41 +348,47 @@ def save_pictures(
 
     Raises images.ImageError when none is left.
     """
-    target = uploads.new_file(folder, "keypoints.zip", album.key)
     readable = [photo for photo in album.photos if not photo.problem]
+    if not readable:
+        raise images.ImageError("None of the photos could be read.")
     names = _all_different([_picture_name(photo, kind) for photo in readable])
-    done = 0
-    with zipfile.ZipFile(target, "w") as archive:  # a picture is compressed already
-        for photo, name in zip(readable, names, strict=True):
-            try:
-                archive.writestr(name, _full_size(photo, style, settings, kind))
-                done += 1
-            except images.ImageError:
-                continue
-    if not done:
-        target.unlink()
-        raise images.ImageError("The photos are no longer here. Please choose them again.")
-    return target
+
+    def write(path: Path) -> None:
+        done = 0
+        with zipfile.ZipFile(path, "w") as archive:  # a picture is compressed already
+            for photo, name in zip(readable, names, strict=True):
+                try:
+                    archive.writestr(name, _drawn(photo, style, settings, kind))
+                    done += 1
+                except images.ImageError:
+                    continue
+        if not done:
+            raise images.ImageError("The photos are no longer here. Please choose them again.")
+
+    return uploads.saved(folder, "keypoints.zip", f"{album.key}-all-{kind}", write)
 
 
 def save_json(album: Album, folder: Path) -> Path:
     """What was found in all photos, as `fkp predict --json` writes it."""
-    return _write(folder, _file_name(album, "json"), report.to_json(_records(album)).encode(), album.key)
+    content = report.to_json(_records(album)).encode()
+    return _saved(album, folder, _file_name(album, "json"), "json", content)
 
 
 def save_csv(album: Album, folder: Path) -> Path:
     """What was found in all photos, as `fkp predict --csv` writes it."""
     text = io.StringIO(newline="")
     report.write_csv(text, _records(album))
-    return _write(folder, _file_name(album, "csv"), text.getvalue().encode(), album.key)
+    return _saved(album, folder, _file_name(album, "csv"), "csv", text.getvalue().encode())
 
 
 def write_png(folder: Path, name: str, pixels: np.ndarray) -> Path:
     """A picture (H,W,3) as a PNG file of its own folder; OpenCV writes it six times as fast as Pillow."""
-    return _write(folder, name, _png(pixels))
+    path = uploads.new_file(folder, name)
+    path.write_bytes(_png(pixels))
+    return path
 
 
-def _full_size(photo: Photo, style: draw.Style, settings: Settings, kind: str = "png") -> bytes:
+def _drawn(photo: Photo, style: draw.Style, settings: Settings, kind: str = "png") -> bytes:
     with held(photo.path, settings) as picture:
         drawn = draw.draw(picture.image, in_picture(picture, photo.faces), style)
     return _png(drawn) if kind == "png" else _jpeg(drawn, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
@@ -407,10 +423,9 @@ def _all_different(names: Iterable[str]) -> list[str]:
     return different
 
 
-def _write(folder: Path, name: str, content: bytes, key: str | None = None) -> Path:
-    path = uploads.new_file(folder, name, key)
-    path.write_bytes(content)
-    return path
+def _saved(album: Album, folder: Path, name: str, kind: str, content: bytes) -> Path:
+    """A file of an album, in the place of the last one of its kind."""
+    return uploads.saved(folder, name, f"{album.key}-{kind}", lambda path: path.write_bytes(content))
 
 
 # --- Pixels ---------------------------------------------------------------------------------------------

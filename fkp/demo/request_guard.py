@@ -16,6 +16,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from fkp.demo import origins, uploads
 
 # Routes of Gradio below /gradio_api/ for what this page has not: direct calls past the queue, other servers'
@@ -257,6 +259,8 @@ class _GuardedRequest:
         except TimeoutError:
             if not self.status and not self.came_whole:
                 await _say(self._send, 408, TOO_SLOW)
+        except ClientDisconnect:
+            return  # it ended what it was sending, as browsers do where something else is given
         except Exception as error:
             # Raised further, it would only close the connection.
             self.failed = self.failed or not self.status

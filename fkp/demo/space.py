@@ -18,7 +18,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import errors
 
-from fkp import __version__
+from fkp import __version__, hub
 from fkp.demo import about, settings
 from fkp.hub import download, publish
 from fkp.hub.weights import GRAPHS
@@ -250,7 +250,8 @@ def readme(space: Space) -> str:
         suggested_hardware=space.hardware,
         startup_duration_timeout="10m",  # a start takes seconds, but may fetch weights
     )
-    weights = "The weights are part of this Space; they learnt from YouTube Faces and 300-W, research data."
+    metrics = json.loads((hub.BUNDLED / hub.METRICS).read_text(encoding="utf-8"))
+    weights = "\n\n".join(["The weights are part of this Space.", *about.learnt_from(metrics)])
     if space.model:
         at = f" at revision `{space.revision}`" if space.revision else ""
         weights = f"The weights are those of [{space.model}](https://huggingface.co/{space.model}){at}."

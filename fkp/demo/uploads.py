@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -73,15 +74,23 @@ def delete(files: Iterable[Path], folder: Path) -> None:
                 original.unlink()
 
 
-def new_file(folder: Path, name: str, key: str | None = None) -> Path:
-    """A path for a new file in a new folder, so that no two files meet; the last of a `key` goes."""
-    if key is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=folder)) / name
+def new_file(folder: Path, name: str) -> Path:
+    """A path for a new file in a new folder, so that no two files meet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=folder)) / name
+
+
+def saved(folder: Path, name: str, key: str, write: Callable[[Path], Any]) -> Path:
+    """A file for a visitor to fetch, in the place of the last one of a `key` once `write` has written it: who
+    fetches meanwhile gets one of them, whole."""
     place = folder / f"saved-{key}"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    return place / name
+    place.mkdir(parents=True, exist_ok=True)
+    unfinished = place / secrets.token_hex(8)
+    try:
+        write(unfinished)
+        return unfinished.replace(place / name)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 FULL = "There is no room for more files here at the moment. Please try again in a few minutes."

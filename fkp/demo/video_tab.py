@@ -15,7 +15,6 @@ from fkp import images
 from fkp.demo import clip_jobs, components, data_retention, options, photos, uploads, view, visitors
 from fkp.demo.clip_jobs import ClipInfo, ClipSession
 from fkp.demo.events import (
-    AT_REST,
     DOWNLOAD,
     JUST_SCROLL,
     NOW,
@@ -24,6 +23,7 @@ from fkp.demo.events import (
     QUICK,
     TO_FILM,
     Shown,
+    at_rest,
     ending_with,
 )
 from fkp.demo.latest_action import LatestAction
@@ -269,12 +269,12 @@ def build(site: Site, job_queue: clip_jobs.JobQueue) -> None:
     drawn = [done.then(*redrawing, js=NOW, **telling) for done in (tried, followed)]
     for option in (shown, size):
         option.change(lambda *looks: view.legend(options.style(*looks)), [shown, size], legend, **quick)
-        drawn.append(option.change(*redrawing, js=AT_REST, **telling))
+        drawn.append(option.change(*redrawing, js=at_rest("clip"), **telling))
     settling = settle, [kept, least, most], [start, clear]
     for ended in (stopped, *drawn):  # the last word of work that was ended may come after this
         ended.then(*settling, **quick)
     for slider in (least, most):
-        slider.release(*settling, **quick)
+        slider.change(*settling, **QUICK, trigger_mode="always_last")
     for button, which in saves.items():
         saved = button.click(saving(which), kept, to_save, show_progress_on=button, **PRIVATE)
         saved.success(None, to_save, js=DOWNLOAD, **PRIVATE)

@@ -55,7 +55,8 @@ def answer(album: Album, left_out: int = 0) -> str:
         taken = count(len(album.photos), "photo")
         verb = "was" if len(album.photos) == 1 else "were"
         sentences.append(f"Only the first {taken} {verb} taken, {left_out} were left out.")
-    wanting = photo.problem or not photo.complete or not len(photo.faces) or left_out
+    found = len(photo.faces) + photo.removed
+    wanting = photo.problem or not photo.complete or not found or left_out
     kind = "problem" if wanting else "fine"
     return say(" ".join(sentences), kind)
 
@@ -67,7 +68,10 @@ def _found(photo: Photo) -> str:
     size = f"{photo.size_wh[0]}×{photo.size_wh[1]} pixels"
     if photo.size_wh != photo.shown_wh:
         width, height = photo.shown_wh
-        size += f", shown at {width}×{height}; the saved picture has its full size"
+        size += f", shown at {width}×{height}; {_saved_size(photo)}"
+    if len(photo.faces) == 0 and photo.removed:
+        its, were = ("face", "was") if photo.removed == 1 else (f"{photo.removed} faces", "were")
+        return f"<b>No face is left</b> in {name}: its {its} {were} left out. <small>{size}.</small>"
     if len(photo.faces) == 0:
         return f"<b>No face found</b> in {name}. {NO_FACE}"
     if photo.more_faces:
@@ -76,6 +80,13 @@ def _found(photo: Photo) -> str:
     else:
         told = f"<b>Found {count(len(photo.faces), 'face')}</b> in {name}"
     return f"{told}{_guesses(photo.faces)}. <small>{size}.</small>"
+
+
+def _saved_size(photo: Photo) -> str:
+    """How large a photo is saved: very large ones are made smaller before they are processed."""
+    if photo.saved_wh == photo.size_wh:
+        return "the saved picture has its full size"
+    return "saved at {}×{}".format(*photo.saved_wh)
 
 
 def _guesses(faces: Faces) -> str:

@@ -168,6 +168,30 @@ def test_files_are_taken_wherever_they_are_dropped(page):
     expect(page.locator("#clip-answer")).to_contain_text("film.mp4", timeout=PATIENCE_MS)
 
 
+NARROW = [{"viewport": {"width": width, "height": 640}, "has_touch": True} for width in (280, 320, 361)]
+
+CUT_OFF = """() => [...document.querySelectorAll("body *")].filter((each) => each.checkVisibility())
+  .map((each) => [each, each.getBoundingClientRect()])
+  .filter(([each, { left, right, width }]) => width > 1 && (left < -1 || right > innerWidth + 1))
+  .map(([each, { left, right }]) => `${each.outerHTML.slice(0, 80)}: ${left} to ${right}`)"""
+
+
+@pytest.mark.parametrize("page", NARROW, ids=lambda screen: screen["viewport"]["width"], indirect=True)
+def test_the_narrowest_screens_have_every_tab_and_way(page):
+    page.get_by_role("link", name="More under About").click()
+    expect(page.get_by_role("tab", name="About")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#about h2").first).to_be_visible()
+    assert page.url.endswith("#about")
+    page.get_by_role("tab", name="Photo").click()
+    page.evaluate(DROP, ["film.mp4", "video/mp4", "h1"])
+    page.get_by_role("button", name="Take it to Video").click()
+    expect(page.locator("#clip-answer")).to_contain_text("film.mp4", timeout=PATIENCE_MS)
+    page.get_by_role("tab", name="Live").click()
+    expect(page.get_by_role("button", name="Start the camera")).to_be_visible()
+    if page.viewport_size["width"] >= 320:  # which is what WCAG 2 asks for
+        assert page.evaluate(CUT_OFF) == []
+
+
 @pytest.mark.parametrize("page", [LAPTOP], indirect=True)
 def test_sending_tells_how_much_is_sent(page, tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)  # 1.5 MB

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Download, Page, expect
 
 from fkp import images
 
@@ -133,6 +133,34 @@ def test_photos_several_at_once(page, portrait, four_faces, photo_without_a_face
         assert archive.read("grace_hopper_keypoints.jpg").startswith(b"\xff\xd8\xff")
 
 
+def test_files_that_are_saved_quickly_one_after_the_other_all_come(page, portrait, four_faces):
+    choose(page, portrait, four_faces)
+    expect(page.locator("#photos button:enabled")).to_have_count(2)
+    page.locator("#photos button").nth(1).click()
+    expect_answer(page, "four_faces.jpg")
+    names = {
+        "Save picture": "four_faces_keypoints.png",
+        "Save as JPEG": "four_faces_keypoints.jpg",
+        "Save all pictures": "keypoints.zip",
+        "Save all as JPEG": "keypoints.zip",
+        "Save JSON": "keypoints.json",
+        "Save CSV": "keypoints.csv",
+    }
+    came: list[Download] = []
+    page.on("download", lambda download: came.append(download))
+    for _ in range(3):
+        came.clear()
+        for name in names:
+            page.get_by_role("button", name=name, exact=True).evaluate("button => button.click()")
+        for _ in range(100):
+            if len(came) < len(names):
+                page.wait_for_timeout(200)
+        assert sorted(each.suggested_filename for each in came) == sorted(names.values())
+        for each in came:
+            assert each.failure() is None and each.path().stat().st_size > 1000
+        page.wait_for_timeout(1500)  # Chromium lets a page save ten in a second
+
+
 def test_work_that_is_going_on_is_told_and_can_be_stopped(page, four_faces, tmp_path):
     pixels = cv2.resize(cv2.imread(str(four_faces)), (3000, 3000))
     paths = [tmp_path / f"{number}.jpg" for number in range(20)]
@@ -210,6 +238,50 @@ def test_a_large_photo_is_shown_scaled_and_saved_in_full(page, portrait, tmp_pat
     assert images.read(save(page, "Save picture")).shape == (2400, 2048, 3)
 
 
+@pytest.mark.parametrize("others", [["four_faces.jpg"], ["four_faces.jpg", "grace_hopper.jpg"], None])
+def test_what_is_given_while_others_are_sent_takes_their_place(page, root, tmp_path, others):
+    """Other photos, or an example."""
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    failed = []
+    noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), np.uint8)  # 3 MB
+    cv2.imwrite(str(tmp_path / "noise.png"), noise)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 200_000}
+    network = page.context.new_cdp_session(page)
+    network.send("Network.emulateNetworkConditions", slow)
+    choose(page, tmp_path / "noise.png", tmp_path / "noise.png")
+    expect(page.locator("#photo .told")).to_contain_text("Sending the photo 1 of 2 … ")
+    if others:
+        choose(page, *(root / "examples" / name for name in others))
+    else:
+        page.locator("#photo [data-example]").nth(2).click()
+    network.send("Network.emulateNetworkConditions", slow | {"uploadThroughput": -1})
+    expect_answer(page, "Found 4 faces in four_faces.jpg")
+    expect(page.locator("#photo .told")).to_have_text("")
+    expect(page.locator("#photos button")).to_have_count(len(others) if others and len(others) > 1 else 0)
+    assert [url for url in failed if url.endswith("/upload")], "nobody waits for what nobody wants"
+
+
+@pytest.mark.parametrize(
+    "status, kind, body, told",
+    [
+        (413, "text/html", "<html><h1>413 Request Entity Too Large</h1></html>", "larger"),
+        (413, "text/plain", "Maximum file size exceeded", "larger"),
+        (413, "application/json", '{"detail": "20 MB at most."}', "20 MB at most."),
+        (502, "text/html", "<html>Bad gateway</html>", "Please try again."),
+        (200, "text/html", "<html>Please log in</html>", "Please try again."),
+    ],
+)
+def test_an_upload_that_is_refused_is_told_in_a_sentence(page, portrait, status, kind, body, told):
+    """Whoever refuses it: proxies know no JSON."""
+    answer = {"status": status, "content_type": kind, "body": body}
+    page.route("**/gradio_api/upload", lambda route: route.fulfill(**answer))
+    choose(page, portrait)
+    alert = page.locator("#photo .told")
+    expect(alert).to_contain_text(f"{portrait.name} could not be sent.")
+    expect(alert).to_contain_text(told)
+    assert not set("<{") & set(alert.inner_text()) and "JSON" not in alert.inner_text()
+
+
 GIVE = """([kind, encoded]) => {
   const bytes = Uint8Array.from(atob(encoded), letter => letter.charCodeAt(0));
   const data = new DataTransfer();
@@ -253,6 +325,56 @@ def test_a_camera_that_is_refused_is_told(page):
     expect(page.get_by_role("alert")).to_have_text("The browser was not allowed to use the camera.")
 
 
+CAMERAS = """() => {
+  window.streams = [];
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    await new Promise((done) => setTimeout(done, 300));  // as long as it takes to allow it
+    const stream = await ask(wanted);
+    window.streams.push(stream);
+    return stream;
+  };
+}"""
+"""Notes every stream of the camera that the page gets."""
+LIVE = "streams.filter((each) => each.getTracks().some(({ readyState }) => readyState === 'live')).length"
+
+
+def expect_streams(page: Page, live: int) -> None:
+    """So many streams of the camera are live, now and a while later."""
+    page.wait_for_function(f"{LIVE} === {live}")
+    page.wait_for_timeout(500)
+    assert page.evaluate(LIVE) == live
+
+
+def test_the_camera_is_opened_once_and_closed(page):
+    page.evaluate(CAMERAS)
+    use = page.get_by_role("button", name="Use the camera")
+    use.dblclick()
+    expect_streams(page, 1)
+    use.click()
+    expect_streams(page, 1)
+    page.get_by_role("button", name="Close the camera").click()
+    expect_streams(page, 0)
+    expect(page.locator("#photo video")).to_be_hidden()
+    use.click()
+    expect_streams(page, 1)  # it can be opened anew
+
+
+def test_the_camera_goes_off_with_its_tab(page):
+    page.evaluate(CAMERAS)
+    photo, about = (page.get_by_role("tab", name=name) for name in ("Photo", "About"))
+    page.get_by_role("button", name="Use the camera").click()
+    expect_streams(page, 1)
+    about.click()
+    expect_streams(page, 0)
+    photo.click()
+    expect(page.locator("#photo video")).to_be_hidden()
+    page.get_by_role("button", name="Use the camera").click()
+    about.click()  # before there is a stream
+    page.wait_for_function("streams.length === 2")
+    expect_streams(page, 0)
+
+
 # --- Looking at what was found --------------------------------------------------------------------------
 
 
@@ -291,6 +413,29 @@ def test_a_face_is_chosen_in_the_picture_in_the_row_and_by_keyboard(page, four_f
     page.keyboard.press("Enter")
     expect(heading).to_have_text("Face 4 of 4")
     expect_no_broken_picture(page)
+
+
+@pytest.mark.parametrize("way", ["keys", "number"])
+def test_sliders_count_without_a_mouse(page, portrait, four_faces, way):
+    choose(page, portrait, four_faces)
+    expect(page.locator("#photos button:enabled")).to_have_count(2)
+    page.locator("#photos button").nth(1).click()
+    expect_answer(page, "Found 4 faces in four_faces.jpg")
+    if way == "keys":
+        page.locator("#most input[type=range]").focus()
+        for key in ("Home", "ArrowRight", "Tab"):
+            page.keyboard.press(key)
+    else:
+        page.locator("#most input[type=number]").fill("2")
+        page.keyboard.press("Enter")
+    expect_answer(page, "More than 2 faces in four_faces.jpg")
+    page.get_by_label("Boxes", exact=True).check()  # it has no say in what the slider asked for
+    page.locator("#most input[type=range]").focus()
+    page.keyboard.press("Home")
+    page.get_by_role("tab", name="Video").click()
+    page.locator("#clip-most input[type=range]").press("Home")
+    page.get_by_role("tab", name="Photo").click()
+    expect_answer(page, "More than 1 face in four_faces.jpg")
 
 
 def test_before_and_after(page, portrait):

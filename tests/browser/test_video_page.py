@@ -273,6 +273,18 @@ def test_everything_is_done_with_the_keyboard(tab, clip):
     go_to("holiday.mp4 with its keypoints")
     tab.keyboard.press("Space")
     tab.wait_for_function("document.querySelector('.film').currentTime > 0")
+    slider = tab.locator("#clip-most input[type=range]")
+    slider.press("Home")
+    expect(tab.get_by_role("button", name="Find faces")).to_be_enabled()
+    slider.press("End")  # as it was
+    expect(tab.get_by_role("button", name="Find faces")).to_be_disabled()
+    first = tab.locator(".film").get_attribute("src")
+    tab.locator("#clip-view").get_by_label("Boxes", exact=True).press("Space")
+    slider.press("Home")  # closely after, and neither is lost
+    expect(tab.locator(".film")).not_to_have_attribute("src", first, timeout=PATIENCE_MS)
+    expect_answer(tab, "Found 1 face")
+    expect(tab.get_by_role("button", name="Find faces")).to_be_enabled()
+    tab.get_by_role("tab", name="Video").focus()
     go_to("Save CSV")
     with tab.expect_download() as download:
         tab.keyboard.press("Enter")

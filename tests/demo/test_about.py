@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 
@@ -9,6 +10,7 @@ import pytest
 
 from fkp import hub
 from fkp.demo import about, data_retention
+from fkp.hub import model_card
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,17 @@ def test_figures_are_those_of_the_weights(metrics):
         assert title in told
         for boxes in ("truth", "detected"):
             assert f"{figures[name][boxes]['nme']:.2f} %" in told
+
+
+def test_about_tells_what_each_network_learnt_from(metrics):
+    told = html.unescape(about.text(metrics, [], None))
+    assert all(each in told for each in model_card.TRAINING_DATA.values())
+    one = {"training": {"faces": metrics["training"]["faces"]}}
+    told = html.unescape(about.text(one, [], None))
+    assert model_card.TRAINING_DATA["faces"] in told and model_card.TRAINING_DATA["keypoints"] not in told
+    for none in ({}, {"training": None}, {"training": "faces"}):
+        assert not any(each in about.text(none, [], None) for each in model_card.TRAINING_DATA.values())
+        assert "not recorded" in about.text(none, [], None)
 
 
 @pytest.mark.parametrize("none", [{}, {"accuracy": None}, {"accuracy": {"sets": {}, "figures": {}}}])

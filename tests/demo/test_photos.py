@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import json
 import zipfile
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from fkp import draw, images
-from fkp.demo import photos
+from fkp.demo import api, photos
 from fkp.demo.photos import SHOWN_SIDE, Album
 from fkp.demo.settings import Settings
 from tests.stand_in import FacesInColour
@@ -90,6 +91,24 @@ def test_photo_that_is_too_large_is_told(tmp_path):
     problem = look(path, settings=Settings(max_file_size=100)).problem
     assert "larger than 0.0001 MB" in problem
     assert look(path, settings=Settings(max_file_size=path.stat().st_size)).problem == ""
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])  # each is made smaller in a way of its own
+@pytest.mark.parametrize("size_wh, factor", [((160, 120), 1), ((241, 161), 2), ((601, 401), 4)])
+def test_a_very_large_photo_is_saved_at_the_size_that_is_told(tmp_path, monkeypatch, suffix, size_wh, factor):
+    """Its faces are in the pixels of its file."""
+    monkeypatch.setattr(photos, "FULL_PIXELS", 20_000)
+    photo = look(picture(tmp_path / f"large.{suffix}", size_wh), (40, 30, 120, 110))
+    assert photo.size_wh == size_wh
+    assert photo.faces.boxes[0, 2] == pytest.approx(120 * factor, abs=factor + 2)
+    assert np.array(photo.saved_wh) == pytest.approx(np.array(size_wh) / factor, abs=1)
+    saved = photos.save_picture(Album().with_photo(photo), STYLE, Settings(), tmp_path)
+    assert images.read(saved).shape[1::-1] == photo.saved_wh
+
+
+def test_the_documentation_tells_from_how_many_pixels_on_photos_are_made_smaller(root):
+    most = f"{photos.FULL_PIXELS // 10**6} million pixels"
+    assert most in (root / "docs" / "api.md").read_text() and most in inspect.getsource(api)
 
 
 # --- Looking --------------------------------------------------------------------------------------------
@@ -230,7 +249,7 @@ def test_saved_pictures_have_different_names(album, tmp_path):
     assert saved.name == "keypoints.zip"
     with zipfile.ZipFile(saved) as archive:
         names = archive.namelist()
-        assert names == ["a.b_keypoints.png", "night_keypoints.png", "a.b_keypoints_2.png"]
+        assert names == ["a.b_keypoints.png", "a.b_keypoints_2.png", "night_keypoints.png"]
         np.testing.assert_array_equal(
             opened(archive.read(names[0])), draw.draw(images.read(photo.path), photo.faces, STYLE)
         )

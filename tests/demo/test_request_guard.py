@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
+from starlette.requests import ClientDisconnect
 
 from fkp.demo import request_guard, uploads
 
@@ -301,6 +302,22 @@ def test_stream_that_breaks_off_is_ended(capsys):
 
     assert visit(app)[:2] == (200, "data: 1")
     assert "the rest is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [None, 500])
+def test_a_browser_that_ends_what_it_sends_is_no_error(capsys, status):
+    sent = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    app = answering(status, error=ClientDisconnect())
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": []}
+    asyncio.run(request_guard.RequestGuard(app, RULES)(scope, receive, send))
+    assert sent == [] and capsys.readouterr().err == ""
 
 
 def test_the_app_is_guarded_as_soon_as_it_lives():

@@ -21,7 +21,7 @@ from fkp import hub as weights_hub
 from fkp.__main__ import main
 from fkp.demo import about, settings, space
 from fkp.demo.space import Space, SpaceError
-from fkp.hub import download
+from fkp.hub import download, model_card
 from tests.loopback_hub import LoopbackHub
 
 HERE = Path(__file__).parents[1]
@@ -81,6 +81,13 @@ def test_requirements_are_those_of_the_project_in_versions_for_a_space(folder: P
     assert changed == {"torch", "gradio"}
     assert given["torch"] == "torch>=2.8,<=2.11.0", "what ZeroGPU runs"
     assert given["gradio"] == f"gradio=={header(folder)['sdk_version']}"
+
+
+def test_the_readme_tells_what_its_own_weights_learnt_from(folder: Path) -> None:
+    own = (folder / "README.md").read_text(encoding="utf-8")
+    other = space.readme(Space("me/face-keypoints", model="you/weights"))
+    for told in model_card.TRAINING_DATA.values():
+        assert told in own and told not in other
 
 
 def test_the_readme_of_the_project_has_no_header(root: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -95,10 +96,29 @@ def test_room_counts_what_is_there_once(tmp_path):
 
 
 def test_of_what_is_saved_only_the_last_is_kept(tmp_path):
-    for _ in range(20):
-        uploads.new_file(tmp_path, "keypoints.zip", "an album").write_bytes(b"pictures")
-    uploads.new_file(tmp_path, "keypoints.zip", "another").write_bytes(b"pictures")
+    def save(key: str, content: bytes) -> Path:
+        return uploads.saved(tmp_path, "keypoints.zip", key, lambda path: path.write_bytes(content))
+
+    (first, *_, last), other = [save("an album", bytes([i])) for i in range(20)], save("another", b"pictures")
     assert files(tmp_path) == ["keypoints.zip"] * 2
+    assert first == last != other and last.read_bytes() == bytes([19])
+
+
+def test_what_is_saved_is_whole_at_any_time(tmp_path):
+    """A browser may fetch it while it is saved once more."""
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
+        assert saved.read_bytes() == b"pictures"
+        raise OSError("no space left")
+
+    saved = uploads.saved(tmp_path, "a.png", "an album", lambda path: path.write_bytes(b"pictures"))
+    with pytest.raises(OSError, match="no space"):
+        uploads.saved(tmp_path, "a.png", "an album", write)
+    assert files(tmp_path) == ["a.png"] and saved.read_bytes() == b"pictures"
+    age(saved, 4000)
+    uploads.delete_old(tmp_path, -1)  # as old as can be
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing that is open can be deleted there")

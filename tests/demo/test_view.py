@@ -25,7 +25,7 @@ TWO = FacesInColour((40, 30, 120, 110), (130, 20, 150, 45))(np.ones((120, 160, 3
 def album(name="holiday.jpg", faces=TWO, size_wh=(160, 120), **fields) -> Album:
     enlarged = tuple(Face(b"picture", b"thumbnail", face) for face in faces)
     photo = Photo(Path("/uploads/xyz", name), "", size_wh, faces, False, b"shown", b"small", enlarged)
-    return Album().with_photo(replace(photo, **fields))
+    return Album().with_photo(replace(photo, **{"saved_wh": size_wh} | fields))
 
 
 NO_FACES = TWO[:0]
@@ -65,12 +65,21 @@ class Tags(HTMLParser):
         (album(more_faces=True), "<b>More than 2 faces</b> in holiday.jpg: the largest 2 are shown."),
         (album(problem="is empty. Please choose another."), "<b>holiday.jpg</b> is empty. Please choose"),
         (album(size_wh=(4000, 3000)), "4000×3000 pixels, shown at 1600×1200; the saved picture has its full"),
+        (album(size_wh=(7000, 7000), saved_wh=(3500, 3500)), "shown at 1600×1600; saved at 3500×3500."),
+        (album(faces=TWO[0]).without(0), "<b>No face is left</b> in holiday.jpg: its face was left out."),
+        (album().without(0).without(0), "holiday.jpg: its 2 faces were left out."),
     ],
 )
 def test_answers(album, says):
     told = view.answer(album)
     assert says in told and 'role="status"' in told
     Tags(told)
+
+
+def test_a_face_that_was_left_out_is_no_problem_of_the_photo():
+    told = view.answer(album(faces=TWO[0]).without(0))
+    assert "answer fine" in told and "Try one" not in told
+    assert "answer problem" in view.answer(album(faces=NO_FACES))
 
 
 def test_photos_that_were_left_out_are_told():

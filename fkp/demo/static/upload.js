@@ -6,8 +6,9 @@ const find = (selector) => element.querySelector(selector);
 const told = find(".told");
 const camera = find(".camera");
 const video = find("video");
-let stream = null;
-let busy = false;
+let opened = null;  // the camera's stream, as it is promised: from when it is asked for until it is closed
+let sending = null;  // the request that is under way
+let turn = 0;  // counts what is given: what comes later has its way
 
 const say = (sentence) => { told.textContent = sentence; };
 const megabytes = (bytes) => `${Math.round(bytes / 1e5) / 10} MB`;
@@ -15,19 +16,19 @@ const megabytes = (bytes) => `${Math.round(bytes / 1e5) / 10} MB`;
 // Gradio's own upload tells nothing on the way.
 function send(file, on_the_way) {
   return new Promise((done, failed) => {
-    const request = new XMLHttpRequest(), form = new FormData();
+    const request = sending = new XMLHttpRequest(), form = new FormData();
     form.append("files", file);
     request.upload.onprogress = ({ loaded, total }) => on_the_way(Math.round(100 * loaded / total));
     request.onload = () => {
+      let answer = null;
       try {
-        const answer = JSON.parse(request.responseText);
-        if (request.status === 200) done(answer[0]);
-        else failed(new Error(answer.detail ?? ""));
-      } catch (error) {
-        failed(error);
-      }
+        answer = JSON.parse(request.responseText);
+      } catch { /* a proxy before the server answers as it likes, mostly in HTML */ }
+      if (request.status === 200 && answer?.[0]) done(answer[0]);
+      else failed(new Error(answer?.detail ?? (request.status === 413 ? "It is larger than the server takes." : "")));
     };
     request.onerror = () => failed(new Error("The server does not answer."));
+    request.onabort = () => failed(new Error());
     request.open("POST", "gradio_api/upload");
     request.send(form);
   });
@@ -48,12 +49,17 @@ function belongs_elsewhere(files) {
   return strangers.length === files.length;
 }
 
+// Ends what is being sent, for something else is given. True of what this returns as long as nothing is.
+function instead() {
+  const mine = ++turn;
+  sending?.abort();
+  return () => mine === turn;
+}
+
 async function take(files) {
   const given = [...files];
-  if (!given.length || busy || (!props.keep && belongs_elsewhere(given))) return;
-  const moment = performance.now();
-  busy = true;
-  element.classList.add("busy");
+  if (!given.length || (!props.keep && belongs_elsewhere(given))) return;
+  const moment = performance.now(), newest = instead();
   const problems = [], paths = [];
   for (const [number, file] of given.slice(0, props.max_files).entries()) {
     if (file.size > props.max_file_size) {
@@ -72,9 +78,8 @@ async function take(files) {
     } catch (error) {
       problems.push(`${file.name} could not be sent. ${error.message || "Please try again."}`);
     }
+    if (!newest()) return;
   }
-  busy = false;
-  element.classList.remove("busy");
   say(problems.join(" "));
   if (paths.length) {
     props.value = { paths, left_out: Math.max(0, given.length - props.max_files), moment };
@@ -86,29 +91,36 @@ document.addEventListener("fkp-files", ({ detail }) => {
   if (detail.what === props.what && element.isConnected) take(detail.files);
 });
 
+const release = (stream) => { for (const track of stream.getTracks()) track.stop(); };
+
 async function open_camera() {
+  if (opened) return;
   if (!navigator.mediaDevices) {
     say("The browser gives the camera only to pages that are opened over https or on this computer.");
     return;
   }
+  const wanted = { video: { width: { ideal: 1920 } }, audio: false };
+  const mine = opened = navigator.mediaDevices.getUserMedia(wanted);
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 } }, audio: false });
+    const stream = await mine;
+    if (opened !== mine) return;
+    say("");
+    video.srcObject = stream;
+    camera.hidden = false;
+    await video.play();
+    if (opened === mine) find("[data-way=shoot]").focus();
   } catch (error) {
+    if (opened !== mine) return;  // closed before it was there
+    close_camera();
     say(error.name === "NotAllowedError"
       ? "The browser was not allowed to use the camera."
       : "No camera was found, or another program uses it.");
-    return;
   }
-  say("");
-  video.srcObject = stream;
-  camera.hidden = false;
-  await video.play();
-  find("[data-way=shoot]").focus();
 }
 
 function close_camera() {
-  for (const track of stream?.getTracks() ?? []) track.stop();
-  stream = video.srcObject = null;
+  opened?.then(release, () => {});  // one that is still to come, too
+  opened = video.srcObject = null;
   camera.hidden = true;
 }
 
@@ -117,7 +129,7 @@ async function shoot() {
   if (video.readyState < video.HAVE_CURRENT_DATA) {
     await new Promise((done) => video.addEventListener("loadeddata", done, { once: true }));
   }
-  if (!stream) return;
+  if (!opened) return;
   // The preview is mirrored, as in a mirror; the picture is not, for left and right would change sides.
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
@@ -148,6 +160,7 @@ element.addEventListener("click", (event) => {
   if (!button) return;
   if (button.dataset.way) ways[button.dataset.way]?.();
   else if (button.dataset.example) {
+    instead();
     say("");
     trigger("select", { index: Number(button.dataset.example), moment: performance.now() });
   }
@@ -176,3 +189,6 @@ document.addEventListener("paste", (event) => {
   event.preventDefault();
   take(files);
 });
+
+// The camera of a tab that is left goes off.
+new ResizeObserver(() => { if (opened && !drop.clientWidth) close_camera(); }).observe(drop);
