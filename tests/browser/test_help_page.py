@@ -190,6 +190,9 @@ def test_the_narrowest_screens_have_every_tab_and_way(page):
     expect(page.get_by_role("button", name="Start the camera")).to_be_visible()
     if page.viewport_size["width"] >= 320:  # which is what WCAG 2 asks for
         assert page.evaluate(CUT_OFF) == []
+        inside = "each => [each.scrollWidth - each.clientWidth, each.querySelectorAll('.size').length]"
+        beyond, sliders = page.locator(".live .show").evaluate(inside)
+        assert beyond <= 0 and sliders == 3
 
 
 @pytest.mark.parametrize("page", [LAPTOP], indirect=True)
