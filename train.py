@@ -319,7 +319,7 @@ def resumed(run: RunFolder, args: argparse.Namespace, world: int) -> dict[str, A
     if not run.checkpoint.is_file():
         raise CheckpointError(f"nothing to resume: {run.checkpoint} does not exist")
     checkpoint = run.load()
-    before = {"processes": "1", **checkpoint["settings"]}  # which checkpoints once did not say
+    before = {"processes": str(world), **checkpoint["settings"]}  # which checkpoints once did not say
     changed = [name for name, value in settings(args, world).items() if before.get(name) != value]
     if changed:
         raise CheckpointError(f"the run was started with other settings: {', '.join(changed)}")
@@ -688,7 +688,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     }
     for case, (given, names) in unread.items():
         for name in names.split() if given else ():
-            if getattr(args, name) != parser.get_default(name):
+            value = getattr(args, name)
+            if (tuple(value) if isinstance(value, list) else value) != parser.get_default(name):
                 parser.error(f"--{name.replace('_', '-')} does nothing {case}")
     return args
 

@@ -342,9 +342,9 @@ def _decode(
         least = max(1, width // reduction), max(1, height // reduction)
         image.draft(image.mode, least)  # decodes no more than that
         reduction = max(1, round(reduction * image.size[0] / width))
-    image, complete = _loaded(image, name)
     # Adobe's CMYK is inverted, and marked as Adobe's (libjpeg.txt); Pillow inverts it marked or not.
     inverted = image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info
+    image, complete = _loaded(image, name)
     reduction = min(reduction, *image.size)
     width, height = image.size[0] // reduction, image.size[1] // reduction
     swapped, rows, columns = stored
@@ -383,36 +383,35 @@ def _palette(image: Image.Image) -> np.ndarray:
 
 
 def _loaded(image: Image.Image, name: str) -> tuple[Image.Image, bool]:
-    """The picture decoded, and whether it is all there. Raises ImageError where nothing is."""
+    """The picture decoded, and whether it is all there. Raises ImageError where nothing is.
+
+    What has failed is left to fail again: Pillow itself takes it for decoded from then on.
+    """
+    if not isinstance(image, ImageFile.ImageFile):
+        return image, True
+    tile, file = image.tile, image.fp
+    closed = file is None or getattr(file, "closed", False) is True
     try:
         image.load()
     except MemoryError as error:
         raise ImageError(f"{name}: needs more memory than there is") from error
     except Exception as error:  # decoders raise nearly anything on damaged data
-        if (part := _decoded_part(image)) is None:
-            what = "is closed" if _is_closed(image) else f"is damaged or incomplete ({error})"
+        part = _decoded_part(image)
+        image.tile, image.fp = tile, file
+        if part is None:
+            what = "its file is closed, open it anew" if closed else f"is damaged or incomplete ({error})"
             raise ImageError(f"{name}: {what}") from error
         return part, False
     return image, True
 
 
-def _decoded_part(image: Image.Image) -> Image.Image | None:
-    """What was decoded of a picture whose decoding has failed; the picture is left to fail again."""
-    if not isinstance(image, ImageFile.ImageFile):
-        return None
-    tile, image.tile = image.tile, []
+def _decoded_part(image: ImageFile.ImageFile) -> Image.Image | None:
+    """What was decoded of a picture whose decoding has failed, if anything was."""
+    image.tile = []
     try:
         return image.copy() if image.getbbox() is not None else None
     except Exception:
         return None
-    finally:
-        image.tile = tile
-
-
-def _is_closed(image: Image.Image) -> bool:
-    """Whether the file of a picture that is not decoded yet has been closed."""
-    file = getattr(image, "fp", None)
-    return file is None or getattr(file, "closed", False) is True
 
 
 def _stored(image: Image.Image) -> _Stored:

@@ -32,11 +32,6 @@ _STRING = rb'"(?:[^"\\]|\\.)*"'
 _TEXT = re.compile(
     rb'\[\]\s*\Z|\[?\{"(image|video)": ' + _STRING + rb', "width": \d+, "height": \d+, '
     rb'|\{\s*"n": \d+,\s*"missed": |(image,width,height|frame,time),face,score,box_x1,'
-    # First drafts for annotators, by `fkp.label.annotation`.
-    rb'|\{"info": \{"description": "Faces and their 68 keypoints, found by a model", "version": "fkp '
-    rb'|\[\{"data": \{"image": ' + _STRING + rb', "keypoint_score": [\d.]+\}, '
-    rb'"predictions": \[\{"model_version": "fkp '
-    rb"|<\?xml [^>]*\?>\s*<!-- " + MARK + rb" -->"
 )
 # How labels begin, which are made by hand or from such; nobody can tell.
 _LABELS = b"image,x0,y0,"
@@ -50,14 +45,13 @@ class OutputError(OSError):
 
 
 def check(
-    outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (), force: bool = False,
-    otherwise: str = "--force overwrites it",
-) -> None:  # fmt: skip
+    outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (), force: bool = False
+) -> None:
     """Raise OutputError, before the work, for what must not or cannot be written; `outputs` by what they are.
 
     Never over an input, nor twice to one file, nor to one that another run is writing. Without `force` not
     over a file either that is there already, unless fkp wrote it. The same goes for the file beside it that
-    it is written to (`part`). `otherwise` is what the sentence advises then.
+    it is written to (`part`).
     """
     if STDOUT in outputs.values() and sys.stdout is None:
         raise OutputError("standard output is closed, so nothing can be written there")
@@ -85,7 +79,7 @@ def check(
                     reason = "and may hold labels of yours;"
                 else:
                     reason = "and not of fkp's making;"
-                raise OutputError(f"{file}: is there already, {reason} {otherwise}")
+                raise OutputError(f"{file}: is there already, {reason} --force overwrites it")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
@@ -168,17 +162,31 @@ def replacing(path: Path, mode: str = "w", *, keep: bool = False, **options: Any
                 yield file
             return
         unfinished = part(path)
-        if is_being_written(unfinished):
-            raise OutputError(f"{unfinished}: another run is writing it")
+        with _claimed(unfinished):
+            try:
+                with unfinished.open(mode, **options) as file:
+                    yield file
+                appear(path)
+            except BaseException:
+                if not keep:
+                    unfinished.unlink(missing_ok=True)
+                raise
+
+
+@contextlib.contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """A file is this run's, before anything in it changes. Raises OutputError where it is another's."""
+    if not fcntl:  # where a file that is open cannot be renamed
+        yield
+        return
+    with path.open("ab") as file:
         try:
-            with unfinished.open(mode, **options) as file:
-                claim(file)
-                yield file
-            appear(path)
-        except BaseException:
-            if not keep:
-                unfinished.unlink(missing_ok=True)
-            raise
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{path}: another run is writing it") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def is_file(path: Path) -> bool:

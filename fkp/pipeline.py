@@ -185,7 +185,8 @@ class FaceKeypoints:
         other.__dict__.update(changed)
         detector = other.face_detector
         if isinstance(detector, single_face.SingleFace) and detector.model is self:
-            other.face_detector = single_face.SingleFace(other)
+            other.face_detector = copy.copy(detector)
+            other.face_detector.model = other
         return other
 
     def _runner(self, network: str, backend: str | None) -> runtime.Runner:
@@ -287,7 +288,7 @@ class FaceKeypoints:
         smaller than a pixel or reach far beyond the picture.
         """
         picture, boxes = images.read(image), np.array(boxes, dtype=np.float32)
-        if boxes.shape == (0,):
+        if not len(boxes) or boxes.shape == (1, 0):  # as of an empty list, and of one in a list
             return Faces.none()
         if boxes.ndim == 1:
             boxes = boxes[None]

@@ -344,26 +344,26 @@ def _prepare_for_forks() -> None:
     """
     if not hasattr(os, "register_at_fork"):
         return
-    lock, threads, forks = threading.Lock(), 0, 0  # the forks that threads are at just now
+    lock, threads, forks = threading.RLock(), 0, 0  # the forks that threads are at just now
 
     def before() -> None:
         nonlocal threads, forks
         with lock:
-            if not forks:
+            forks += 1
+            if forks == 1:
                 threads = cv2.getNumThreads()
                 cv2.setNumThreads(1)
-            forks += 1
 
     def in_parent() -> None:
         nonlocal forks
         with lock:
-            forks -= 1
+            forks = max(0, forks - 1)
             if not forks:
                 cv2.setNumThreads(threads)
 
     def in_child() -> None:
         nonlocal lock, forks
-        lock, forks = threading.Lock(), 0
+        lock, forks = threading.RLock(), 0
         for backend in list(_WITH_THREADS):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
         if "torch" in sys.modules:

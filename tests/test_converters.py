@@ -252,6 +252,10 @@ def test_convert_as_a_program_of_its_own(tmp_path, root):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "fkp: 1 faces of 1 pictures\n")
     assert list(pd.read_csv(tmp_path / "out.csv")["image"]) == ["a.jpg"]
     assert convert("nonsense").returncode == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_convert_where_stderr_is_closed(root):
     closed = shlex.join([sys.executable, "-m", "fkp.data", "convert", "coco", "no.json", "out.csv"]) + " 2>&-"
     done = subprocess.run(closed, shell=True, cwd=root, stdout=subprocess.PIPE, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (1, "")

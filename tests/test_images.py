@@ -130,8 +130,41 @@ def test_a_pil_image_that_fails_fails_again(tmp_path: Path, four_colours: Image.
         with Image.open(tmp_path / f"whole.{kind}") as closed:
             pass
         for _ in range(2):
-            with pytest.raises(ImageError, match=f"whole.{kind}: is closed"):
+            with pytest.raises(ImageError, match=f"whole.{kind}: its file is closed"):
                 images.read(closed)
+
+
+@pytest.mark.parametrize("kind", ["png", "gif"])
+def test_corrupt_data_are_told_each_time(tmp_path: Path, kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    path = tmp_path / f"corrupt.{kind}"
+    noise.save(path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 400] = b"\xff" * 400
+    path.write_bytes(content)
+    with Image.open(path) as corrupt:
+        for _ in range(2):
+            with pytest.warns(images.IncompleteWarning, match=f"corrupt.{kind}"):
+                images.read(corrupt)
+
+
+def test_a_cut_picture_is_not_called_closed(tmp_path: Path, four_colours: Image.Image) -> None:
+    path = tmp_path / "cut.jp2"
+    four_colours.save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    assert "cut.jp2: is damaged or incomplete" in refused(path)
+
+
+def test_a_cut_cmyk_picture_is_no_negative(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 4), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise, "CMYK").save(stream, "JPEG", quality=95)
+    content = stream.getvalue()
+    at = content.index(b"\xff\xee")  # Adobe's marker is taken out
+    content = content[:at] + content[at + 2 + int.from_bytes(content[at + 2 : at + 4], "big") :]
+    whole, cut = (images.decode(part, "cmyk.jpg") for part in (content, content[: len(content) // 2]))
+    assert whole.complete and not cut.complete
+    np.testing.assert_array_equal(cut.image[:16], whole.image[:16])
 
 
 def test_cut_short_with_nothing_to_see(tmp_path: Path) -> None:

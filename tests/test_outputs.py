@@ -2,7 +2,9 @@
 
 import io
 import sys
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -103,9 +105,6 @@ def test_labels_are_called_what_they_are(tmp_path):
     with pytest.raises(outputs.OutputError, match=r"labels\.csv.*may hold labels.*--force") as caught:
         outputs.check({"--csv": path})
     assert "not of fkp" not in str(caught.value)
-    with pytest.raises(outputs.OutputError, match="another folder") as caught:
-        outputs.check({"--csv": path}, otherwise="choose another folder")
-    assert "--force" not in str(caught.value)
 
 
 @pytest.mark.parametrize("errors", ["opening", "writing"])
@@ -115,7 +114,8 @@ def test_errors_name_the_file_and_not_its_part(tmp_path, errors):
         outputs.part(path).symlink_to("nowhere/b.txt")
     with pytest.raises(OSError) as caught, full_disk(1000), outputs.replacing(path) as file:
         file.write("a" * 10_000)
-    assert caught.value.filename == str(path) and not list(tmp_path.iterdir())
+    assert caught.value.filename == str(path) and not path.exists()
+    assert outputs.part(path).is_symlink() == (errors == "opening"), "all is as it was"
 
 
 # --- Words --------------------------------------------------------------------------------------------------
@@ -172,3 +172,27 @@ def test_nobody_hears(capsys, monkeypatch):
 
 def test_printable():
     assert outputs.printable("a\x1b[31m\udcff\nb\u5199") == "a\\x1b[31m\ufffd\nb\u5199"
+
+
+@pytest.mark.skipif(outputs.fcntl is None, reason="needs locks")
+def test_of_two_runs_that_begin_together_one_is_told(tmp_path: Path) -> None:
+    """Whichever comes second: what the first has written stays, and only that appears."""
+    path, start, ended = tmp_path / "a.txt", threading.Barrier(2), threading.Barrier(2)
+
+    def write(text: str) -> str | None:
+        start.wait()
+        try:
+            with outputs.replacing(path) as file:
+                file.write(text)
+                ended.wait(10)
+        except outputs.OutputError as error:
+            ended.wait(10)
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            told = list(pool.map(write, ("one", "two")))
+            (refused,) = filter(None, told)
+            assert "another run is writing it" in refused
+            assert path.read_text() == ("two" if told[0] else "one") and not outputs.part(path).exists()

@@ -212,6 +212,7 @@ def test_a_picture_that_is_one_face_follows_the_models_options() -> None:
 
     whole = Mine.from_pretrained(detector="whole")
     for other in (whole.with_options(passes=1, label_style="ytf"), whole.with_runner(lambda _: Dots())):
+        assert type(other.face_detector) is type(whole.face_detector)
         assert type(other) is Mine and other.face_detector.model is other
     assert whole.face_detector.model is whole
     by_another = FaceKeypoints.from_pretrained(detector=whole.face_detector)
@@ -543,7 +544,7 @@ def test_boxes_that_are_given_are_not_kept(model: FaceKeypoints) -> None:
 
 
 def test_no_boxes_are_those_of_a_picture(model: FaceKeypoints) -> None:
-    for none in ([], np.empty((0, 4))):
+    for none in ([], [[]], np.empty((0, 4)), np.empty((0, 5))):
         assert len(model.keypoints_at(dotted(), none)) == 0
         with pytest.raises(images.ImageError, match="no such file"):
             model.keypoints_at("no such.jpg", none)

@@ -268,6 +268,11 @@ def test_options_that_would_do_nothing_with_ones_own_faces(options, idle, capsys
     assert f"{idle} does nothing with" in capsys.readouterr().err
 
 
+def test_defaults_may_be_said():
+    args = train.parse(["faces", "--data", "there", "--augmentation", "1", "1", "1", "--taught", "0.4"])
+    assert args.augmentation == [1, 1, 1]
+
+
 def test_commands_that_made_the_bundled_weights_are_still_commands():
     recorded = hub.load().metrics["training"]
     for of in ("keypoints", "faces"):
@@ -419,7 +424,7 @@ def test_a_run_goes_on_with_as_many_processes(folder, tmp_path):
     earlier = run.load()
     del earlier["settings"]["processes"]  # not written once
     run.save(earlier)
-    assert train.resumed(run, args, 1)["step"] == 1
+    assert train.resumed(run, args, 2)["step"] == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Points are called by their numbers, 0 to 67. Unlike `fkp.label.label`, this hold
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,10 +29,27 @@ LOCAL_FILES = "/data/local-files/?d="
 
 
 def check(format: str, folder: Path) -> None:
-    """Raise `outputs.OutputError` where `write` would overwrite a file that fkp has not written."""
-    if folder.is_dir():
-        path = folder / FORMATS[format][0]
-        outputs.check({f"--format {format}": path}, otherwise="choose another folder")
+    """Raise `outputs.OutputError` where `write` would overwrite what is not as fkp has written it."""
+    if not folder.is_dir():
+        return
+    path = folder / FORMATS[format][0]
+    outputs.check({f"--format {format}": path}, force=True)
+    if path.exists():
+        told = _digest_file(path)
+        if not told.is_file() or told.read_text(encoding="ascii", errors="replace") != _digest(path):
+            raise outputs.OutputError(
+                f"{path}: is there already, and not as fkp wrote it; take it away, or choose another folder"
+            )
+
+
+def _digest_file(path: Path) -> Path:
+    """What tells whether somebody has changed a file since, who may keep all that it begins with."""
+    return path.with_name(f".{path.name}.sha256")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(format: str, folder: Path) -> Path:
@@ -44,6 +62,7 @@ def write(format: str, folder: Path) -> Path:
     pictures = sorted(read(folder), key=lambda picture: sureness(picture)[0])
     with outputs.replacing(folder / name) as file:
         file.write(make(pictures))
+    _digest_file(folder / name).write_text(_digest(folder / name), encoding="ascii")
     return folder / name
 
 
@@ -79,7 +98,6 @@ def coco(pictures: list[LabelledPicture]) -> str:
         "id": 1, "name": "face", "supercategory": "person", "keypoints": list(_names()),
         "skeleton": [[a + 1, b + 1] for a, b in scheme.EDGES],  # COCO counts there from 1
     }  # fmt: skip
-    # The beginning, as that of `label_studio` and `cvat`, is what `outputs.is_result` knows it by.
     info = {"description": "Faces and their 68 keypoints, found by a model", "version": MODEL}
     return json.dumps({"info": info, "images": images, "annotations": annotations, "categories": [category]})
 
@@ -150,7 +168,7 @@ def cvat(pictures: list[LabelledPicture]) -> str:
                 _confidence(point, score)
     ElementTree.indent(root, " ")
     # With ElementTree's own declaration it would be in the encoding that the machine prefers.
-    head = f'<?xml version="1.0" encoding="utf-8"?>\n<!-- {outputs.MARK.decode()} -->\n'
+    head = '<?xml version="1.0" encoding="utf-8"?>\n'
     return head + ElementTree.tostring(root, encoding="unicode")
 
 

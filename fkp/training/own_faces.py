@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fkp import data, metrics
@@ -21,8 +22,11 @@ def read(csv: Path, folder: Path, config: KeypointConfig, workers: int = 0) -> L
     """
     source = data.Source(str(csv.resolve()), str(folder.resolve()), None, key=str)
     faces = read_faces(Path(), config, [source], workers)
-    if not faces.held_out.any():
-        faces = dataclasses.replace(faces, held_out=faces.pictures == faces.pictures[0])
+    if not faces.held_out.any() or faces.held_out.all():
+        held_out = faces.pictures == faces.pictures[0]
+        if held_out.all():  # one picture, perhaps of many faces
+            held_out = np.arange(len(held_out)) == 0
+        faces = dataclasses.replace(faces, held_out=held_out)
     return faces
 
 

@@ -41,6 +41,8 @@ def test_the_faces_of_a_picture_stay_together(tmp_path: Path) -> None:
     assert few.held_out.tolist() == [True, False, True, False]
     task = own_faces.OwnFacesTask(few, CONFIG, batch_size=2)
     assert task.held_out.tolist() == [0, 2] and task.training.tolist() == [1, 3]
+    for name in (kept[0], next(name for name in names if data.is_held_out(name))):
+        assert faces_of(tmp_path, [name] * 3).held_out.tolist() == [True, False, False], "all are of one"
 
 
 def test_ranges_of_activations_are_those_of_the_trained_weights(
