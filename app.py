@@ -26,7 +26,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 try:
     import gradio as gr
 except ImportError:
-    sys.exit("app.py needs gradio: run 'pip install \"fkp[demo]\"'")
+    sys.exit("app.py needs gradio: run 'pip install \".[demo]\"' in its folder")
 
 import cv2  # noqa: E402
 import httpx  # noqa: E402

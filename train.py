@@ -67,7 +67,7 @@ try:
     import torch
     import torchvision  # noqa: F401
 except ImportError as error:
-    sys.exit(f"train.py needs {error.name}: run 'pip install \"fkp[train]\"'")
+    sys.exit(f"train.py needs {error.name}: run 'pip install \".[train]\"' in its folder")
 
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -121,7 +121,10 @@ def main(arguments: list[str] | None = None) -> int:
         other = hub.load(args.other)  # now, and not after hours of training, if it cannot be had
         task = make_task(args, device)
         if not task.steps_per_epoch:
-            raise ValueError(f"{args.csv or args.data} holds too few faces for a batch of {args.batch_size}")
+            raise ValueError(
+                f"{args.csv or args.data} holds too few faces for a batch of {args.batch_size}: "
+                "give a smaller --batch-size"
+            )
         if args.start:
             stored = {model: hub.load(model) for model in args.start}
             state.copy_mean({model: fitted(weights, task) for model, weights in stored.items()}, task.network)

@@ -1,6 +1,6 @@
 """Faces for CVAT: a function that its command line runs over a task, as a first draft for people to correct.
 
-    pip install fkp cvat-cli
+    pip install . cvat-cli
     cvat-cli --server-host https://cvat.example.com --auth USER task auto-annotate 137 \\
         --function-file examples/cvat_function.py --allow-unmatched-labels
 

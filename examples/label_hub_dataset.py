@@ -1,11 +1,13 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = ["fkp[label]"]
+#
+# [tool.uv.sources]
+# fkp = { path = ".." }
 # ///
 """Label the pictures of a dataset on the Hugging Face Hub, and put the faces into another dataset.
 
     uv run examples/label_hub_dataset.py OWNER/PICTURES ME/FACES
-    hf jobs uv run --secrets HF_TOKEN examples/label_hub_dataset.py OWNER/PICTURES ME/FACES
 
 The first holds Parquet or tar shards, or picture files; the second gets a Parquet file for each shard, with a
 row for each face (docs/label.md tells the columns), and a card. What is finished goes up every few minutes;

@@ -1,6 +1,6 @@
 """Makes the examples again, from the pictures that scikit-image and matplotlib ship (see SOURCES.md).
 
-pip install "fkp[video]" scikit-image matplotlib
+pip install ".[video]" scikit-image matplotlib
 python examples/make_examples.py
 """
 
@@ -17,7 +17,7 @@ try:
 
     from fkp import images
 except ImportError as error:
-    needed = '"fkp[video]" scikit-image matplotlib'
+    needed = '".[video]" scikit-image matplotlib'
     sys.exit(f"make_examples.py needs {error.name}: run 'pip install {needed}'")
 
 HERE = Path(__file__).parent

@@ -219,21 +219,26 @@ class FaceKeypoints:
             f"faces by {getattr(self.face_detector, 'description', _name(self.face_detector))}",
         ]
 
-    @overload
-    def __call__(
+    @overload  # a str is a sequence of them, too
+    def __call__(  # type: ignore[overload-overlap]
         self, image: images.ImageLike, *, min_score: float | None = None, max_faces: int | None = None
     ) -> Faces: ...
 
     @overload
     def __call__(
-        self, image: list[images.ImageLike], *, min_score: float | None = None, max_faces: int | None = None
+        self,
+        image: Sequence[images.ImageLike],
+        *,
+        min_score: float | None = None,
+        max_faces: int | None = None,
     ) -> list[Faces]: ...
 
     def __call__(self, image: Any, *, min_score: float | None = None, max_faces: int | None = None) -> Any:
         """Every face in a picture: a path, a PIL image or an (H,W,3) uint8 RGB array; largest face first.
 
-        A list of pictures, of any sizes, gives a list: the crops of all of them share batches. `min_score` is
-        the least face confidence (0..1, by default the detector's own), `max_faces` keeps the largest.
+        A list or tuple of pictures, of any sizes, gives a list: the crops of all of them share batches.
+        `min_score` is the least face confidence (0..1, by default the detector's own), `max_faces` keeps the
+        largest.
         Raises `images.ImageError` for what is no picture, and ValueError for numbers that are out of range
         or where a face detector of your own gives what are no boxes.
         """

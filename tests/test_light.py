@@ -1,5 +1,6 @@
 """Inference is light: no torch on its way, and little time and memory for one picture."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ assert main(["predict", picture, "--json", folder + "/faces.json", "--out", fold
 )  # fmt: skip
 def test_commands_that_need_an_extra_say_so(root: Path, code: str, extra: str) -> None:
     said = run(BLOCKED + code, root, status=1).stderr
-    assert f"pip install \"fkp[{extra}]\"" in said and "Traceback" not in said
+    assert re.search(rf'pip install "(fkp|\.)\[{extra}\]"', said) and "Traceback" not in said
 
 
 IMPORTS = "import onnxruntime, cv2, numpy, PIL.Image"
@@ -79,12 +80,13 @@ print(time.process_time(), *peak)
 def test_prediction_costs_little_more_than_the_libraries(root: Path) -> None:
     """The processor's time of its process: at most 2.5 times that of one that only imports; and its memory.
 
-    The least of several runs, so that what else the machine does matters little.
+    The least of several runs by turns, so that what else the machine does matters little.
     """
-    costs = {}
-    for code in (IMPORTS, PREDICT):
-        costs[code] = min([*map(float, run(code + COST, root).stdout.split())] for _ in range(3))
-    (importing, _), (predicting, kilobytes) = costs[IMPORTS], costs[PREDICT]
+    costs: dict[str, list[list[float]]] = {IMPORTS: [], PREDICT: []}
+    for _ in range(5):
+        for code, seen in costs.items():
+            seen.append([*map(float, run(code + COST, root).stdout.split())])
+    (importing, _), (predicting, kilobytes) = map(min, costs.values())
     assert predicting <= 2.5 * importing, (predicting, importing)
     assert kilobytes <= 250 * 1024
 

@@ -102,6 +102,19 @@ def test_names_in_pages_exist(root):
     assert missing == [] and found > 60
 
 
+def test_tests_in_pages_exist(root):
+    """What `pytest FILE -k WORDS` in a page chooses is at least one test for each word."""
+    commands = re.compile(r"pytest (tests/[\w/]+\.py)(?: -s)? -k (?:\"([\w ]+)\"|(\w+))")
+    missing, found = [], 0
+    for page in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
+        for file, several, one in commands.findall(page.read_text(encoding="utf-8")):
+            names = " ".join(re.findall(r"def (test_\w+)", (root / file).read_text(encoding="utf-8")))
+            words = (several or one).split(" or ")
+            missing += [f"{page.name}: {word} in {file}" for word in words if word not in names]
+            found += 1
+    assert missing == [] and found > 3
+
+
 def test_the_page_that_tells_of_clips_is_right(root, tmp_path, monkeypatch) -> None:
     """docs/video.md: its Python runs, and its limits are those of the settings."""
     text = (root / "docs" / "video.md").read_text()

@@ -20,6 +20,11 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+try:
+    import pyarrow  # noqa: F401
+except ImportError as error:
+    raise ImportError("labelling needs pyarrow: run 'pip install \"fkp[label]\"'", name="pyarrow") from error
+
 from fkp.label import local, sources, table
 from fkp.label.labeller import Done, Labeller, Settings, output_path
 from fkp.label.local import WorkerDied
