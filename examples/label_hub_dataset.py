@@ -1,7 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = ["fkp[label]"]
-#
 # [tool.uv.sources]
 # fkp = { path = ".." }
 # ///

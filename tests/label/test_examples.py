@@ -70,6 +70,7 @@ def test_inline_dependencies() -> None:
     assert block is not None
     about = tomllib.loads(re.sub(r"^# ", "", block[1], flags=re.MULTILINE))
     project = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())["project"]
+    assert about.pop("tool") == {"uv": {"sources": {"fkp": {"path": ".."}}}}
     assert about == {"requires-python": project["requires-python"], "dependencies": ["fkp[label]"]}
     assert "label" in project["optional-dependencies"]
 
