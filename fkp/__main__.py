@@ -313,7 +313,7 @@ def _label(args: argparse.Namespace) -> int:
         from fkp import label
         from fkp.label import annotation
     except ImportError as error:
-        raise _Stop(f"labelling needs {error.name}: run 'pip install \"fkp[label]\"'") from error
+        raise _Stop(str(error)) from error
     names = ("backend", "detector", "device", "label_style", "mirrored", "passes")
     options = {name: getattr(args, name) for name in names if hasattr(args, name)}
     settings = label.Settings(args.model, options, args.min_score, args.max_faces)

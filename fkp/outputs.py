@@ -22,7 +22,7 @@ except ImportError:  # Windows, which does not let a file that is open be replac
 STDOUT = Path("-")
 
 MARK = b"fkp keypoints"
-"""What pictures and clips of ours have in their metadata, and XML in a comment."""
+"""What pictures and clips of ours have in their metadata."""
 
 ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals by which a person ends a program; Windows has not all of them."""
@@ -40,13 +40,14 @@ _BINARY = re.compile(rb"\x08|.{,63}\0", re.DOTALL)
 _MARKS = (MARK, b"weights_sha256")
 
 
+_CLAIMED = "another run is writing it"
+
+
 class OutputError(OSError):
     """A file that is not written, for something would be lost: one sentence with its name and the reason."""
 
 
-def check(
-    outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (), force: bool = False
-) -> None:
+def check(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = (), force: bool = False) -> None:
     """Raise OutputError, before the work, for what must not or cannot be written; `outputs` by what they are.
 
     Never over an input, nor twice to one file, nor to one that another run is writing. Without `force` not
@@ -61,8 +62,8 @@ def check(
     for what, path in files.items():
         if not is_writable(path):
             raise OutputError(f"{path}: no file can be written there")
-        if is_file(path) and is_being_written(part(path)):
-            raise OutputError(f"{part(path)}: another run is writing it")
+        if is_file(path):
+            refuse_claimed(part(path))
         for file in (path, part(path)):
             real = file.resolve()
             if real in taken:
@@ -127,11 +128,29 @@ def appear(path: Path) -> None:
     os.replace(part(path), _itself(path))
 
 
-def claim(file: IO[Any]) -> None:
-    """Other runs of fkp are told, until a file is closed, that it is being written."""
-    if fcntl:
-        with contextlib.suppress(OSError):  # a file system without locks
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Other runs of fkp are told that this one is writing a file, before anything in it changes.
+
+    Raises OutputError where another has claimed it.
+    """
+    if not fcntl:  # where a file that is open cannot be renamed
+        yield
+        return
+    with path.open("ab") as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{path}: {_CLAIMED}") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def refuse_claimed(path: Path) -> None:
+    """Raise OutputError for a file that another run is writing."""
+    if is_being_written(path):
+        raise OutputError(f"{path}: {_CLAIMED}")
 
 
 def is_being_written(path: Path) -> bool:
@@ -162,7 +181,7 @@ def replacing(path: Path, mode: str = "w", *, keep: bool = False, **options: Any
                 yield file
             return
         unfinished = part(path)
-        with _claimed(unfinished):
+        with claimed(unfinished):
             try:
                 with unfinished.open(mode, **options) as file:
                     yield file
@@ -171,22 +190,6 @@ def replacing(path: Path, mode: str = "w", *, keep: bool = False, **options: Any
                 if not keep:
                     unfinished.unlink(missing_ok=True)
                 raise
-
-
-@contextlib.contextmanager
-def _claimed(path: Path) -> Iterator[None]:
-    """A file is this run's, before anything in it changes. Raises OutputError where it is another's."""
-    if not fcntl:  # where a file that is open cannot be renamed
-        yield
-        return
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"{path}: another run is writing it") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
 
 
 def is_file(path: Path) -> bool:

@@ -38,8 +38,7 @@ class Results:
         if resume:
             self._read_back()
         for path in self._read:
-            if outputs.is_being_written(outputs.part(path)):
-                raise outputs.OutputError(f"{outputs.part(path)}: another run is writing it")
+            outputs.refuse_claimed(outputs.part(path))
             if outputs.part(path).exists() and not resume and not force:
                 left = f"{outputs.part(path)}: is of a run that broke off"
                 raise outputs.OutputError(f"{left}; --resume goes on with it, --force begins anew")

@@ -114,11 +114,8 @@ def text(
 def learnt_from(metrics: dict[str, Any]) -> list[str]:
     """What the networks learnt from, a sentence each, as the model card of their weights has it."""
     trained = metrics.get("training")
-    known = [what for what in model_card.NETWORKS if isinstance(trained, dict) and what in trained]
-    told = [
-        f"The {model_card.NETWORKS[what]} learnt from {model_card.TRAINING_DATA[what]}." for what in known
-    ]
-    return told or ["What these weights learnt from is not recorded with them."]
+    told = model_card.learnt_from(trained if isinstance(trained, dict) else {})
+    return [*told.values()] or ["What these weights learnt from is not recorded with them."]
 
 
 def _figures(metrics: dict[str, Any]) -> str:

@@ -10,17 +10,7 @@ import gradio as gr
 
 from fkp import draw, images
 from fkp.demo import components, data_retention, options, photos, uploads, view, visitors, zerogpu
-from fkp.demo.events import (
-    DOWNLOAD,
-    NOW,
-    PRIVATE,
-    QUICK,
-    SCROLL,
-    TO_FACE,
-    Shown,
-    at_rest,
-    ending_with,
-)
+from fkp.demo.events import DOWNLOAD, NOW, PRIVATE, QUICK, SCROLL, TO_FACE, Shown, at_rest, ending_with
 from fkp.demo.latest_action import LatestAction
 from fkp.demo.photos import Album
 from fkp.demo.site import Site

@@ -325,16 +325,22 @@ def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield "How size, pose and blur change what these weights do was not measured."
 
 
+def learnt_from(trained: Container[str]) -> dict[str, str]:
+    """What the networks of `NETWORKS` learnt from that were `trained` as recorded: a sentence each."""
+    known = {what: title for what, title in NETWORKS.items() if what in trained}
+    return {what: f"The {title} learnt from {TRAINING_DATA[what]}." for what, title in known.items()}
+
+
 def _data(metrics: Mapping[str, Any]) -> Iterator[str]:
     trained = metrics.get("training", {})
-    for what, title in NETWORKS.items():
-        if what in trained:
-            yield f"The {title} learnt from {TRAINING_DATA[what]}."
-            commands = trained[what]["command"].replace(" && ", "\n")
-            yield "<details><summary>Its training, as commands</summary>"
-            yield f"```sh\n{commands}\n```"
-            yield "</details>"
-    unknown = [f"the {title}" for what, title in NETWORKS.items() if what not in trained]
+    told = learnt_from(trained)
+    for what, sentence in told.items():
+        yield sentence
+        commands = trained[what]["command"].replace(" && ", "\n")
+        yield "<details><summary>Its training, as commands</summary>"
+        yield f"```sh\n{commands}\n```"
+        yield "</details>"
+    unknown = [f"the {title}" for what, title in NETWORKS.items() if what not in told]
     if unknown:
         yield f"What {' and '.join(unknown)} learnt from is not recorded with these weights."
 

@@ -93,17 +93,19 @@ class Writer:
     def _appearing(self) -> Iterator[None]:
         """The file is open, and gets its name, or goes, in the end."""
         try:
-            with outputs.naming(self.path, self._part), self._part.open("wb") as file:
-                outputs.claim(file)
-                with pq.ParquetWriter(
-                    file, SCHEMA, compression="zstd", use_dictionary=["picture", "error"],
-                    use_byte_stream_split=_float_columns(),
-                ) as self._file:  # fmt: skip
+            with outputs.naming(self.path, self._part):
+                with (
+                    outputs.claimed(self._part),
+                    self._part.open("wb") as file,
+                    pq.ParquetWriter(
+                        file, SCHEMA, compression="zstd", use_dictionary=["picture", "error"],
+                        use_byte_stream_split=_float_columns(),
+                    ) as self._file,
+                ):  # fmt: skip
                     yield
                     self._flush()
                     about = self.about | {"version": VERSION} | self.counts._asdict()
                     self._file.add_key_value_metadata({METADATA.decode(): json.dumps(about)})
-            with outputs.naming(self.path, self._part):
                 self._appear()
         except BaseException:
             self._part.unlink(missing_ok=True)

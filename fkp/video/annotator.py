@@ -157,6 +157,7 @@ class _Together:
     def __init__(self) -> None:
         self._names: dict[Path, Path] = {}
         self._numbers: list[IO[str]] = []
+        self._claims = contextlib.ExitStack()
         self.begun = False
 
     def __enter__(self) -> Self:
@@ -164,13 +165,14 @@ class _Together:
 
     def new(self, path: Path) -> Path:
         """Where to write, for the time being, what is to appear at a path."""
-        self._names[outputs.part(path)] = path
-        return outputs.part(path)
+        unfinished = outputs.part(path)
+        self._claims.enter_context(outputs.claimed(unfinished))
+        self._names[unfinished] = path
+        return unfinished
 
     def open(self, path: Path) -> IO[str]:
         """A text file that is to appear at a path; after an error what was written of it is kept."""
         file = self.new(path).open("w", newline="", encoding="utf-8")
-        outputs.claim(file)
         self._numbers.append(file)
         return file
 
@@ -185,6 +187,7 @@ class _Together:
         kept = {Path(file.name) for file in self._numbers if self.begun and kind not in (None, GeneratorExit)}
         for unfinished in self._names.keys() - kept:
             unfinished.unlink(missing_ok=True)
+        self._claims.close()
 
 
 class _Drawn:

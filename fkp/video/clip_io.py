@@ -167,11 +167,9 @@ class Clip:
         self.time_base = video.time_base or Fraction(1, 90000)
         rate = video.average_rate or video.guessed_rate
         self.rate = Fraction(rate) if rate else None  # from PyAV 19 on it is of a type of PyAV's own
-        least_step = video.base_rate
+        fastest = video.base_rate
         # Kinds of file that do not count their frames take the mean rate from what their writer hoped for.
-        self.is_even = bool(
-            video.frames and rate and least_step and abs(float(rate / least_step) - 1) < EVEN
-        )
+        self.is_even = bool(video.frames and rate and fastest and abs(float(rate / fastest) - 1) < EVEN)
         self.pixel_aspect = video.sample_aspect_ratio
         begins = Fraction(max(0, container.start_time or 0), av.time_base)
         self._first_tick = {s.index: round(begins / s.time_base) for s in self._streams if s.time_base}

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fkp import FaceKeypoints, draw, images, report, video
+from fkp import FaceKeypoints, draw, images, outputs, report, video
 from fkp.__main__ import main
 from fkp.tracking import TrackedFaces
 from fkp.video import Progress, annotate
@@ -221,6 +221,21 @@ def test_an_interrupt_keeps_the_keypoints_until_there(
     assert [frame["frame"] for frame in frames] == [0, 1, 2]
     rows = list(csv.DictReader((tmp_path / "b.csv.part").read_text().splitlines()))
     assert [row["frame"] for row in rows] == ["0", "0", "1", "1", "2", "2"]
+
+
+@pytest.mark.skipif(outputs.fcntl is None, reason="needs locks")
+@pytest.mark.parametrize("end", [".mp4", ".json"])
+def test_what_another_run_is_writing_is_left_to_it(
+    tmp_path: Path, model: FaceKeypoints, clip: Path, end: str
+) -> None:
+    out = {"json_file": tmp_path / "b.json", "csv_file": tmp_path / "b.csv"}
+    with outputs.replacing(tmp_path / f"b{end}") as file:
+        file.write("of another run")
+        file.flush()
+        with pytest.raises(outputs.OutputError, match=f"b{end}.part: another run"):
+            list(annotate(clip, tmp_path / "b.mp4", model, **out))
+    assert {path.name for path in tmp_path.iterdir()} - {clip.name} == {f"b{end}"}
+    assert (tmp_path / f"b{end}").read_text() == "of another run"
 
 
 def test_of_a_clip_that_breaks_off_the_keypoints_are_kept(tmp_path: Path, model: FaceKeypoints) -> None:
