@@ -240,15 +240,25 @@ def test_a_clip_that_is_done_is_drawn_anew_by_itself(tab, clip):
     assert tab.evaluate("document.querySelector('.film').currentTime") == pytest.approx(0.5, abs=0.1)
 
 
+# All that the answer says, for some of it is there for less time than one looks away.
+SAID = """() => {
+  window.said = [];
+  const answer = document.querySelector("#clip-answer");
+  new MutationObserver(() => said.push(answer.innerText))
+    .observe(answer, { subtree: true, childList: true, characterData: true });
+}"""
+
+
 def test_options_changed_during_detection_are_drawn_afterwards(tab, clip, portrait, tmp_path):
     path = film(tmp_path / "party.mp4", [portrait] * 150, times=(np.arange(150) / 25).tolist())
     choose(tab, path)
     expect_answer(tab, "is ready")
+    tab.evaluate(SAID)
     find(tab)
     expect(tab.get_by_role("button", name="Cancel", exact=True)).to_be_visible(timeout=PATIENCE_MS)
     for name in ("Points", "Contours", "Numbers of faces"):
         tab.locator("#clip-view").get_by_label(name, exact=True).uncheck()
-    expect_answer(tab, "Drawing it anew")
+    tab.wait_for_function("said.some((words) => words.includes('Drawing it anew'))", timeout=PATIENCE_MS)
     expect_answer(tab, "Found 1 face")
     frames, before = watched(save(tab, "Save clip"))[0], watched(path)[0]
     assert np.abs(frames[5].astype(int) - before[5]).mean() < 6
